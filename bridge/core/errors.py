@@ -1,0 +1,131 @@
+"""Exceptions, by whose fault they are.
+
+    BridgeError                     has a message, an advice and an exit code
+    ├── ConfigurationError     2    a setting or an argument
+    ├── SideError                   a server: carries side, problem, specific
+    │   ├── SourceError       10
+    │   └── TargetError       11
+    ├── StateError            12    the ledger: unusable, or held by another bridge
+    ├── FeedWentBackwards     13    the source's history is not the one we followed
+    └── InstanceError               one instance: carries a Reason, never ends the process
+        └── InstanceGone            deleted at the source before we could read it
+
+This file must not know: sockets, files, clocks, logging, settings.
+A message never contains patient data or a secret: identifiers, UIDs, codes and sizes only.
+"""
+
+from __future__ import annotations
+
+from bridge.core.model import Reason, SideName, SideProblem
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_CONFIGURATION = 2
+EXIT_INCOMPLETE = 3
+EXIT_SOURCE = 10
+EXIT_TARGET = 11
+EXIT_STATE = 12
+EXIT_FEED = 13
+EXIT_INTERRUPTED = 130
+
+
+class BridgeError(Exception):
+    """What happened, what to do next, and the process exit code that says so to scripts."""
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".strip()
+
+
+class ConfigurationError(BridgeError):
+    """A setting or an argument is missing, malformed or contradicts another."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class SideError(BridgeError):
+    """A server cannot be used now. Waiting and trying again is the right answer (G4)."""
+
+    side: SideName
+
+    def __init__(
+        self,
+        problem: SideProblem,
+        message: str,
+        *,
+        advice: str = "",
+        specific: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, advice=advice)
+        self.problem = problem
+        self.specific = specific
+        self.retry_after_s = retry_after_s
+
+
+class SourceError(SideError):
+    """The source cannot be used now."""
+
+    exit_code = EXIT_SOURCE
+    side = SideName.SOURCE
+
+
+class TargetError(SideError):
+    """The target cannot be used now."""
+
+    exit_code = EXIT_TARGET
+    side = SideName.TARGET
+
+
+class StateError(BridgeError):
+    """The state file cannot be used: not writable, damaged, newer, or held by another bridge."""
+
+    exit_code = EXIT_STATE
+
+
+class FeedWentBackwards(BridgeError):
+    """The source's feed is not the one that the checkpoint was taken from (G6)."""
+
+    exit_code = EXIT_FEED
+
+
+class InstanceError(BridgeError):
+    """This instance cannot be delivered as asked.
+
+    ``final``: another attempt cannot end otherwise.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, final: bool = True, source_syntax: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.final = final
+        self.source_syntax = source_syntax
+
+
+class InstanceGone(InstanceError):
+    """404 from the source's instance URL: deleted meanwhile, if the source is otherwise well."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.GONE, message)
+
+
+def side_error(
+    side: SideName,
+    problem: SideProblem,
+    message: str,
+    *,
+    advice: str = "",
+    specific: bool = False,
+    retry_after_s: float | None = None,
+) -> SideError:
+    """Build the SideError subclass of that side."""
+    kind = SourceError if side is SideName.SOURCE else TargetError
+    return kind(problem, message, advice=advice, specific=specific, retry_after_s=retry_after_s)
