@@ -1,0 +1,64 @@
+# The two commands that matter: make demo, make test. `make` alone lists all of them.
+# Each installs what it needs (scripts/setup.sh) and a second call starts at once.
+#
+#   make PYTHON=/path/to/python3.12 test    another interpreter (3.11 or newer)
+#   make demo ARGS=--keep                   options of orthanc-bridge demo
+#   make test ARGS="-k feed"                options of pytest
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help demo test test-fast lint wheel lock clean demo-needs test-needs
+
+help: ## list these targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.package demo-needs ## two real Orthancs, real images, the whole job, a table
+	$(BIN)/orthanc-bridge demo $(ARGS)
+
+test: $(VENV)/.dev test-needs ## everything but the benchmarks
+	$(BIN)/pytest --ignore=tests/benchmarks $(ARGS)
+
+test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
+	$(BIN)/pytest tests/core tests/unit $(ARGS)
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.dev ## build dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation
+
+lock: ## write requirements.lock and requirements-dev.lock from pyproject.toml
+	PYTHON="$(PYTHON)" scripts/lock.sh
+
+clean: ## remove what make made here; state/ and .env stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find bridge tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+demo-needs:
+	@$(SETUP) orthanc
+
+test-needs:
+	@$(SETUP) orthanc test-tools
+
+# The stamps lie in the environment itself, so that they go when it goes.
+$(VENV)/.locked: requirements.lock
+	@$(SETUP) venv
+	@touch $@
+
+$(VENV)/.package: pyproject.toml $(VENV)/.locked
+	@$(SETUP) package
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.package
+	@$(SETUP) dev
+	@touch $@
