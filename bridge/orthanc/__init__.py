@@ -1,0 +1,17 @@
+"""The seam to Orthanc: its REST API as typed calls, and its every failure as one of our errors.
+
+The only importer of httpx and tenacity.
+
+    client.py     the calls
+    answers.py    what answers must look like
+    wire.py       requests: deadlines, bounds, retries of seconds
+    transport.py  connections: TLS, deadlines byte by byte
+    faults.py     from httpx and HTTP to our errors, by tables.py
+"""
+
+from bridge.orthanc.answers import INSTANCE_ID, Statistics
+from bridge.orthanc.client import OrthancClient
+from bridge.orthanc.downloads import InstanceBody
+from bridge.orthanc.wire import RetryPolicy
+
+__all__ = ["INSTANCE_ID", "InstanceBody", "OrthancClient", "RetryPolicy", "Statistics"]

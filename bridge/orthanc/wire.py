@@ -1,0 +1,219 @@
+"""Requests over one pool of connections: deadlines, bounds, retries of seconds.
+
+httpx's transport is used without httpx.Client: no redirects, cookies, proxies or environment
+variables can then surprise us, and a request costs half the CPU.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import tenacity
+
+import bridge
+from bridge.core.errors import BridgeError, SideError
+from bridge.core.model import Endpoint
+from bridge.credentials import Credentials
+from bridge.orthanc.answers import parse_fault
+from bridge.orthanc.faults import error_of_exception, error_of_status, is_tls_trouble, not_orthanc
+from bridge.orthanc.tables import HTTPX_ERRORS, Request
+from bridge.orthanc.transport import Line, Transport
+
+CONNECT_TIMEOUT_S = 5.0
+ERROR_BODY_BYTES_MAX = 64 * 1024
+RETRIED_STATUSES = frozenset({502, 503, 504})
+
+Body = bytes | Iterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Retries inside one call: seconds, for passing faults only. Waits are random (full jitter).
+
+    ``waits=False`` retries at once: for tests.
+    """
+
+    attempts_max: int = 3
+    total_s: float = 5.0
+    first_wait_s: float = 0.1
+    wait_s_max: float = 1.0
+    waits: bool = True
+
+
+class _Passing(Exception):
+    """An error worth another attempt within this call; never leaves this module."""
+
+    def __init__(self, error: BridgeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Wire:
+    """Connections to one server, for one thread at a time."""
+
+    def __init__(
+        self, endpoint: Endpoint, credentials: Credentials, *, retries: RetryPolicy
+    ) -> None:
+        self.endpoint = endpoint
+        self._headers = [
+            ("User-Agent", f"orthanc-bridge/{bridge.__version__}"),
+            ("Accept-Encoding", "identity"),  # Orthanc compresses DICOM for those who let it
+            ("Accept", "*/*"),
+            *_authorization(credentials),
+        ]
+        self._line = Line()
+        self._retrying = _retrying(retries)
+        self._transport = Transport(endpoint, self._line)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    @contextmanager
+    def exchange(
+        self,
+        request: Request,
+        *,
+        query: str = "",
+        headers: Iterable[tuple[str, str]] = (),
+        body: Body | None = None,
+        body_can_be_resent: bool = True,
+        deadline_s: float | None,
+    ) -> Iterator[httpx.Response]:
+        """Send a request and give its answer, headers read, body not; status 2xx only.
+
+        ``deadline_s`` bounds all of it: retries, sending, and reading the body inside the block.
+        Raises what the fault tables say.
+        """
+        with self._line.within(deadline_s):
+            url = f"{self.endpoint.url}{request.path}{'?' + query if query else ''}"
+            resend = request.method == "GET" or body_can_be_resent
+
+            def attempt() -> httpx.Response:
+                return self._attempt(request, url, [*self._headers, *headers], body, resend=resend)
+
+            try:
+                response = self._retrying(attempt)
+            except _Passing as passing:
+                raise passing.error from passing.__cause__
+            try:
+                yield response
+            finally:
+                response.close()
+
+    def pieces(self, response: httpx.Response, request: Request) -> Iterator[bytes]:
+        """Yield the body as it comes; a body that ends early or too late raises SideError."""
+        try:
+            yield from response.iter_raw()
+        except HTTPX_ERRORS as exc:
+            raise self._error_of(exc, request) from exc
+
+    def read(self, response: httpx.Response, request: Request, *, bytes_max: int) -> bytes:
+        """Read a whole body; raises SideError NOT_ORTHANC above ``bytes_max``."""
+        gathered = bytearray()
+        for piece in self.pieces(response, request):
+            gathered += piece
+            if len(gathered) > bytes_max:
+                raise not_orthanc(request, f"the body has more than {bytes_max} bytes")
+        return bytes(gathered)
+
+    def _attempt(
+        self,
+        request: Request,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: Body | None,
+        *,
+        resend: bool,
+    ) -> httpx.Response:
+        self._line.begin_attempt()
+        timeout_s = self.endpoint.timeout_s
+        timeouts = {
+            "connect": CONNECT_TIMEOUT_S,
+            "read": timeout_s,
+            "write": timeout_s,
+            "pool": CONNECT_TIMEOUT_S,
+        }
+        try:
+            response = self._transport.handle_request(
+                httpx.Request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    content=body,
+                    extensions={"timeout": timeouts},
+                )
+            )
+        except HTTPX_ERRORS as exc:
+            error = self._error_of(exc, request)
+            if resend and self._is_passing(exc, request.method):
+                raise _Passing(error) from exc
+            raise error from exc
+        if 200 <= response.status_code < 300:
+            return self._identity(response, request)
+        error = self._error_of_status(response, request)
+        if request.method == "GET" and response.status_code in RETRIED_STATUSES:
+            raise _Passing(error)
+        raise error
+
+    def _is_passing(self, exc: Exception, method: str) -> bool:
+        """Whether another attempt may help, and cannot do the request twice."""
+        if isinstance(exc, httpx.TimeoutException) or self._line.is_over:
+            return False
+        if isinstance(exc, httpx.ConnectError):
+            return not is_tls_trouble(exc)
+        dropped = isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError)
+        if method == "GET":
+            return dropped
+        # A kept connection that the server had closed meanwhile: it never saw our request.
+        return dropped and not self._line.opened and not self._line.received
+
+    def _identity(self, response: httpx.Response, request: Request) -> httpx.Response:
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            response.close()
+            raise not_orthanc(request, "it compressed the answer although we asked it not to")
+        return response
+
+    def _error_of(self, exc: Exception, request: Request) -> BridgeError:
+        return error_of_exception(
+            exc,
+            request,
+            answer_begun=self._line.received > 0,
+            deadline_passed=self._line.is_over,
+        )
+
+    def _error_of_status(self, response: httpx.Response, request: Request) -> BridgeError:
+        try:
+            fault = parse_fault(self.read(response, request, bytes_max=ERROR_BODY_BYTES_MAX))
+        except SideError:
+            fault = None  # the status tells enough; an error page may be large or cut short
+        finally:
+            response.close()
+        return error_of_status(response.status_code, response.headers, fault, request)
+
+
+def _retrying(policy: RetryPolicy) -> tenacity.Retrying:
+    waits = tenacity.wait_random_exponential(
+        multiplier=policy.first_wait_s, max=policy.wait_s_max if policy.waits else 0
+    )
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_Passing),
+        stop=tenacity.stop_after_attempt(policy.attempts_max)
+        | tenacity.stop_before_delay(policy.total_s),
+        wait=waits,
+        reraise=True,
+    )
+
+
+def _authorization(credentials: Credentials) -> list[tuple[str, str]]:
+    if credentials.token is not None:
+        return [("Authorization", f"Bearer {credentials.token}")]
+    if credentials.username is None:
+        return []
+    pair = f"{credentials.username}:{credentials.password or ''}".encode()
+    return [("Authorization", "Basic " + base64.b64encode(pair).decode("ascii"))]
