@@ -15,7 +15,7 @@ SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-fast lint wheel lock clean demo-needs test-needs
+.PHONY: help demo test test-fast lint docs wheel lock clean demo-needs test-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## write the settings into docs/configuration.md and .env.example
+	$(BIN)/python -m scripts.settings_docs
 
 wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
