@@ -1,0 +1,87 @@
+"""Servers for tests: real ones (marked `orthanc`) and fake ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bridge.core.errors import ConfigurationError
+from bridge.core.model import Endpoint, SideName
+from bridge.credentials import Credentials
+from bridge.orthanc import OrthancClient, RetryPolicy
+from bridge.sandbox import OrthancServer, find_orthanc
+from tests.fake_orthanc import FakeOrthanc
+from tests.fault_proxy import FaultProxy
+
+IMPATIENT = RetryPolicy(waits=False)
+
+
+def require_orthanc() -> Path:
+    """Find the executable; without it fail where tests must run (CI=true), else skip."""
+    try:
+        return find_orthanc()
+    except ConfigurationError as exc:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{exc} (CI=true: tests of real servers must not be skipped)")
+        pytest.skip(str(exc))
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
+    """Start a real server: ``orthanc(name, config=..., username=...)``. Ends with the test."""
+    executable = require_orthanc()
+    with ExitStack() as stack:
+
+        def start(name: str = "orthanc", **arguments: object) -> OrthancServer:
+            server = OrthancServer(name, tmp_path / name, executable=executable, **arguments)  # type: ignore[arg-type]
+            return stack.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture
+def fake_orthanc() -> Iterator[Callable[..., FakeOrthanc]]:
+    """Start a fake server: ``fake_orthanc(extended_changes=True, ...)``. Ends with the test."""
+    with ExitStack() as stack:
+
+        def start(**arguments: object) -> FakeOrthanc:
+            return stack.enter_context(FakeOrthanc(**arguments))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture
+def fault_proxy() -> Iterator[Callable[[int], FaultProxy]]:
+    """Put a fault proxy in front of a port on loopback."""
+    with ExitStack() as stack:
+
+        def start(server_port: int) -> FaultProxy:
+            return stack.enter_context(FaultProxy(server_port))
+
+        yield start
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[..., OrthancClient]]:
+    """Make a client: ``client_of(url, side, username=..., ...)``. It retries without waiting."""
+    with ExitStack() as stack:
+
+        def make(
+            url: str,
+            side: SideName = SideName.SOURCE,
+            *,
+            username: str | None = None,
+            password: str | None = None,
+            token: str | None = None,
+            timeout_s: float = 10.0,
+            retries: RetryPolicy = IMPATIENT,
+        ) -> OrthancClient:
+            endpoint = Endpoint(side, url, timeout_s=timeout_s)
+            credentials = Credentials(username, password, token)
+            return stack.enter_context(OrthancClient(endpoint, credentials, retries=retries))
+
+        yield make

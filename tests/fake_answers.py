@@ -1,0 +1,176 @@
+"""What an honest Orthanc answers, request by request; `fake_orthanc` puts it on the wire."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.fake_store import BadFile, FakeStore, FeedRow
+
+
+class Server(Protocol):
+    """What the answers depend on."""
+
+    store: FakeStore
+    extended_changes: bool
+
+    def system(self) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    body: bytes = b""
+    status: int = 200
+    content_type: str | None = "application/json; charset=utf-8"
+
+
+def answer_to(fake: Server, method: str, target: str, body: bytes) -> Answer:
+    """Answer one request honestly."""
+    parts = urlsplit(target)
+    path = unquote(parts.path)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for (wanted, pattern), handler in _ROUTES.items():
+        found = re.fullmatch(pattern, path)
+        if found and wanted == method:
+            return handler(fake, query, body, *found.groups())
+    return _error(HTTPStatus.NOT_FOUND, 17, "Unknown resource", (method, path))
+
+
+def _json(value: object) -> Answer:
+    return Answer(json.dumps(value, indent=3).encode())
+
+
+def _error(status: HTTPStatus, code: int, text: str, route: tuple[str, str]) -> Answer:
+    fields = {
+        "HttpError": status.phrase,
+        "HttpStatus": status,
+        "Message": text,
+        "Method": route[0],
+        "OrthancError": text,
+        "OrthancStatus": code,
+        "Uri": route[1],
+    }
+    return Answer(json.dumps(fields, indent=1).encode(), status, None)
+
+
+def _number(text: str | None, default: int) -> int:
+    """Orthanc reads what is not a number as 0."""
+    if text is None:
+        return default
+    return int(text) if re.fullmatch(r"-?\d+", text) else 0
+
+
+def _changes(fake: Server, query: dict[str, str], _body: bytes) -> Answer:
+    store = fake.store
+    if "last" in query:
+        with store.lock:
+            rows: Sequence[FeedRow] = [store.rows[-1]] if store.rows else []
+            last = rows[-1].seq if rows else store.counter
+        return _json({"Changes": [row.json() for row in rows], "Done": True, "Last": last})
+    types, to = None, None
+    if fake.extended_changes:
+        types = frozenset(query["type"].split(";")) if "type" in query else None
+        to = _number(query["to"], 0) if "to" in query else None
+    since = _number(query.get("since"), 0)
+    rows, done, last = store.page(since, _number(query.get("limit"), 100), to=to, types=types)
+    answer: dict[str, object] = {
+        "Changes": [row.json() for row in rows],
+        "Done": done,
+        "Last": last,
+    }
+    if fake.extended_changes:
+        answer["First"] = rows[0].seq if rows else since
+    return _json(answer)
+
+
+def _clear_changes(fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
+    fake.store.clear_changes()
+    return Answer(content_type=None)
+
+
+def _list(fake: Server, query: dict[str, str], _body: bytes) -> Answer:
+    with fake.store.lock:
+        ids = list(fake.store.instances)
+    since = _number(query.get("since"), 0)
+    return _json(ids[since : since + _number(query.get("limit"), len(ids))])
+
+
+def _upload(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
+    return store_answer(fake, body)
+
+
+def store_answer(
+    fake: Server, body: bytes, *, instance_id: str | None = None, status: str = "Success"
+) -> Answer:
+    """Answer an upload, under another ID if given; stored only when ``status`` is Success."""
+    try:
+        if status == "Success":
+            instance_id, status = fake.store.put(body, instance_id=instance_id)
+    except BadFile:
+        return _error(HTTPStatus.BAD_REQUEST, 15, "Bad file format", ("POST", "/instances"))
+    stored = fake.store.instances.get(instance_id or "")
+    parents = stored.parents if stored else ("", "", "")
+    names = ("ParentSeries", "ParentStudy", "ParentPatient")
+    return _json(
+        {"ID": instance_id, "Path": f"/instances/{instance_id}", "Status": status}
+        | dict(zip(names, parents, strict=True))
+    )
+
+
+def _instance(fake: Server, _query: dict[str, str], _body: bytes, *where: str) -> Answer:
+    instance_id, rest = where
+    stored = fake.store.instances.get(instance_id)
+    if stored is None:
+        path = f"/instances/{instance_id}{rest}"
+        return _error(HTTPStatus.NOT_FOUND, 17, "Unknown resource", ("GET", path))
+    match rest:
+        case "":
+            return _json({"FileSize": len(stored.data), "ID": instance_id, "Type": "Instance"})
+        case "/file":
+            return Answer(stored.data, content_type="application/dicom")
+        case "/metadata":
+            return _json(stored.metadata)
+        case "/attachments/dicom/md5":
+            return Answer(stored.md5.encode(), content_type="text/plain")
+        case _:
+            return Answer(str(len(stored.data)).encode(), content_type="text/plain")
+
+
+def _delete(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str) -> Answer:
+    if not fake.store.delete(instance_id):
+        return Answer(status=404, content_type=None)
+    return _json({"RemainingAncestor": None})
+
+
+def _statistics(fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
+    with fake.store.lock:
+        stored = list(fake.store.instances.values())
+    series, studies, patients = (len({i.parents[level] for i in stored}) for level in range(3))
+    size = str(sum(len(i.data) for i in stored))
+    return _json(
+        {
+            "CountInstances": len(stored),
+            "CountPatients": patients,
+            "CountSeries": series,
+            "CountStudies": studies,
+            "TotalDiskSize": size,
+            "TotalUncompressedSize": size,
+        }
+    )
+
+
+_ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
+    ("GET", "/system"): lambda fake, _query, _body: _json(fake.system()),
+    ("GET", "/statistics"): _statistics,
+    ("GET", "/changes"): _changes,
+    ("DELETE", "/changes"): _clear_changes,
+    ("GET", "/instances"): _list,
+    ("POST", "/instances"): _upload,
+    ("GET", r"/instances/([^/]+)(|/file|/metadata|/attachments/dicom/(?:md5|size))"): _instance,
+    ("DELETE", "/instances/([^/]+)"): _delete,
+}
