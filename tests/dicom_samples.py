@@ -37,10 +37,10 @@ def orthanc_id(*identifiers: str) -> str:
 
 
 def identity_of(data: bytes) -> Identity:
-    """Read the four identifiers of a DICOM file; blanks at the ends do not count."""
+    """Read the four identifiers of a DICOM file; blanks at the end do not count."""
     dataset = dcmread(io.BytesIO(data), stop_before_pixels=True)
     return Identity(
-        patient_id=str(dataset.get("PatientID", "")).strip(),
+        patient_id=str(dataset.get("PatientID", "")).rstrip(),
         study_uid=str(dataset.get("StudyInstanceUID", "")),
         series_uid=str(dataset.get("SeriesInstanceUID", "")),
         sop_uid=str(dataset.get("SOPInstanceUID", "")),

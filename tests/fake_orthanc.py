@@ -176,6 +176,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 1  # as Orthanc: idle connections are closed
+    disable_nagle_algorithm = True  # head and body are written apart
     server: _Server
 
     def handle_any(self) -> None:

@@ -157,7 +157,7 @@ def _parse(data: bytes) -> _Parsed:
     try:
         dataset = dcmread(io.BytesIO(data))
         identifiers = (
-            str(dataset.get("PatientID", "")).strip(),
+            str(dataset.get("PatientID", "")).rstrip(),
             str(dataset.StudyInstanceUID),
             str(dataset.SeriesInstanceUID),
             str(dataset.SOPInstanceUID),
