@@ -10,6 +10,7 @@ are not fields, are described here.
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -24,6 +25,7 @@ EXAMPLE_PATH = ROOT / ".env.example"
 BEGIN = "<!-- settings: written by make docs -->"
 END = "<!-- settings: end -->"
 
+EXAMPLE_WIDTH = 98
 EXAMPLE_URLS = {
     "source_url": "http://127.0.0.1:8042",
     "target_url": "http://127.0.0.1:8043",
@@ -87,6 +89,12 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def comment(text: str) -> str:
+    """Return the text as comment lines of a bounded width."""
+    lines = textwrap.wrap(text, EXAMPLE_WIDTH, initial_indent="# ", subsequent_indent="# ")
+    return "\n".join(lines) + "\n"
+
+
 def example() -> str:
     """Return the text of .env.example."""
     parts = [EXAMPLE_HEAD]
@@ -94,7 +102,7 @@ def example() -> str:
         takes = accepted(field)
         # The descriptions name the words that a setting takes; they leave out its limits.
         limits = f" ({takes})" if takes and "`" not in takes else ""
-        parts.append(f"\n# {field.description}{limits}\n")
+        parts.append("\n" + comment(f"{field.description}{limits}"))
         if name in EXAMPLE_URLS:
             parts.append(f"{variable_of(name)}={EXAMPLE_URLS[name]}\n")
         else:

@@ -85,12 +85,12 @@ def test_every_bridge_variable_is_a_setting(compose: dict[str, Any], compose_tex
 
 
 def test_the_services_settings_are_accepted(
-    compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: dict[str, Any], secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in compose["services"]["bridge"]["environment"].items():
         assert isinstance(value, str), f"{name} is not a string in YAML"
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.replace("/run/secrets/", f"{secrets}/"))
     settings = load_settings()
     assert settings.source_url == "http://source:8042"
     assert settings.target_url == "http://target:8042"
