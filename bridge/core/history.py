@@ -1,0 +1,84 @@
+"""Tell whether the feed is still the one we followed, and which of its rows came late (G6).
+
+This file must not know: sockets, files, clocks, logging, settings.
+
+Two things are compared on every re-read of the feed's end: rows that we remember must still have
+the same instance behind the same sequence, and rows that we do not remember must lie beyond
+what we had read. A row below that was not visible when we passed it: some databases let a lower
+sequence become visible after a higher one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bridge.core.model import Move
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a page says about the past. ``difference`` is "" while the history is the same."""
+
+    fresh: tuple[Move, ...]
+    late: tuple[Move, ...]
+    difference: str
+
+
+class History:
+    """Rows of the feed seen lately: sequence -> instance ID.
+
+    ``floor``: rows at or below it were never ours to move. ``overlap``: how many sequences back
+    the feed is read again.
+    """
+
+    def __init__(self, rows: Mapping[int, str], *, floor: int, overlap: int) -> None:
+        self._rows = dict(rows)
+        self._floor = floor
+        self._overlap = overlap
+
+    def remember(self, moves: Iterable[Move]) -> None:
+        """Note rows as seen."""
+        for move in moves:
+            if move.sequence is not None:
+                self._rows[move.sequence] = move.instance_id
+
+    def keep_from(self, frontier: int) -> int:
+        """Return the lowest sequence worth remembering when read up to ``frontier``."""
+        return max(self._floor, frontier - 2 * self._overlap)
+
+    def forget_below(self, sequence: int) -> None:
+        """Forget rows below ``sequence``: memory stays bounded by twice the overlap."""
+        if len(self._rows) > 4 * self._overlap:
+            self._rows = {s: i for s, i in self._rows.items() if s >= sequence}
+
+    def compare(self, moves: Iterable[Move], *, since: int, frontier: int) -> Comparison:
+        """Split a page that was read from ``since`` when we had read up to ``frontier``.
+
+        The history is another one when a remembered sequence now has another instance, or when
+        the re-read part has rows, all of them unknown, where we remember some.
+        """
+        fresh: list[Move] = []
+        late: list[Move] = []
+        same = 0
+        for move in moves:
+            sequence = move.sequence
+            if sequence is None or sequence <= self._floor:
+                continue
+            known = self._rows.get(sequence)
+            if known == move.instance_id:
+                same += 1
+            elif known is not None:
+                text = f"change {sequence} was instance {known}, it is {move.instance_id} now"
+                return Comparison((), (), text)
+            elif sequence > frontier:
+                fresh.append(move)
+            elif sequence >= self.keep_from(frontier):
+                late.append(move)
+        if late and not same and self._remembers(since, frontier):
+            text = f"none of the changes remembered between {since} and {frontier} is there now"
+            return Comparison((), (), text)
+        return Comparison(tuple(fresh), tuple(late), "")
+
+    def _remembers(self, since: int, frontier: int) -> bool:
+        return any(since < sequence <= frontier for sequence in self._rows)

@@ -1,0 +1,114 @@
+"""What to do with an outcome: one pure function, tested as a table.
+
+This file must not know: sockets, files, clocks, logging, settings.
+Time enters as an argument, chance as a number between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.core.model import (
+    Delivered,
+    ExecutorFailed,
+    InstanceFailed,
+    Outcome,
+    Reason,
+    SideFailed,
+    SideName,
+    SideProblem,
+    Skipped,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient the pipeline is with one instance."""
+
+    attempts_max: int = 3
+    retry_first_s: float = 1.0
+    retry_longest_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Finished: nothing more to do for this change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Finished without delivery: remember it with its reason until a person decides."""
+
+    reason: Reason
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """Try this instance again, not before ``after_s`` seconds from now."""
+
+    after_s: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSide:
+    """A server is the problem: hold everything, keep the instance, spend no attempt (G4)."""
+
+    side: SideName
+    problem: SideProblem
+
+
+Decision = Settle | Park | RetryLater | PauseSide
+
+
+def backoff_s(count: int, *, first_s: float, longest_s: float, chance: float) -> float:
+    """Delay before try number ``count`` (1 is the first repeat): exponential, with jitter.
+
+    ``chance`` in [0, 1] picks a point in the upper half of the interval, so that delays are
+    spread but never near zero.
+    """
+    whole = min(longest_s, first_s * 2.0 ** min(count - 1, 32))
+    return whole * (0.5 + 0.5 * chance)
+
+
+def decide(
+    outcome: Outcome,
+    *,
+    attempts: int,
+    limits: Limits,
+    served_others: bool = False,
+    chance: float = 1.0,
+) -> Decision:
+    """Decide what follows from the outcome of one attempt.
+
+    ``attempts``: attempts that this instance has spent before this one.
+    ``served_others``: since this instance last got an error of its own from that server, the
+    server has served another one; then the error is held against the instance.
+    """
+    match outcome:
+        case Delivered() | Skipped():
+            return Settle()
+        case InstanceFailed(reason=reason, message=message, final=final):
+            return _spend(reason, message, attempts, limits, final=final, chance=chance)
+        case SideFailed(specific=True, side=side, message=message) if served_others:
+            reason = Reason.SERVER_REFUSES_INSTANCE
+            text = f"The {side} serves other instances but not this one: {message}"
+            return _spend(reason, text, attempts, limits, final=False, chance=chance)
+        case SideFailed(side=side, problem=problem):
+            return PauseSide(side, problem)
+        case ExecutorFailed():
+            return RetryLater(limits.retry_first_s, attempts)
+
+
+def _spend(
+    reason: Reason, message: str, attempts: int, limits: Limits, *, final: bool, chance: float
+) -> Decision:
+    spent = attempts + 1
+    if final or spent >= limits.attempts_max:
+        return Park(reason, message, spent)
+    delay_s = backoff_s(
+        spent, first_s=limits.retry_first_s, longest_s=limits.retry_longest_s, chance=chance
+    )
+    return RetryLater(delay_s, spent)
