@@ -146,6 +146,8 @@ class TranscodeOptions:
     verify: str = "off"
     hold_bytes_max: int = 64 * 1024 * 1024
     """Native pixel data up to this size is decoded completely before the first byte is sent."""
+    hash_samples: bool = False
+    """Also compute the SHA-256 of the decoded samples (``Transcoded.samples_sha256``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +180,14 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What travels to a worker: identifiers and settings, never image bytes, never a secret."""
+    """What travels to a worker: identifiers and settings, never image bytes, never a secret.
+
+    ``number`` tells two tasks for the same instance apart.
+    """
 
     move: Move
     job: Job
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,322 @@
+"""Settings: environment variables ``BRIDGE_*``, and ``.env`` when there is one.
+
+Validated once, at start. A bad value ends the command with exit code 2 and a message that names
+the variable, what was seen and what to do. Secrets are not here: see ``bridge.credentials``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridge.core.errors import ConfigurationError
+from bridge.core.health import HealthLimits
+from bridge.core.model import Endpoint, Job, SideName, TranscodeOptions
+from bridge.core.syntaxes import target_syntax_uid
+from bridge.credentials import credentials_of
+
+PREFIX = "BRIDGE_"
+DOTENV_PATH = Path(".env")
+
+SECRETS = tuple(
+    f"{PREFIX}{side}_{what}"
+    for side in ("SOURCE", "TARGET")
+    for what in ("USERNAME", "PASSWORD", "TOKEN")
+)
+"""Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
+
+MAX_SEQUENCE = 2**31 - 1
+"""Orthanc writes sequences as 32-bit integers."""
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("is not a URL; write for example http://orthanc:8042") from exc
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "must not contain a user name or password; set the ..._USERNAME and ..._PASSWORD "
+            "(or ..._PASSWORD_FILE) variables instead"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError("must not contain ? or #")
+    if port == 0:
+        raise ValueError("has port 0")
+    return value.rstrip("/")
+
+
+def _readable_file(value: str | None) -> str | None:
+    if value is not None and not os.access(value, os.R_OK):
+        raise ValueError("names a file that does not exist or cannot be read")
+    return value
+
+
+def _cpu_count() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _start(value: object) -> str | int:
+    text = str(value).strip()
+    if text in ("beginning", "now", "snapshot"):
+        return text
+    if text.isascii() and text.isdigit() and 0 <= int(text) <= MAX_SEQUENCE:
+        return int(text)
+    raise ValueError("must be beginning, now, snapshot or a sequence number (0 or more)")
+
+
+def _verify(value: str) -> str:
+    kind, _, count = value.partition(":")
+    if value in ("off", "all") or (
+        kind == "sample" and count.isascii() and count.isdigit() and int(count) >= 1
+    ):
+        return value
+    raise ValueError("must be off, all or sample:N (one instance in N)")
+
+
+def _executor(value: str) -> str:
+    if value == "local":
+        return value
+    if value.startswith(("tcp://", "tls://")):
+        raise ValueError("names a Dask scheduler; this version runs local workers only: use local")
+    raise ValueError("must be local")
+
+
+def _retention(value: str) -> str:
+    if value == "keep":
+        return value
+    raise ValueError("must be keep; this version never deletes from the source")
+
+
+Url = Annotated[str, AfterValidator(_base_url)]
+File = Annotated[str | None, AfterValidator(_readable_file)]
+
+
+class Settings(BaseSettings):
+    """Every setting that is not a secret. The description of each is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=DOTENV_PATH,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    source_url: Url = Field(description="Base URL of the first Orthanc; a path prefix is allowed.")
+    target_url: Url = Field(description="Base URL of the second Orthanc; a path prefix is allowed.")
+    source_ca_file: File = Field(None, description="CA certificates (PEM) to trust the source by.")
+    source_client_cert_file: File = Field(None, description="Client certificate (PEM), source.")
+    source_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
+    target_ca_file: File = Field(None, description="CA certificates (PEM) to trust the target by.")
+    target_client_cert_file: File = Field(None, description="Client certificate (PEM), target.")
+    target_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
+    http_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest silence of a server during a request, seconds."
+    )
+    transfer_syntax: Annotated[str, BeforeValidator(lambda v: target_syntax_uid(str(v)))] = Field(
+        "ExplicitVRLittleEndian",
+        validate_default=True,
+        description="Syntax at the target: DICOM keyword or UID, uncompressed or lossless.",
+    )
+    state_path: Path = Field(Path("state/bridge.sqlite3"), description="The ledger (SQLite).")
+    start: Annotated[str | int, BeforeValidator(_start)] = Field(
+        "beginning",
+        description="Where to start without a checkpoint: beginning, now, snapshot (list what is "
+        "there, then follow) or a sequence.",
+    )
+    on_feed_reset: Literal["stop", "snapshot"] = Field(
+        "stop", description="When the source's feed is another one: stop (exit 13) or snapshot."
+    )
+    on_undecodable: Literal["park", "forward"] = Field(
+        "park", description="Corrupt or unsupported pixel data: park, or forward as it is."
+    )
+    on_video: Literal["forward", "park"] = Field(
+        "forward", description="Video and referenced pixel data: forward as it is, or park."
+    )
+    verify: Annotated[str, AfterValidator(_verify)] = Field(
+        "off",
+        description="Decode lossless instances a second time with an independent decoder: off, "
+        "sample:N or all.",
+    )
+    workers: int = Field(
+        default_factory=_cpu_count, ge=1, le=256, description="Worker processes; default: CPUs."
+    )
+    executor: Annotated[str, AfterValidator(_executor)] = Field(
+        "local", description="Where workers run: local."
+    )
+    worker_memory_mb: int = Field(
+        2048, ge=256, description="Address space of one worker process, MB; enforced."
+    )
+    spool_above_mb: int = Field(
+        64, ge=1, description="Larger instances are spooled to disk (TMPDIR) instead of memory, MB."
+    )
+    window: int = Field(
+        0, ge=0, le=10_000, description="Instances in flight at most; 0 means 3 for each worker."
+    )
+    task_timeout_s: float = Field(
+        300.0, gt=0, le=86_400, description="One attempt at one instance, seconds."
+    )
+    attempts: int = Field(
+        3, ge=1, le=100, description="Attempts at an instance before it is parked."
+    )
+    poll_interval_s: float = Field(
+        1.0, ge=0.05, le=3600, description="Time between two looks at an idle feed, seconds."
+    )
+    page_size: int = Field(
+        1000, ge=1, le=100_000, description="Rows asked for at once while catching up."
+    )
+    feed_overlap: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="Sequences read again at the end of the feed, so that changes that became "
+        "visible late and a changed history are noticed.",
+    )
+    proof: Literal["answer", "stored"] = Field(
+        "answer",
+        description="What proves arrival: the target's answer, or also the MD5 it then holds.",
+    )
+    source_retention: Annotated[str, AfterValidator(_retention)] = Field(
+        "keep", description="What to do with delivered instances at the source: keep."
+    )
+    command_patience_s: float = Field(
+        60.0,
+        ge=0,
+        description="How long run --once, replay and parked retry bear an outage, seconds, before "
+        "they end with exit code 10 or 11. run itself waits for ever.",
+    )
+    shutdown_timeout_s: float = Field(
+        30.0, ge=0, le=3600, description="How long running instances may finish after SIGTERM."
+    )
+    health_host: str = Field("127.0.0.1", description="Address of the monitoring server.")
+    health_port: int = Field(
+        8080, ge=0, le=65_535, description="Its port; 0 means any free port, printed."
+    )
+    stall_after_s: float = Field(
+        600.0, gt=0, description="Work but no progress for this long makes /health say stalled."
+    )
+    lag_limit_s: float = Field(
+        0.0, ge=0, description="Lag that makes /health say lag_above_limit; 0 means no limit."
+    )
+    parked_limit: int = Field(
+        0, ge=0, description="More parked instances than this make /health say parked."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Logs: text or json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Logs: debug, info, warning or error."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.source_url == self.target_url:
+            raise ValueError("BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL are the same server")
+        for side in ("source", "target"):
+            key, cert = (getattr(self, f"{side}_client_{what}_file") for what in ("key", "cert"))
+            if key is not None and cert is None:
+                name = f"{PREFIX}{side.upper()}_CLIENT"
+                raise ValueError(f"{name}_KEY_FILE is set, {name}_CERT_FILE is not: set both")
+        return self
+
+    def endpoint(self, side: SideName) -> Endpoint:
+        """Return where that server is and how to trust it."""
+        return Endpoint(
+            side=side,
+            url=getattr(self, f"{side}_url"),
+            ca_file=getattr(self, f"{side}_ca_file"),
+            client_cert_file=getattr(self, f"{side}_client_cert_file"),
+            client_key_file=getattr(self, f"{side}_client_key_file"),
+            timeout_s=self.http_timeout_s,
+        )
+
+    def job(self) -> Job:
+        """Return what a worker needs to know."""
+        return Job(
+            source=self.endpoint(SideName.SOURCE),
+            target=self.endpoint(SideName.TARGET),
+            wanted_syntax=self.transfer_syntax,
+            on_undecodable=self.on_undecodable,
+            on_video=self.on_video,
+            proof=self.proof,
+            task_timeout_s=self.task_timeout_s,
+            spool_above_bytes=self.spool_above_mb * 1024 * 1024,
+            transcode=TranscodeOptions(verify=self.verify),
+        )
+
+    def health_limits(self) -> HealthLimits:
+        """Return from where on /health says that something is wrong."""
+        return HealthLimits(
+            stall_after_s=self.stall_after_s,
+            lag_limit_s=self.lag_limit_s,
+            parked_limit=self.parked_limit,
+        )
+
+    @property
+    def window_size(self) -> int:
+        """Instances in flight at most."""
+        return self.window or 3 * self.workers
+
+
+def variable_of(field: str) -> str:
+    """Name the environment variable of a field of Settings."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def known_variables() -> set[str]:
+    """Every variable that means something, secrets and their ``_FILE`` forms included."""
+    plain = {variable_of(name) for name in Settings.model_fields}
+    return plain | set(SECRETS) | {f"{name}_FILE" for name in SECRETS}
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """List ``BRIDGE_*`` variables that mean nothing, each with the nearest one that does, or ""."""
+    names = known_variables()
+    seen = sorted(n for n in (os.environ if environ is None else environ) if n.startswith(PREFIX))
+    return [
+        (name, next(iter(difflib.get_close_matches(name, names, n=1)), ""))
+        for name in seen
+        if name not in names
+    ]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read and validate the settings.
+
+    ``overrides`` are field values that take the place of the environment's (command-line
+    options, tests). Raises ConfigurationError with one line for each setting that is wrong.
+    """
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as exc:
+        raise ConfigurationError(
+            "; ".join(_explain(error) for error in exc.errors(include_url=False)) + ".",
+            advice="All settings are described in docs/configuration.md and .env.example.",
+        ) from None
+    for side in SideName:
+        credentials_of(side)
+    return settings
+
+
+def _explain(error: ErrorDetails) -> str:
+    location = error["loc"]
+    text = str(error["msg"]).removeprefix("Value error, ")
+    if not location:
+        return text
+    name = variable_of(str(location[0]))
+    if error["type"] == "missing":
+        return f"{name} is not set: give it a value, for example {name}=http://orthanc:8042"
+    seen = os.environ.get(name)
+    found = "" if seen is None else f" is {seen!r}:" if "URL" not in name else ":"
+    return f"{name}{found} {text[:1].lower()}{text[1:]}"

@@ -1,0 +1,231 @@
+"""Where moves come from: the feed, a range of it, a listing, or a given set.
+
+Each source of moves answers ``next_page``, which may block on the network and raises SourceError
+when the source cannot be used; the same call is then made again later. The pipeline does not
+know which kind it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+from bridge.core.errors import FeedWentBackwards
+from bridge.core.model import Change, Move, Page, ServerInfo
+
+NEW_INSTANCE = "NewInstance"
+LISTING_OVERLAP = 100
+"""Instances of the previous page that each further page of a listing begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovePage:
+    """Some moves, and what the source of moves knows beside.
+
+    ``since`` and ``frontier``: the rows with since < sequence <= frontier have been read (both 0
+    when there are no sequences). ``done``: nothing more at the moment. ``ended``: never more.
+    ``last``: the newest sequence of the feed, when known.
+    """
+
+    moves: tuple[Move, ...]
+    since: int = 0
+    frontier: int = 0
+    done: bool = False
+    ended: bool = False
+    last: int | None = None
+
+
+class FeedClient(Protocol):
+    """What is needed of a source to follow its feed."""
+
+    def system(self) -> ServerInfo:
+        """Return the server's description."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows after ``since``."""
+
+    def last_change(self) -> Page:
+        """Return the newest row."""
+
+
+class ListingClient(Protocol):
+    """What is needed of a server to list its instances."""
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        """Return instance IDs by position."""
+
+
+class MoveSource(Protocol):
+    """Anything that yields moves page by page."""
+
+    def next_page(self) -> MovePage:
+        """Return the next moves. May block; raises SourceError."""
+
+
+class FeedReader:
+    """Pages of the feed from a position on, in order.
+
+    ``position`` is the last sequence that we were really given: an empty page's ``Last`` is the
+    server's own counter and must never move it forward. It moves only by ``accept``, when all
+    that belongs to a page has been read: an error in between must not pass rows over.
+    """
+
+    def __init__(self, client: FeedClient, *, position: int, page_size: int) -> None:
+        self.position = position
+        self._client = client
+        self._page_size = page_size
+        self._filters: bool | None = None
+
+    def read(self, *, back_to: int | None = None) -> MovePage:
+        """Read the next page; with ``back_to``, read the rows after that sequence again too.
+
+        Raises FeedWentBackwards when the feed ends below the position.
+        """
+        if self._filters is None:
+            self._filters = self._client.system().has_extended_changes
+        since = self.position if back_to is None else min(back_to, self.position)
+        limit = self._page_size + (self.position - since)
+        page = self._client.changes(since, limit, only_new_instances=self._filters)
+        reached = page.changes[-1].sequence if page.changes else since
+        last = page.last
+        if page.done and reached < self.position:
+            # Rows vanish when their resource is deleted, so a re-read that stops short proves
+            # nothing; only an empty page tells the server's own counter.
+            last = max(last, self._counter_at(self.position))
+        return MovePage(
+            moves=tuple(_moves(page.changes)),
+            since=since,
+            frontier=max(self.position, reached),
+            done=page.done,
+            last=max(last, reached, self.position) if page.done else None,
+        )
+
+    def accept(self, page: MovePage) -> None:
+        """Move the position to the end of a page."""
+        self.position = max(self.position, page.frontier)
+
+    def _counter_at(self, position: int) -> int:
+        page = self._client.changes(position, 1, only_new_instances=bool(self._filters))
+        if not page.changes and page.last < position:
+            raise FeedWentBackwards(
+                f"The source's feed ends at {page.last}, but it was read up to {position}: "
+                "the source was created anew or restored from a backup.",
+                advice=RESET_ADVICE,
+            )
+        return page.last
+
+
+RESET_ADVICE = (
+    "Decide what to do: set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target "
+    "lacks and follow the new feed, or give the old source back. See docs/operations.md."
+)
+
+
+class FollowFeed:
+    """The feed, for ever; or, with ``until``, up to that sequence.
+
+    While catching up it reads pages without a gap. Once at the end, each look begins ``overlap``
+    sequences back, so that late rows and a changed history show.
+    """
+
+    def __init__(
+        self,
+        client: FeedClient,
+        *,
+        position: int,
+        floor: int,
+        page_size: int,
+        overlap: int,
+        until: int | None = None,
+    ) -> None:
+        self._client = client
+        self._reader = FeedReader(client, position=position, page_size=page_size)
+        self._floor = floor
+        self._overlap = overlap
+        self._until = until
+        self._at_end = True
+        self._last: int | None = None
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError, FeedWentBackwards."""
+        back_to = max(self._floor, self._reader.position - self._overlap)
+        page = self._reader.read(back_to=back_to if self._at_end else None)
+        if page.done or self._last is None or page.frontier >= self._last:
+            self._last = page.last if page.done else self._client.last_change().last
+        self._reader.accept(page)
+        self._at_end = page.done
+        return _bounded(page, until=self._until, last=self._last)
+
+
+class ReplayRange:
+    """The changes with start <= sequence <= end, once."""
+
+    def __init__(self, client: FeedClient, *, start: int, end: int, page_size: int) -> None:
+        self._reader = FeedReader(client, position=max(0, start - 1), page_size=page_size)
+        self._end = end
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError, FeedWentBackwards."""
+        page = self._reader.read()
+        self._reader.accept(page)
+        return _bounded(page, until=self._end, last=None)
+
+
+class Listing:
+    """Every instance that a server holds, once.
+
+    Positions shift when an instance is deleted while we page, and one could be passed over. So
+    each page begins with the end of the page before; when it does not, we go back further.
+    """
+
+    def __init__(self, client: ListingClient, *, page_size: int) -> None:
+        self._client = client
+        self._page_size = max(page_size, 2 * LISTING_OVERLAP)
+        self._position = 0
+        self._back = LISTING_OVERLAP
+        self._tail: tuple[str, ...] = ()
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError."""
+        start = max(0, self._position - (self._back if self._tail else 0))
+        listed = self._client.list_instances(start, self._page_size + self._back)
+        known = set(self._tail)
+        if known and start > 0 and not known.intersection(listed):
+            self._back *= 4
+            return MovePage(moves=())
+        fresh = [instance_id for instance_id in listed if instance_id not in known]
+        ended = not fresh and len(listed) < self._page_size + self._back
+        self._position = start + len(listed)
+        self._back = LISTING_OVERLAP
+        self._tail = tuple(listed[-LISTING_OVERLAP:])
+        return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
+
+
+class GivenMoves:
+    """Moves from an iterable, in pages."""
+
+    def __init__(self, moves: Iterable[Move], *, page_size: int) -> None:
+        self._moves: Iterator[Move] = iter(moves)
+        self._page_size = page_size
+
+    def next_page(self) -> MovePage:
+        """Take the next moves."""
+        moves = tuple(islice(self._moves, self._page_size))
+        ended = len(moves) < self._page_size
+        return MovePage(moves=moves, done=ended, ended=ended)
+
+
+def _moves(changes: Iterable[Change]) -> Iterator[Move]:
+    for change in changes:
+        if change.change_type == NEW_INSTANCE:
+            yield Move(change.resource_id, change.sequence, change.date)
+
+
+def _bounded(page: MovePage, *, until: int | None, last: int | None) -> MovePage:
+    if until is None:
+        return MovePage(page.moves, page.since, page.frontier, page.done, ended=False, last=last)
+    moves = tuple(move for move in page.moves if (move.sequence or 0) <= until)
+    ended = page.done or page.frontier >= until
+    return MovePage(moves, page.since, min(page.frontier, until), page.done, ended, last)

@@ -1,0 +1,286 @@
+"""What is written down, and when: the follower's journal and the journal of a single command.
+
+``settle`` and ``spend`` only note; ``flush`` writes everything noted in one transaction and, when
+that fails, keeps it for the next flush: a full disk loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.core.errors import FeedWentBackwards
+from bridge.core.history import History
+from bridge.core.model import Move
+from bridge.core.watermark import Watermark
+from bridge.feed import RESET_ADVICE, MovePage
+from bridge.ledger import Attempts, Entry, Ledger, Parked
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The moves of a page that are to be done; ``late`` of them came late."""
+
+    moves: tuple[Move, ...]
+    late: int = 0
+
+
+class Journal(Protocol):
+    """The pipeline's view of what is remembered."""
+
+    @property
+    def checkpoint(self) -> int | None:
+        """Highest sequence up to which everything is settled, where there are sequences."""
+
+    def admit(self, page: MovePage) -> Admission:
+        """Choose what of a page is to be done. Raises FeedWentBackwards."""
+
+    def attempts(self) -> Mapping[str, Attempts]:
+        """Return attempts spent before, by instance ID."""
+
+    def spend(self, move: Move, attempts: Attempts) -> None:
+        """Note attempts spent on an unfinished instance."""
+
+    def settle(self, move: Move, parked: Parked | None) -> None:
+        """Note that a move is finished, parked when ``parked`` is given."""
+
+    def flush(self) -> None:
+        """Write what was noted. Raises StateError; nothing noted is lost then."""
+
+    def oldest_open(self) -> int | None:
+        """Return the lowest unfinished sequence, where there are sequences."""
+
+    def spread(self) -> int:
+        """Count what is remembered above the checkpoint."""
+
+
+class _Notes:
+    """What is noted and not written yet."""
+
+    def __init__(self) -> None:
+        self.settled: list[int] = []
+        self.parked: dict[str, Parked] = {}
+        self.unparked: dict[str, None] = {}
+        self.attempts: dict[str, Attempts] = {}
+        self.finished: dict[str, None] = {}
+        self.recent: list[tuple[int, str]] = []
+
+    def finish(self, move: Move, parked: Parked | None) -> None:
+        self.attempts.pop(move.instance_id, None)
+        self.finished[move.instance_id] = None
+        if parked is None:
+            self.parked.pop(move.instance_id, None)
+            self.unparked[move.instance_id] = None
+        else:
+            self.unparked.pop(move.instance_id, None)
+            self.parked[move.instance_id] = parked
+
+    def entry(self, *, checkpoint: int | None = None, recent_from: int | None = None) -> Entry:
+        above = checkpoint if checkpoint is not None else -1
+        return Entry(
+            checkpoint=checkpoint,
+            settled=tuple(sequence for sequence in self.settled if sequence > above),
+            parked=tuple(self.parked.values()),
+            unparked=tuple(self.unparked),
+            attempts=self.attempts,
+            finished=tuple(self.finished),
+            recent=tuple(row for row in self.recent if row[0] >= (recent_from or 0)),
+            recent_from=recent_from,
+        )
+
+    def any(self) -> bool:
+        return bool(self.finished or self.attempts or self.recent)
+
+
+class Writer(Protocol):
+    """What a command's journal needs of the ledger."""
+
+    def commit(self, entry: Entry) -> None:
+        """Write one transaction. Raises StateError."""
+
+
+class Rehearsal:
+    """A ledger that writes nothing: for a dry run."""
+
+    def commit(self, entry: Entry) -> None:
+        """Forget the entry."""
+
+
+class CommandJournal:
+    """For snapshot and parked retry: parks and unparks, leaves the checkpoint alone."""
+
+    def __init__(self, ledger: Writer) -> None:
+        self._ledger = ledger
+        self._notes = _Notes()
+
+    @property
+    def checkpoint(self) -> int | None:
+        """None: there is none."""
+        return None
+
+    def admit(self, page: MovePage) -> Admission:
+        """Choose everything."""
+        return Admission(page.moves)
+
+    def attempts(self) -> Mapping[str, Attempts]:
+        """Return none: a command gives every instance its attempts anew."""
+        return {}
+
+    def spend(self, move: Move, attempts: Attempts) -> None:
+        """Ignore: the attempts of a command end with it."""
+
+    def settle(self, move: Move, parked: Parked | None) -> None:
+        """Note that a move is finished."""
+        self._notes.finish(move, parked)
+
+    def flush(self) -> None:
+        """Write what was noted. Raises StateError; nothing noted is lost then."""
+        if not self._notes.any():
+            return
+        notes = self._notes.entry()
+        self._ledger.commit(Entry(parked=notes.parked, unparked=notes.unparked))
+        self._notes = _Notes()
+
+    def oldest_open(self) -> int | None:
+        """Return None: there is no checkpoint to hold back."""
+        return None
+
+    def spread(self) -> int:
+        """Return 0: nothing is remembered above a checkpoint."""
+        return 0
+
+
+class ReplayJournal(CommandJournal):
+    """For a replay: like CommandJournal, and knows how far the range is done.
+
+    Nothing of that is saved: the follower's checkpoint is untouched.
+    """
+
+    def __init__(self, ledger: Writer, *, start: int) -> None:
+        super().__init__(ledger)
+        self._watermark = Watermark(max(0, start - 1))
+
+    @property
+    def checkpoint(self) -> int | None:
+        """Highest sequence of the range up to which everything is settled."""
+        return self._watermark.checkpoint
+
+    def admit(self, page: MovePage) -> Admission:
+        """Open everything."""
+        moves = tuple(m for m in page.moves if m.sequence and self._watermark.open(m.sequence))
+        self._watermark.advance(page.frontier)
+        return Admission(moves)
+
+    def settle(self, move: Move, parked: Parked | None) -> None:
+        """Note that a move is finished."""
+        super().settle(move, parked)
+        if move.sequence is not None:
+            self._watermark.settle(move.sequence)
+
+    def oldest_open(self) -> int | None:
+        """Return the lowest unfinished sequence of the range."""
+        return self._watermark.oldest_open()
+
+    def spread(self) -> int:
+        """Count the settled sequences above the first unfinished one."""
+        return self._watermark.settled_above_count
+
+
+class FollowJournal:
+    """For the follower: the watermark, late rows, and the history of the feed."""
+
+    def __init__(self, ledger: Ledger, *, overlap: int) -> None:
+        checkpoint = ledger.checkpoint()
+        if checkpoint is None:
+            raise ValueError("the ledger has no checkpoint yet")
+        self._ledger = ledger
+        self._watermark = Watermark(checkpoint, ledger.settled_above())
+        self.floor = int(ledger.meta("history_from") or 0)
+        rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint}
+        self._history = History(rows, floor=self.floor, overlap=overlap)
+        self._late: dict[int, str] = {}
+        self._notes = _Notes()
+        self._written: int = checkpoint
+
+    @property
+    def checkpoint(self) -> int | None:
+        """The checkpoint, late rows aside."""
+        return self._watermark.checkpoint
+
+    @property
+    def frontier(self) -> int:
+        """How far the feed has been read."""
+        return self._watermark.frontier
+
+    def admit(self, page: MovePage) -> Admission:
+        """Open what is new; raises FeedWentBackwards when the page contradicts our memory."""
+        seen = self._history.compare(
+            page.moves, since=page.since, frontier=self._watermark.frontier
+        )
+        if seen.difference:
+            raise FeedWentBackwards(
+                f"The source's feed has another history: {seen.difference}.", advice=RESET_ADVICE
+            )
+        late = [move for move in seen.late if self._open_late(move)]
+        fresh = [m for m in seen.fresh if m.sequence is not None and self._open(m, m.sequence)]
+        self._watermark.advance(page.frontier)
+        self._history.forget_below(self._history.keep_from(self._watermark.frontier))
+        return Admission((*late, *fresh), late=len(late))
+
+    def attempts(self) -> Mapping[str, Attempts]:
+        """Return attempts spent before a restart, by instance ID."""
+        return self._ledger.attempts()
+
+    def spend(self, move: Move, attempts: Attempts) -> None:
+        """Note attempts spent on an unfinished instance."""
+        self._notes.attempts[move.instance_id] = attempts
+        self._notes.finished.pop(move.instance_id, None)
+
+    def settle(self, move: Move, parked: Parked | None) -> None:
+        """Note that a move is finished."""
+        if move.sequence is None:
+            raise ValueError("a follower's move has a sequence")
+        self._notes.finish(move, parked)
+        if self._late.pop(move.sequence, None) is not None:
+            # Only now: a late row that was remembered before it is settled would be lost by a
+            # crash, since the checkpoint has passed it already.
+            self._history.remember([move])
+            self._notes.recent.append((move.sequence, move.instance_id))
+        else:
+            self._watermark.settle(move.sequence)
+            self._notes.settled.append(move.sequence)
+
+    def flush(self) -> None:
+        """Write what was noted. Raises StateError; nothing noted is lost then."""
+        checkpoint = self._watermark.checkpoint
+        if not self._notes.any() and checkpoint == self._written:
+            return
+        recent_from = self._history.keep_from(checkpoint)
+        self._ledger.commit(self._notes.entry(checkpoint=checkpoint, recent_from=recent_from))
+        self._notes = _Notes()
+        self._written = checkpoint
+
+    def oldest_open(self) -> int | None:
+        """Return the lowest unfinished sequence, late rows included."""
+        opened = self._watermark.oldest_open()
+        return min((*self._late, *(() if opened is None else (opened,))), default=None)
+
+    def spread(self) -> int:
+        """Count the settled sequences above the checkpoint."""
+        return self._watermark.settled_above_count
+
+    def _open(self, move: Move, sequence: int) -> bool:
+        opened = self._watermark.open(sequence)
+        self._history.remember([move])
+        self._notes.recent.append((sequence, move.instance_id))
+        return opened
+
+    def _open_late(self, move: Move) -> bool:
+        sequence = move.sequence
+        if sequence is None or sequence in self._late:
+            return False
+        if sequence > self._watermark.checkpoint:
+            return self._open(move, sequence)
+        self._late[sequence] = move.instance_id
+        return True

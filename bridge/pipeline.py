@@ -1,0 +1,571 @@
+"""The loop: moves -> window -> executor -> policy -> journal. All mutable state and control flow.
+
+It does not react to events one by one but runs at its own pace: start what may start, wait for
+messages, decide, write everything decided in one transaction, report.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bridge.core.errors import BridgeError, FeedWentBackwards, SideError, StateError, side_error
+from bridge.core.events import (
+    Abandoned,
+    Draining,
+    FeedReset,
+    InFlight,
+    InstanceParked,
+    InstanceRetried,
+    Observer,
+    PageRead,
+    Progress,
+    Settled,
+    SideDown,
+    SideStillDown,
+    SideUp,
+    SideView,
+    StateFailed,
+    StateRecovered,
+    WorkerLost,
+)
+from bridge.core.gate import Gate, GateState
+from bridge.core.model import (
+    Delivered,
+    InstanceFailed,
+    Job,
+    Move,
+    Outcome,
+    Reason,
+    SideFailed,
+    SideName,
+    Skipped,
+    Task,
+)
+from bridge.core.policy import Limits, Park, PauseSide, RetryLater, Settle, decide
+from bridge.feed import MovePage, MoveSource
+from bridge.journal import Journal
+from bridge.ledger import Attempts, Parked
+from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDone
+from bridge.summary import Summary
+from bridge.workers import Executor
+
+SPREAD_MAX = 100_000
+"""Settled sequences above the checkpoint at which no more of the feed is read for a while."""
+
+CHECK_TARGET_S = 5.0
+"""An idle bridge asks the target this often whether it is there; the source is polled anyway."""
+
+STATE_RETRY_S = 1.0
+TICK_S = 1.0
+PROBE_FIRST_S = 0.2
+
+PAGE = "feed"
+WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and how patient a pipeline is. ``patience_s`` None waits for ever."""
+
+    window: int
+    poll_interval_s: float = 1.0
+    patience_s: float | None = None
+    shutdown_timeout_s: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class _Item:
+    """A move and what has happened to it so far."""
+
+    number: int
+    move: Move
+    attempts: int = 0
+    first_failed_at: float = 0.0
+    served_before: int | None = None
+    started_at: float = 0.0
+
+
+class Pipeline:
+    """Brings every move of a source of moves to an end.
+
+    Collaborators are interfaces (see runtime.py, journal.py, feed.py, workers.py); ``probes``
+    ask each server whether it is there, raising SideError when not; ``chance`` yields numbers
+    in [0, 1] for jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        job: Job,
+        pace: Pace,
+        moves: MoveSource,
+        journal: Journal,
+        executor: Executor,
+        background: Background,
+        inbox: Inbox,
+        clock: Clock,
+        observer: Observer,
+        probes: Mapping[SideName, Callable[[], None]],
+        chance: Callable[[], float],
+        phase: str = "following",
+    ) -> None:
+        self._job = job
+        self._pace = pace
+        self._moves = moves
+        self._journal = journal
+        self._executor = executor
+        self._background = background
+        self._inbox = inbox
+        self._clock = clock
+        self._observer = observer
+        self._probes = probes
+        self._chance = chance
+        self._phase = phase
+        pause_longest_s = max(PROBE_FIRST_S, pace.poll_interval_s)
+        self._gates = {
+            side: Gate(side, pause_first_s=PROBE_FIRST_S, pause_longest_s=pause_longest_s)
+            for side in SideName
+        }
+        self._served = dict.fromkeys(SideName, 0)
+        self._target_seen_s = clock.steady_s()
+        self._numbers = itertools.count()
+        self._ready: deque[_Item] = deque()
+        self._delayed: list[tuple[float, int, _Item]] = []
+        self._in_flight: dict[Task, _Item] = {}
+        self._changed_at: dict[int, str] = {}
+        self._attempts = dict(journal.attempts())
+        self._page_due_s = 0.0
+        self._page_asked = False
+        self._page_failed: SideName | None = None
+        self._asked: set[str] = set()
+        self._ended = False
+        self._done = False
+        self._last: int | None = None
+        self._drain_until_s: float | None = None
+        self._state_error = ""
+        self._flush_due_s = 0.0
+        self._failure: BridgeError | None = None
+        self._last_progress_at = clock.now_s()
+        self._feed_read_at: float | None = None
+        self._summary = Summary()
+
+    def run(self, summary: Summary) -> None:
+        """Run until the moves end or a stop is asked for, counting into ``summary``.
+
+        Raises FeedWentBackwards, StateError (with patience only) and, when patience ends,
+        SourceError or TargetError; always after running instances have finished and all that is
+        settled is written.
+        """
+        self._summary = summary
+        while not self._finished():
+            self._fill_window()
+            self._ask_for_page()
+            self._probe()
+            for message in self._inbox.take(self._idle_s()):
+                self._handle(message)
+            self._flush()
+            self._check_patience()
+            self._report()
+        self._abandon()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ask for a drain; safe in any thread and in a signal handler."""
+        self._inbox.put(StopAsked())
+
+    # What may start
+
+    def _fill_window(self) -> None:
+        now_s = self._clock.steady_s()
+        while self._delayed and self._delayed[0][0] <= now_s:
+            self._ready.append(heapq.heappop(self._delayed)[2])
+        if self._draining or self._state_error:
+            return
+        gates = self._gates.values()
+        while (
+            self._ready
+            and len(self._in_flight) < self._pace.window
+            and all(gate.allows(len(self._in_flight)) for gate in gates)
+        ):
+            self._start(self._ready.popleft())
+
+    def _start(self, item: _Item) -> None:
+        # The same instance may be in the feed twice (deleted and sent again): the number keeps
+        # the two apart.
+        task = Task(item.move, self._job, item.number)
+        item.started_at = self._clock.now_s()
+        self._in_flight[task] = item
+        self._executor.submit(task)
+
+    def _ask_for_page(self) -> None:
+        if self._wants_page() and self._clock.steady_s() >= self._page_due_s:
+            self._page_asked = True
+            self._background.call(PAGE, self._moves.next_page)
+
+    def _wants_page(self) -> bool:
+        needed = {SideName.SOURCE, self._page_failed or SideName.SOURCE}
+        return (
+            not self._page_asked
+            and not self._ended
+            and not self._draining
+            and not self._state_error
+            and len(self._ready) < self._pace.window
+            and all(self._gates[side].state is not GateState.CLOSED for side in needed)
+            and self._journal.spread() < SPREAD_MAX
+        )
+
+    def _probe(self) -> None:
+        now_s = self._clock.steady_s()
+        if self._draining:
+            return
+        for side, gate in self._gates.items():
+            if side not in self._asked and (gate.probe_due(now_s) or self._unsure(side, now_s)):
+                self._asked.add(side)
+                self._background.call(side, self._probes[side])
+
+    def _unsure(self, side: SideName, now_s: float) -> bool:
+        """Tell whether an idle bridge should ask the target: nothing else would show an outage."""
+        idle = side is SideName.TARGET and self._gates[side].state is GateState.OPEN
+        return idle and now_s - self._target_seen_s >= CHECK_TARGET_S
+
+    def _idle_s(self) -> float:
+        """Tell how long nothing needs doing unless a message comes, in seconds."""
+        now_s = self._clock.steady_s()
+        due = [now_s + TICK_S]
+        if self._delayed and not self._draining:
+            due.append(self._delayed[0][0])
+        if self._wants_page():
+            due.append(self._page_due_s)
+        due.extend(
+            gate.probe_at_s
+            for side, gate in self._gates.items()
+            if gate.state is GateState.CLOSED and side not in self._asked
+        )
+        if self._drain_until_s is not None:
+            due.append(self._drain_until_s)
+        if self._finished():
+            return 0.0
+        return max(0.0, min(due) - now_s)
+
+    # What has happened
+
+    def _handle(self, message: TaskDone | Answered | StopAsked) -> None:
+        match message:
+            case TaskDone(task=task, outcome=outcome):
+                item = self._in_flight.pop(task, None)
+                if item is not None:
+                    self._judge(item, outcome)
+            case Answered(name=name) if name == PAGE:
+                self._page_asked = False
+                self._take_page(message)
+            case Answered(name=name, error=error):
+                self._asked.discard(name)
+                self._take_probe(SideName(name), error)
+            case StopAsked():
+                self._summary.stopped = True
+                self._drain()
+
+    def _take_page(self, answer: Answered) -> None:
+        match answer.error:
+            case None:
+                pass
+            case SideError() as error:
+                self._page_failed = error.side
+                self._side_failed(_failed(error))
+                return
+            case FeedWentBackwards() as error:
+                self._feed_reset(error)
+                return
+            case error:
+                raise error
+        page = answer.value or MovePage(())
+        try:
+            admission = self._journal.admit(page)
+        except FeedWentBackwards as error:
+            self._feed_reset(error)
+            return
+        if self._page_failed is not None:
+            self._serve(self._page_failed)
+            self._page_failed = None
+        self._feed_read_at = self._clock.now_s()
+        self._ended = page.ended
+        self._done = page.done
+        if page.last is not None:
+            self._last = page.last
+        self._page_due_s = self._clock.steady_s() + (
+            self._pace.poll_interval_s if page.done else 0.0
+        )
+        for move in admission.moves:
+            spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
+            item = _Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
+            self._ready.append(item)
+            if move.sequence is not None:
+                self._changed_at[move.sequence] = move.changed_at
+        self._summary.late += admission.late
+        if admission.moves:
+            event = PageRead(len(admission.moves), admission.late, page.frontier)
+            self._observer.on_event(event)
+
+    def _feed_reset(self, error: FeedWentBackwards) -> None:
+        self._observer.on_event(FeedReset(error.message))
+        self._failure = error
+        self._drain()
+
+    def _take_probe(self, side: SideName, error: BaseException | None) -> None:
+        gate = self._gates[side]
+        if side is SideName.TARGET:
+            self._target_seen_s = self._clock.steady_s()
+        if error is None:
+            gate.probe_succeeded()
+            trial = self._ready or self._delayed or self._in_flight or self._page_failed == side
+            if gate.closed_at_s is None or not trial:
+                # It was never down, or nothing is there to try it with: take its word.
+                self._serve(side)
+            return
+        if not isinstance(error, SideError):
+            raise error
+        if gate.closed_at_s is None:
+            self._side_failed(_failed(error))
+            return
+        now_s = self._clock.steady_s()
+        gate.probe_failed(_failed(error), now_s=now_s, chance=self._chance())
+        self._still_down(gate, now_s)
+
+    def _still_down(self, gate: Gate, now_s: float) -> None:
+        if gate.failure is not None and gate.closed_at_s is not None:
+            event = SideStillDown(gate.failure, now_s - gate.closed_at_s)
+            self._observer.on_event(event)
+
+    def _judge(self, item: _Item, outcome: Outcome) -> None:
+        if isinstance(outcome, InstanceFailed) and outcome.reason in WORKER_LOSSES:
+            self._observer.on_event(WorkerLost(item.move, outcome))
+        decision = decide(
+            outcome,
+            attempts=item.attempts,
+            limits=self._pace.limits,
+            served_others=self._served_others(item, outcome),
+            chance=self._chance(),
+        )
+        self._note_service(outcome)
+        match decision:
+            case Settle():
+                self._settle(item, outcome)
+            case Park(reason=reason, message=message, attempts=attempts):
+                self._park(item, outcome, reason, message, attempts)
+            case RetryLater(after_s=after_s, attempts=attempts):
+                self._retry(item, outcome, after_s, attempts)
+            case PauseSide(side=side):
+                self._hold(item, outcome, side)
+
+    def _served_others(self, item: _Item, outcome: Outcome) -> bool:
+        if not isinstance(outcome, SideFailed) or item.served_before is None:
+            return False
+        return self._served[outcome.side] > item.served_before
+
+    def _note_service(self, outcome: Outcome) -> None:
+        """Note which servers did their part, and open their gates."""
+        served: tuple[SideName, ...] = ()
+        match outcome:
+            case Delivered():
+                served = (SideName.SOURCE, SideName.TARGET)
+            case InstanceFailed(reason=reason) if reason not in WORKER_LOSSES:
+                served = (SideName.SOURCE,)
+            case Skipped() | SideFailed(side=SideName.TARGET):
+                served = (SideName.SOURCE,)
+            case _:
+                pass
+        for side in served:
+            self._served[side] += 1
+            self._serve(side)
+        if SideName.TARGET in served:
+            self._target_seen_s = self._clock.steady_s()
+
+    def _serve(self, side: SideName) -> None:
+        gate = self._gates[side]
+        closed_at_s = gate.closed_at_s
+        if gate.served() and closed_at_s is not None:
+            down_s = self._clock.steady_s() - closed_at_s
+            self._observer.on_event(SideUp(side, down_s))
+
+    # What follows from it
+
+    def _settle(self, item: _Item, outcome: Outcome) -> None:
+        if isinstance(outcome, Delivered):
+            if outcome.already_there:
+                self._summary.already_there += 1
+            else:
+                self._summary.delivered += 1
+        elif isinstance(outcome, Skipped):
+            self._summary.skipped[outcome.reason] += 1
+        self._journal.settle(item.move, None)
+        self._observer.on_event(Settled(item.move, outcome, item.attempts + 1))
+        self._progressed(item)
+
+    def _park(
+        self, item: _Item, outcome: Outcome, reason: Reason, message: str, attempts: int
+    ) -> None:
+        now = self._clock.now_s()
+        known = outcome if isinstance(outcome, InstanceFailed) else None
+        parked = Parked(
+            move=item.move,
+            reason=reason,
+            message=message,
+            attempts=attempts,
+            first_failed_at=item.first_failed_at or now,
+            parked_at=now,
+            source_syntax=known.source_syntax if known else "",
+            sop_instance_uid=known.sop_instance_uid if known else "",
+        )
+        self._summary.parked[reason] += 1
+        self._journal.settle(item.move, parked)
+        self._observer.on_event(InstanceParked(item.move, reason, message, attempts))
+        self._progressed(item)
+
+    def _progressed(self, item: _Item) -> None:
+        self._last_progress_at = self._clock.now_s()
+        if item.move.sequence is not None:
+            self._changed_at.pop(item.move.sequence, None)
+
+    def _retry(self, item: _Item, outcome: Outcome, after_s: float, attempts: int) -> None:
+        item.attempts = attempts
+        if attempts:
+            item.first_failed_at = item.first_failed_at or self._clock.now_s()
+            self._journal.spend(item.move, Attempts(attempts, item.first_failed_at))
+        if isinstance(outcome, SideFailed):
+            item.served_before = self._served[outcome.side]
+        self._observer.on_event(InstanceRetried(item.move, outcome, attempts, after_s))
+        due_s = self._clock.steady_s() + after_s
+        heapq.heappush(self._delayed, (due_s, item.number, item))
+
+    def _hold(self, item: _Item, outcome: Outcome, side: SideName) -> None:
+        if not isinstance(outcome, SideFailed):
+            raise TypeError("only a failed side pauses a side")
+        if outcome.specific:
+            # Perhaps this instance is the trouble: let others be tried before it.
+            item.served_before = self._served[side]
+            self._ready.append(item)
+        else:
+            self._ready.appendleft(item)
+        self._side_failed(outcome)
+
+    def _side_failed(self, failure: SideFailed) -> None:
+        gate = self._gates[failure.side]
+        first = gate.closed_at_s is None
+        now_s = self._clock.steady_s()
+        fresh = gate.fail(failure, now_s=now_s, chance=self._chance())
+        if first:
+            self._observer.on_event(SideDown(failure))
+        elif fresh:
+            self._still_down(gate, now_s)
+
+    # Writing down, stopping, reporting
+
+    def _flush(self) -> None:
+        if self._state_error and self._clock.steady_s() < self._flush_due_s:
+            return
+        try:
+            self._journal.flush()
+        except StateError as error:
+            self._flush_due_s = self._clock.steady_s() + STATE_RETRY_S
+            if not self._state_error:
+                self._observer.on_event(StateFailed(str(error)))
+            self._state_error = str(error)
+            if self._pace.patience_s is not None:
+                self._fail(error)
+            return
+        if self._state_error:
+            self._state_error = ""
+            self._observer.on_event(StateRecovered())
+
+    def _check_patience(self) -> None:
+        if self._pace.patience_s is None or self._failure is not None:
+            return
+        for gate in self._gates.values():
+            if gate.state is not GateState.CLOSED or gate.failure is None:
+                continue
+            if (
+                gate.closed_at_s is not None
+                and self._clock.steady_s() - gate.closed_at_s >= self._pace.patience_s
+            ):
+                failure = gate.failure
+                self._fail(
+                    side_error(gate.side, failure.problem, failure.message, advice=failure.advice)
+                )
+
+    def _fail(self, error: BridgeError) -> None:
+        self._failure = self._failure or error
+        self._drain()
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain_until_s is not None
+
+    def _drain(self) -> None:
+        if not self._draining:
+            self._drain_until_s = self._clock.steady_s() + self._pace.shutdown_timeout_s
+            self._observer.on_event(Draining(len(self._in_flight)))
+
+    def _finished(self) -> bool:
+        if self._drain_until_s is not None:
+            late = self._clock.steady_s() >= self._drain_until_s
+            return late or not self._in_flight
+        unfinished = self._ready or self._delayed or self._in_flight
+        return self._ended and not unfinished and not self._state_error
+
+    def _abandon(self) -> None:
+        self._summary.abandoned += len(self._in_flight)
+        if self._in_flight:
+            self._observer.on_event(Abandoned(len(self._in_flight)))
+        self._report()
+
+    def _report(self) -> None:
+        oldest = self._journal.oldest_open()
+        waiting = len(self._ready)
+        idle = not (waiting or self._delayed or self._in_flight)
+        progress = Progress(
+            checkpoint=self._journal.checkpoint,
+            last=self._last,
+            caught_up=self._done and idle,
+            oldest_open=oldest,
+            oldest_changed_at=self._changed_at.get(oldest, "") if oldest is not None else "",
+            waiting=waiting,
+            delayed=len(self._delayed),
+            in_flight=tuple(
+                InFlight(i.move.instance_id, i.move.sequence, i.started_at, i.attempts + 1)
+                for i in self._in_flight.values()
+            ),
+            source=self._side_view(SideName.SOURCE),
+            target=self._side_view(SideName.TARGET),
+            state_error=self._state_error,
+            last_progress_at=self._last_progress_at,
+            feed_read_at=self._feed_read_at,
+            phase="draining" if self._draining else self._phase,
+        )
+        self._observer.on_progress(progress)
+
+    def _side_view(self, side: SideName) -> SideView:
+        gate = self._gates[side]
+        if gate.closed_at_s is None or gate.failure is None:
+            if gate.state is GateState.CLOSED:
+                text = f"The {side} was not asked yet."
+                return SideView(up=False, problem="not_contacted", message=text)
+            return SideView()
+        since = self._clock.now_s() - (self._clock.steady_s() - gate.closed_at_s)
+        return SideView(
+            up=gate.state is not GateState.CLOSED,
+            trial=gate.state is GateState.TRIAL,
+            problem=gate.failure.problem,
+            message=gate.failure.message,
+            advice=gate.failure.advice,
+            down_since=since,
+        )
+
+
+def _failed(error: SideError) -> SideFailed:
+    return SideFailed(error.side, error.problem, error.message, error.advice, error.specific)

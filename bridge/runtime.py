@@ -1,0 +1,145 @@
+"""The pipeline's contact with time, threads and signals, behind small interfaces.
+
+A simulation replaces all three and the pipeline runs unchanged.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.core.errors import BridgeError
+from bridge.core.model import Outcome, Task
+from bridge.feed import MovePage
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    """A worker has finished a task."""
+
+    task: Task
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call made in the background has ended: ``value``, or the error it raised."""
+
+    name: str
+    value: MovePage | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Someone wants the pipeline to drain and end."""
+
+
+Message = TaskDone | Answered | StopAsked
+
+
+class Clock(Protocol):
+    """Two clocks: one for people, one that never jumps."""
+
+    def now_s(self) -> float:
+        """Return epoch seconds."""
+
+    def steady_s(self) -> float:
+        """Return seconds of a clock that only goes forward."""
+
+
+class Inbox(Protocol):
+    """Where everything that happens elsewhere arrives."""
+
+    def put(self, message: Message) -> None:
+        """Add a message; safe in any thread and in a signal handler."""
+
+    def take(self, timeout_s: float) -> list[Message]:
+        """Wait for at least one message, then take all there are; [] after ``timeout_s``."""
+
+
+class Background(Protocol):
+    """Runs blocking calls beside the pipeline's loop."""
+
+    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+        """Run ``function``; its end arrives in the inbox as Answered(name, ...)."""
+
+    def close(self) -> None:
+        """Take no more calls."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_s(self) -> float:
+        """Return epoch seconds."""
+        return time.time()
+
+    def steady_s(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+
+class QueueInbox:
+    """An inbox on a reentrant queue."""
+
+    TAKE_MAX = 1000
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def put(self, message: Message) -> None:
+        """Add a message; safe in any thread and in a signal handler."""
+        self._queue.put(message)
+
+    def take(self, timeout_s: float) -> list[Message]:
+        """Wait for at least one message, then take all there are; [] after ``timeout_s``."""
+        messages: list[Message] = []
+        try:
+            messages.append(self._queue.get(timeout=max(0.0, timeout_s)))
+            while len(messages) < self.TAKE_MAX:
+                messages.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return messages
+
+
+class ThreadBackground:
+    """One daemon thread for each kind of call; at most one call of a kind is under way."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._queues: dict[str, queue.SimpleQueue[Callable[[], MovePage | None] | None]] = {}
+
+    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+        """Run ``function`` in the thread of that name."""
+        if name not in self._queues:
+            self._queues[name] = queue.SimpleQueue()
+            threading.Thread(
+                target=self._work, args=(name, self._queues[name]), name=name, daemon=True
+            ).start()
+        self._queues[name].put(function)
+
+    def close(self) -> None:
+        """End the threads after their present call; they do not keep the process alive."""
+        for calls in self._queues.values():
+            calls.put(None)
+        self._queues = {}
+
+    def _work(
+        self, name: str, calls: queue.SimpleQueue[Callable[[], MovePage | None] | None]
+    ) -> None:
+        while (function := calls.get()) is not None:
+            try:
+                answer = Answered(name, value=function())
+            except BridgeError as exc:
+                answer = Answered(name, error=exc)
+            except BaseException as exc:
+                # A bug must end the process, not silently end this thread: the loop raises it.
+                self._inbox.put(Answered(name, error=exc))
+                raise
+            self._inbox.put(answer)

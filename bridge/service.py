@@ -1,0 +1,299 @@
+"""Puts the parts together for each job: follow, replay, retry. Signals arrive here.
+
+Every job is the same pipeline with another source of moves; a job may have phases (a snapshot,
+then following), each a pipeline of its own over the same workers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from bridge.config import Settings
+from bridge.core.errors import ConfigurationError, FeedWentBackwards
+from bridge.core.events import Event, Observer, Progress
+from bridge.core.model import Move, Outcome, SideName, Task
+from bridge.core.policy import Limits
+from bridge.feed import FollowFeed, GivenMoves, Listing, MovePage, MoveSource, ReplayRange
+from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
+from bridge.ledger import Ledger
+from bridge.pipeline import Pace, Pipeline
+from bridge.rehearsal import RehearsalExecutor
+from bridge.runtime import QueueInbox, SystemClock, TaskDone, ThreadBackground
+from bridge.sides import SideClient
+from bridge.summary import Summary
+from bridge.workers import Executor, LocalExecutor
+
+SNAPSHOT_KEY = "snapshot_last"
+"""Ledger: the feed's last sequence when a snapshot began that is not finished yet."""
+
+
+class Observers:
+    """Tells several observers."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def on_event(self, event: Event) -> None:
+        """Pass an event on."""
+        for observer in self._observers:
+            observer.on_event(event)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Pass a report on."""
+        for observer in self._observers:
+            observer.on_progress(progress)
+
+
+class ClosableExecutor(Executor, Protocol):
+    """An executor with an end."""
+
+    def close(self) -> None:
+        """End it at once."""
+
+
+class Service:
+    """One run of one command that moves instances. A context manager: it owns the workers."""
+
+    def __init__(self, settings: Settings, observers: Iterable[Observer], *, bounded: bool) -> None:
+        self._settings = settings
+        self._observer = Observers(observers)
+        self._job = settings.job()
+        self._pace = Pace(
+            window=settings.window_size,
+            poll_interval_s=settings.poll_interval_s,
+            patience_s=settings.command_patience_s if bounded else None,
+            shutdown_timeout_s=settings.shutdown_timeout_s,
+            limits=Limits(attempts_max=settings.attempts),
+        )
+        self._source = SideClient(self._job.source)
+        self._probes = {
+            side: SideClient(settings.endpoint(side)) for side in (SideName.SOURCE, SideName.TARGET)
+        }
+        self._random = random.Random()  # noqa: S311 (jitter, not secrets)
+        self._inbox = QueueInbox()
+        self._pipeline: Pipeline | None = None
+        self._executor: ClosableExecutor | None = None
+        self._stopping = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for client in (self._source, *self._probes.values()):
+            self._stack.callback(client.close)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._executor is not None:
+            self._executor.close()
+        self._stack.close()
+
+    def stop(self) -> None:
+        """Drain and end; safe in a signal handler."""
+        self._stopping = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def preflight(self) -> None:
+        """Make sure that both servers can be used. Raises SourceError or TargetError."""
+        for side in (SideName.SOURCE, SideName.TARGET):
+            self._probes[side].probe()
+        self._source.last_change()
+
+    def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:
+        """Follow the feed: for ever, or (``once``) to its present end.
+
+        Raises FeedWentBackwards (BRIDGE_ON_FEED_RESET=stop), StateError, and with ``once``
+        SourceError and TargetError.
+        """
+        total = Summary()
+        while True:
+            try:
+                if not self._stopping:
+                    self._begin(ledger, total)
+                if not self._stopping and ledger.meta(SNAPSHOT_KEY) is not None:
+                    self._snapshot(ledger, total)
+                if not self._stopping:
+                    self._follow(ledger, total, once=once)
+                return total
+            except FeedWentBackwards:
+                if self._settings.on_feed_reset == "stop":
+                    raise
+                self._plan_snapshot(ledger, total)
+
+    def replay_end(self, *, start: int, end: int | None) -> int:
+        """Check a range against the feed and return its last sequence.
+
+        Raises ConfigurationError when the range is beyond the feed, SourceError.
+        """
+        last = self._source.last_change().last
+        if start > last or (end is not None and end > last):
+            raise ConfigurationError(
+                f"The range {start}..{'' if end is None else end} is beyond the feed: its last "
+                f"change is {last}. Nothing was done.",
+                advice=f"Choose --from and --to up to {last}.",
+            )
+        return last if end is None else end
+
+    def replay(self, ledger: Ledger, *, start: int, end: int, dry_run: bool) -> Summary:
+        """Move the instances of the changes start..end again.
+
+        Raises SourceError, TargetError, StateError.
+        """
+        total = Summary()
+        moves = ReplayRange(self._source, start=start, end=end, page_size=self._settings.page_size)
+        if dry_run:
+            self._executor = RehearsalExecutor(self._done, self._job)
+        writer = Rehearsal() if dry_run else ledger
+        self._run(moves, ReplayJournal(writer, start=start), total, phase="replaying")
+        return total
+
+    def retry(self, ledger: Ledger, moves: Iterable[Move]) -> Summary:
+        """Move given instances again, parked ones for example."""
+        total = Summary()
+        given = GivenMoves(moves, page_size=self._settings.page_size)
+        self._run(given, CommandJournal(ledger), total, phase="retrying")
+        return total
+
+    # The phases of following
+
+    def _begin(self, ledger: Ledger, total: Summary) -> None:
+        """Give a new ledger its first checkpoint."""
+        if ledger.checkpoint() is not None or ledger.meta(SNAPSHOT_KEY) is not None:
+            return
+        start = self._settings.start
+        if start == "beginning":
+            ledger.restart_at(0)
+        elif isinstance(start, int):
+            ledger.restart_at(max(0, start - 1))
+        elif start == "snapshot":
+            self._plan_snapshot(ledger, total)
+        else:
+            last = self._last_sequence(ledger, total)
+            if last is not None:
+                ledger.restart_at(last)
+
+    def _plan_snapshot(self, ledger: Ledger, total: Summary) -> None:
+        """Note the end of the feed before listing: what arrives later is in the feed after it."""
+        last = self._last_sequence(ledger, total)
+        if last is not None:
+            ledger.set_meta(SNAPSHOT_KEY, str(last))
+
+    def _snapshot(self, ledger: Ledger, total: Summary) -> None:
+        """Move everything that the target lacks, then take the noted end as checkpoint."""
+        last = int(ledger.meta(SNAPSHOT_KEY) or 0)
+        with self._side_client(SideName.TARGET) as target:
+            listing = Listing(self._source, page_size=self._settings.page_size)
+            moves = Lacking(listing, target)
+            ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot")
+        if ended:
+            ledger.restart_at(last)
+            ledger.set_meta(SNAPSHOT_KEY, None)
+
+    def _follow(self, ledger: Ledger, total: Summary, *, once: bool) -> None:
+        checkpoint = ledger.checkpoint()
+        if checkpoint is None:
+            return
+        until = self._last_sequence(ledger, total) if once else None
+        if self._stopping:
+            return
+        overlap = self._settings.feed_overlap
+        journal = FollowJournal(ledger, overlap=overlap)
+        feed = FollowFeed(
+            self._source,
+            position=checkpoint,
+            floor=journal.floor,
+            page_size=self._settings.page_size,
+            overlap=overlap,
+            until=until,
+        )
+        self._run(feed, journal, total, phase="following")
+
+    def _last_sequence(self, ledger: Ledger, total: Summary) -> int | None:
+        """Ask for the end of the feed, as patiently as for everything else. None when stopped."""
+        end = FeedEnd(self._source)
+        self._run(end, CommandJournal(ledger), total, phase="starting")
+        return end.last
+
+    def _run(self, moves: MoveSource, journal: Journal, total: Summary, *, phase: str) -> bool:
+        """Run one pipeline and add up; True when it came to its end without being stopped."""
+        self._inbox = QueueInbox()
+        background = ThreadBackground(self._inbox)
+        self._pipeline = Pipeline(
+            job=self._job,
+            pace=self._pace,
+            moves=moves,
+            journal=journal,
+            executor=self._workers(),
+            background=background,
+            inbox=self._inbox,
+            clock=SystemClock(),
+            observer=self._observer,
+            probes={side: client.probe for side, client in self._probes.items()},
+            chance=self._random.random,
+            phase=phase,
+        )
+        if self._stopping:
+            self._pipeline.stop()
+        try:
+            self._pipeline.run(total)
+        finally:
+            background.close()
+        return not total.stopped
+
+    def _workers(self) -> ClosableExecutor:
+        if self._executor is None:
+            self._executor = LocalExecutor(
+                self._done,
+                workers=self._settings.workers,
+                memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
+            )
+        return self._executor
+
+    def _done(self, task: Task, outcome: Outcome) -> None:
+        self._inbox.put(TaskDone(task, outcome))
+
+    @contextmanager
+    def _side_client(self, side: SideName) -> Iterator[SideClient]:
+        client = SideClient(self._settings.endpoint(side))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+class FeedEnd:
+    """A source of no moves that learns where the feed ends."""
+
+    def __init__(self, client: SideClient) -> None:
+        self._client = client
+        self.last: int | None = None
+
+    def next_page(self) -> MovePage:
+        """Ask. Raises SourceError."""
+        self.last = self._client.last_change().last
+        return MovePage((), done=True, ended=True, last=self.last)
+
+
+class Lacking:
+    """Of another source of moves, those that the target does not hold."""
+
+    def __init__(self, moves: MoveSource, target: SideClient) -> None:
+        self._moves = moves
+        self._target = target
+        self._page: MovePage | None = None
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError, TargetError; the same page is then tried again."""
+        page = self._page = self._page or self._moves.next_page()
+        lacking = tuple(m for m in page.moves if not self._target.has_instance(m.instance_id))
+        self._page = None
+        return replace(page, moves=lacking)

@@ -1,0 +1,84 @@
+"""A client for each server, with credentials that may be renewed while the bridge runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from bridge.core.errors import ConfigurationError, SideError, side_error
+from bridge.core.model import Endpoint, Page, ServerInfo, SideProblem
+from bridge.credentials import credentials_of
+from bridge.orthanc import OrthancClient
+
+_Answer = TypeVar("_Answer")
+
+
+def connect(endpoint: Endpoint) -> OrthancClient:
+    """Make a client with the credentials of this moment.
+
+    Raises SideError LOGIN_REFUSED when they cannot be read: a secret file that is being renewed
+    is an outage of that side, not a reason to end.
+    """
+    try:
+        return OrthancClient(endpoint, credentials_of(endpoint.side))
+    except ConfigurationError as exc:
+        raise side_error(
+            endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
+        ) from exc
+
+
+class SideClient:
+    """The calls of the bridge's own process to one server; for one thread at a time.
+
+    After a refused login the next call reads the credentials again.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._client: OrthancClient | None = None
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def probe(self) -> None:
+        """Ask whether the server is there and is an Orthanc. Raises SideError when not."""
+        self.system()
+
+    def system(self) -> ServerInfo:
+        """Return the server's description."""
+        return self._call(lambda client: client.system())
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows of the feed after ``since``."""
+        return self._call(
+            lambda client: client.changes(since, limit, only_new_instances=only_new_instances)
+        )
+
+    def last_change(self) -> Page:
+        """Return the newest row of the feed."""
+        return self._call(lambda client: client.last_change())
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        """Return instance IDs by position."""
+        return self._call(lambda client: client.list_instances(since, limit))
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
+        return self._call(lambda client: client.has_instance(instance_id))
+
+    def instance_metadata(self, instance_id: str) -> dict[str, str]:
+        """Return what Orthanc knows of an instance. Raises InstanceGone."""
+        return self._call(lambda client: client.instance_metadata(instance_id))
+
+    def _call(self, ask: Callable[[OrthancClient], _Answer]) -> _Answer:
+        try:
+            if self._client is None:
+                self._client = connect(self.endpoint)
+            return ask(self._client)
+        except SideError as exc:
+            if exc.problem is SideProblem.LOGIN_REFUSED:
+                self.close()
+            raise

@@ -1,0 +1,126 @@
+"""The executor: local worker processes that can be killed one by one.
+
+Pebble's pool fails only the task whose process died or ran over its time; everything else here
+is about what pebble does not do: bound a worker's memory, end workers with their parent, start
+a new pool when the old one is broken, and turn every end of a task into an Outcome.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Protocol
+
+from pebble import ProcessExpired, ProcessPool
+
+from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
+from bridge.transfer import move
+
+RECYCLE_AFTER_TASKS = 10_000
+"""A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Executor(Protocol):
+    """Runs tasks elsewhere."""
+
+    def submit(self, task: Task) -> None:
+        """Start a task; its outcome arrives where the executor was told to put it."""
+
+
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    ``done`` is called with the task and its outcome, in a thread of the pool. ``function`` is
+    what a worker runs; tests give another one.
+    """
+
+    def __init__(
+        self,
+        done: Callable[[Task, Outcome], None],
+        *,
+        workers: int,
+        memory_bytes: int,
+        function: Callable[[Task], Outcome] = move,
+    ) -> None:
+        self._done = done
+        self._workers = workers
+        self._memory_bytes = memory_bytes
+        self._function = function
+        self._pool: ProcessPool | None = None
+        self._closed = False
+
+    def _running_pool(self) -> ProcessPool:
+        if self._pool is None or not self._pool.active:
+            self._pool = ProcessPool(
+                max_workers=self._workers,
+                max_tasks=RECYCLE_AFTER_TASKS,
+                initializer=prepare_worker,
+                initargs=(self._memory_bytes, os.getpid()),
+                # Never fork: this process has threads. Not forkserver: its server would keep
+                # the environment, and so the credentials, of its start.
+                context=multiprocessing.get_context("spawn"),
+            )
+        return self._pool
+
+    def submit(self, task: Task) -> None:
+        """Start a task. A broken pool is replaced; what it lost comes back as ExecutorFailed."""
+        try:
+            future = self._running_pool().schedule(
+                self._function, args=[task], timeout=task.job.task_timeout_s
+            )
+        except RuntimeError as exc:
+            self._done(task, ExecutorFailed(f"The worker pool does not start: {exc}"))
+            return
+        future.add_done_callback(lambda ended: self._deliver(task, ended))
+
+    def close(self) -> None:
+        """End the workers at once; tasks under way are lost and not reported."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+            self._pool = None
+
+    def _deliver(self, task: Task, ended: Future[Outcome]) -> None:
+        if not self._closed:
+            self._done(task, outcome_of(task, ended))
+
+
+def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
+    """Turn the end of a task, whatever it is, into an Outcome."""
+    try:
+        return ended.result()
+    except FutureTimeoutError:
+        return InstanceFailed(
+            Reason.TIMED_OUT,
+            f"Not finished within BRIDGE_TASK_TIMEOUT_S ({task.job.task_timeout_s:g} s); its "
+            "worker was ended.",
+        )
+    except ProcessExpired as exc:
+        return InstanceFailed(Reason.WORKER_DIED, _death(exc.exitcode))
+    except (CancelledError, RuntimeError, OSError) as exc:
+        return ExecutorFailed(f"The worker pool lost the task: {type(exc).__name__}")
+
+
+def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
+    """Bound this process and tie its life to its parent's. Runs once in each worker."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _death(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"Its worker process was ended by signal {signal.Signals(-exit_code).name}."
+    return f"Its worker process ended with code {exit_code}."
