@@ -1,0 +1,1 @@
+"""One module for each command. They import what they need when they run."""

@@ -1,0 +1,61 @@
+"""What every command that moves instances shares: logs, signals, progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from bridge.config import Settings, unknown_variables
+from bridge.core.errors import EXIT_INTERRUPTED
+from bridge.logs import log, set_up_logging
+
+
+def begin(settings: Settings, *, level: str | None = None) -> None:
+    """Set up the logs and warn of settings that mean nothing."""
+    set_up_logging(log_format=settings.log_format, level=level or settings.log_level)
+    for name, meant in unknown_variables():
+        hint = f"; did you mean {meant}?" if meant else ""
+        text = f"{name} is not a setting and has no effect{hint}"
+        log(logging.WARNING, "unknown_setting", text, setting=name)
+
+
+class Interruption:
+    """Which signal asked for the end, if one did."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    @property
+    def by_keyboard(self) -> bool:
+        """Whether a person pressed Ctrl-C."""
+        return self.signal_number == signal.SIGINT
+
+
+@contextmanager
+def draining_on_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
+    """The first SIGTERM or SIGINT drains, the second leaves at once.
+
+    Leaving at once loses nothing: what is not settled is done again after the restart, and
+    workers end with this process.
+    """
+    interruption = Interruption()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if interruption.signal_number is not None:
+            os._exit(EXIT_INTERRUPTED)
+        interruption.signal_number = number
+        stop()
+
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,0 +1,62 @@
+"""``orthanc-bridge run``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
+
+MONITOR_KEY = "monitor_url"
+"""Ledger: where the monitoring server of the running bridge listens."""
+
+
+def run(
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="Stop when everything that is in the feed now is settled."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> int:
+    """Follow the source's feed and bring every new instance to the target."""
+    from bridge.commands.lifecycle import begin, draining_on_signals
+    from bridge.commands.output import print_summary
+    from bridge.config import load_settings
+    from bridge.health import Board, MonitoringServer, application
+    from bridge.ledger import Ledger
+    from bridge.logs import LogObserver, log
+    from bridge.metrics import Metrics
+    from bridge.service import Service
+
+    settings = load_settings()
+    begin(settings)
+    with Ledger(settings.state_path, follow=True) as ledger:
+        board = Board(settings.state_path, settings.health_limits())
+        metrics = Metrics(board)
+        monitoring = MonitoringServer(
+            application(board, metrics), host=settings.health_host, port=settings.health_port
+        )
+        monitoring.start()
+        try:
+            ledger.set_meta(MONITOR_KEY, monitoring.url)
+            text = f"monitoring at {monitoring.url}"
+            log(logging.INFO, "monitoring", text, url=monitoring.url)
+            observers = (board, metrics, LogObserver())
+            with (
+                Service(settings, observers, bounded=once) as service,
+                draining_on_signals(service.stop) as interruption,
+            ):
+                if once:
+                    service.preflight()
+                summary = service.follow(ledger, once=once)
+            ledger.set_meta(MONITOR_KEY, None)
+            parked = sum(ledger.parked_by_reason().values())
+        finally:
+            monitoring.stop()
+    if once or as_json:
+        print_summary(summary, as_json=as_json)
+    if interruption.by_keyboard:
+        return EXIT_INTERRUPTED
+    return EXIT_INCOMPLETE if once and parked and not summary.stopped else EXIT_DONE

@@ -1,0 +1,131 @@
+"""``orthanc-bridge status``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.core.errors import EXIT_DONE, SideError
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
+    from bridge.ledger import Ledger
+
+BRIDGE_ANSWER_BYTES_MAX = 4 * 1024 * 1024
+BRIDGE_TIMEOUT_S = 2.0
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> int:
+    """Show the checkpoint, the lag, what is in flight and parked, and both servers.
+
+    Exit code 10 or 11 when a server cannot be used, 12 when the state file cannot be read.
+    """
+    from bridge.commands.output import print_json
+    from bridge.config import load_settings
+    from bridge.ledger import Ledger
+
+    settings = load_settings()
+    found: dict[str, object] = {"state_path": str(settings.state_path)}
+    exit_code = EXIT_DONE
+    if settings.state_path.exists():
+        with Ledger(settings.state_path, create=False) as ledger:
+            found.update(_from_ledger(ledger))
+    else:
+        found.update({"checkpoint": None, "parked": {}, "bridge": {"running": False}})
+    servers, error = _servers(settings)
+    found.update(servers)
+    checkpoint, last = found["checkpoint"], found.get("last")
+    if isinstance(checkpoint, int) and isinstance(last, int):
+        found["behind"] = max(0, last - checkpoint)
+    if error is not None:
+        exit_code = error.exit_code
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    return exit_code
+
+
+def _from_ledger(ledger: Ledger) -> dict[str, object]:
+    from bridge.commands.run import MONITOR_KEY
+
+    return {
+        "checkpoint": ledger.checkpoint(),
+        "settled_above": len(ledger.settled_above()),
+        "parked": ledger.parked_by_reason(),
+        "bridge": _running(ledger.meta(MONITOR_KEY)),
+    }
+
+
+def _running(url: str | None) -> dict[str, object]:
+    """Ask the running bridge, if there is one."""
+    import json
+    from urllib.error import URLError
+    from urllib.request import ProxyHandler, build_opener
+
+    if url is None:
+        return {"running": False}
+    address = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"{address}/api/status", timeout=BRIDGE_TIMEOUT_S) as answer:
+            told = json.loads(answer.read(BRIDGE_ANSWER_BYTES_MAX))
+    except (URLError, OSError, ValueError):
+        return {"running": False}
+    return {"running": True, "monitor_url": address, **told}
+
+
+def _servers(settings: Settings) -> tuple[dict[str, object], SideError | None]:
+    from bridge.core.model import SideName
+    from bridge.sides import SideClient
+
+    found: dict[str, object] = {}
+    first_error: SideError | None = None
+    for side in SideName:
+        client = SideClient(settings.endpoint(side))
+        try:
+            info = client.system()
+            found[side] = {"reachable": True, "version": info.version, "name": info.name}
+            if side is SideName.SOURCE:
+                found["last"] = client.last_change().last
+        except SideError as exc:
+            found[side] = {"reachable": False, "problem": exc.problem, "message": str(exc)}
+            first_error = first_error or exc
+        finally:
+            client.close()
+    return found, first_error
+
+
+def _print(found: dict[str, object]) -> None:
+    from bridge.commands.output import print_pairs
+
+    bridge = found["bridge"] if isinstance(found["bridge"], dict) else {}
+    parked = found["parked"] if isinstance(found["parked"], dict) else {}
+    pairs: dict[str, object] = {
+        "state": found["state_path"],
+        "bridge": "running" if bridge.get("running") else "not running",
+    }
+    if bridge.get("running"):
+        reasons = bridge.get("reasons") or []
+        pairs["health"] = (
+            "; ".join(f"{r['code']}: {r['message']}" for r in reasons) if reasons else "ok"
+        )
+        pairs["in flight"] = len(bridge.get("in_flight") or [])
+        pairs["waiting"] = bridge.get("waiting")
+        pairs["lag"] = f"{bridge.get('lag_changes')} changes, {bridge.get('lag_s')} s"
+    pairs["checkpoint"] = found["checkpoint"]
+    pairs["last change"] = found.get("last")
+    pairs["behind"] = found.get("behind")
+    total = sum(parked.values())
+    details = ", ".join(f"{reason}: {count}" for reason, count in parked.items())
+    pairs["parked"] = f"{total} ({details})" if total else 0
+    for side in ("source", "target"):
+        view = found[side]
+        if isinstance(view, dict):
+            pairs[side] = (
+                f"Orthanc {view['version']}" if view["reachable"] else f"{view['message']}"
+            )
+    print_pairs(pairs)

@@ -1,0 +1,175 @@
+"""Logs: one event, one line, on stderr. Identifiers and UIDs only, never patient data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+
+from bridge.core.events import (
+    Abandoned,
+    Draining,
+    Event,
+    FeedReset,
+    InstanceParked,
+    InstanceRetried,
+    PageRead,
+    Progress,
+    Settled,
+    SideDown,
+    SideStillDown,
+    SideUp,
+    StateFailed,
+    StateRecovered,
+    WorkerLost,
+)
+from bridge.core.model import Delivered, Move, Skipped, StageTimes
+
+LOGGER = logging.getLogger("orthanc_bridge")
+REPEAT_S = 60.0
+"""An outage that goes on is said again this often."""
+
+
+def set_up_logging(*, log_format: str, level: str) -> None:
+    """Send the bridge's log lines to stderr as ``text`` or ``json`` from ``level`` on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    LOGGER.handlers = [handler]
+    LOGGER.propagate = False
+    LOGGER.setLevel(level.upper())
+
+
+def log(level: int, event: str, message: str, **fields: object) -> None:
+    """Write one line: ``event`` names it for machines, ``message`` tells people."""
+    LOGGER.log(level, "%s", message, extra={"event": event, "fields": fields})
+
+
+class LogObserver:
+    """Turns events into log lines."""
+
+    def __init__(self, *, steady_s: Callable[[], float] = time.monotonic) -> None:
+        self._steady_s = steady_s
+        self._said_s: dict[str, float] = {}
+
+    def on_progress(self, progress: Progress) -> None:
+        """Say nothing: progress is for the status page."""
+
+    def on_event(self, event: Event) -> None:  # noqa: PLR0912 (a table of cases)
+        """Write the line of an event."""
+        match event:
+            case Settled(move=move, outcome=Delivered() as done, attempt=attempt):
+                _log_delivered(move, done, attempt)
+            case Settled(move=move, outcome=Skipped(reason=reason, message=message)):
+                text = f"skipped {_name(move)}: {message or reason}"
+                log(logging.INFO, "instance_skipped", text, **_of(move), reason=reason)
+            case InstanceParked(move=move, reason=reason, message=message, attempts=attempts):
+                text = f"parked {_name(move)} after {attempts} attempts: {reason}: {message}"
+                fields = {"reason": reason, "attempts": attempts, "detail": message}
+                log(logging.ERROR, "instance_parked", text, **_of(move), **fields)
+            case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
+                why = getattr(outcome, "message", "")
+                text = f"will retry {_name(move)} in {after_s:.1f} s ({attempts} spent): {why}"
+                fields = {"attempts": attempts, "after_s": round(after_s, 1), "detail": why}
+                log(logging.WARNING, "instance_retried", text, **_of(move), **fields)
+            case SideDown(failure=failure):
+                self._said_s[failure.side] = self._steady_s()
+                text = f"{failure.side} is unusable ({failure.problem}): {failure.message}"
+                fields = {"side": failure.side, "problem": failure.problem}
+                log(logging.ERROR, "side_down", f"{text} {failure.advice}".strip(), **fields)
+            case SideStillDown(failure=failure, down_s=down_s):
+                if self._steady_s() - self._said_s.get(failure.side, 0.0) < REPEAT_S:
+                    return
+                self._said_s[failure.side] = self._steady_s()
+                text = f"{failure.side} is still unusable after {down_s:.0f} s: {failure.message}"
+                fields = {"side": failure.side, "problem": failure.problem}
+                log(logging.ERROR, "side_still_down", text, **fields, down_s=round(down_s))
+            case SideUp(side=side, down_s=down_s):
+                text = f"{side} serves again after {down_s:.1f} s"
+                log(logging.INFO, "side_up", text, side=side, down_s=round(down_s, 1))
+            case PageRead(new=new, late=late, frontier=frontier):
+                level = logging.WARNING if late else logging.DEBUG
+                text = f"read the feed up to {frontier}: {new} new, {late} of them late"
+                log(level, "page_read", text, new=new, late=late, frontier=frontier)
+            case WorkerLost(move=move, failure=failure):
+                text = f"lost a worker with {_name(move)}: {failure.message}"
+                log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
+            case StateFailed(message=message):
+                log(logging.ERROR, "state_failed", message)
+            case StateRecovered():
+                log(logging.INFO, "state_recovered", "the state file can be written again")
+            case FeedReset(message=message):
+                log(logging.ERROR, "feed_reset", message)
+            case Draining(in_flight=in_flight):
+                text = f"stopping: {in_flight} instances may finish"
+                log(logging.INFO, "draining", text, in_flight=in_flight)
+            case Abandoned(in_flight=in_flight):
+                text = f"left {in_flight} instances unfinished; they are done after the restart"
+                log(logging.WARNING, "abandoned", text, in_flight=in_flight)
+
+
+def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
+    stages = done.stages
+    what = "already there" if done.already_there else str(done.action)
+    text = (
+        f"{what} {_name(move)} {done.source_syntax} -> {done.target_syntax} "
+        f"{done.source_bytes} -> {done.target_bytes} B in {stages.total_s * 1000:.0f} ms"
+    )
+    log(
+        logging.INFO,
+        "instance_delivered",
+        text,
+        **_of(move),
+        status=done.status,
+        action=done.action,
+        source_syntax=done.source_syntax,
+        target_syntax=done.target_syntax,
+        source_bytes=done.source_bytes,
+        target_bytes=done.target_bytes,
+        decoder=done.decoder,
+        attempt=attempt,
+        **_milliseconds(stages),
+    )
+
+
+def _milliseconds(stages: StageTimes) -> dict[str, object]:
+    return {
+        name.removesuffix("_s") + "_ms": round(value * 1000, 1)
+        for name, value in asdict(stages).items()
+    }
+
+
+def _name(move: Move) -> str:
+    return move.instance_id if move.sequence is None else f"#{move.sequence} {move.instance_id}"
+
+
+def _of(move: Move) -> dict[str, object]:
+    return {"sequence": move.sequence, "instance": move.instance_id}
+
+
+class _TextFormatter(logging.Formatter):
+    """Short lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line for machines; times in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields: dict[str, object] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", "log"),
+            "message": record.getMessage(),
+        }
+        fields.update(getattr(record, "fields", {}))
+        return json.dumps(fields, default=_plain)
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

@@ -1,0 +1,186 @@
+"""Prometheus metrics. Counters follow the events; gauges are read from the board at each scrape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+
+import bridge
+from bridge.core.events import (
+    Event,
+    FeedReset,
+    InstanceParked,
+    InstanceRetried,
+    PageRead,
+    Progress,
+    Settled,
+    SideDown,
+    WorkerLost,
+)
+from bridge.core.health import lag_of
+from bridge.core.model import Delivered, ExecutorFailed, InstanceFailed, SideName, Skipped
+
+NAMESPACE = "orthanc_bridge"
+STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+
+METRIC_NAMES = (
+    "orthanc_bridge_build_info",
+    "orthanc_bridge_instances_total",
+    "orthanc_bridge_source_bytes_total",
+    "orthanc_bridge_target_bytes_total",
+    "orthanc_bridge_stage_seconds",
+    "orthanc_bridge_retries_total",
+    "orthanc_bridge_decoder_fallbacks_total",
+    "orthanc_bridge_worker_losses_total",
+    "orthanc_bridge_late_changes_total",
+    "orthanc_bridge_feed_resets_total",
+    "orthanc_bridge_side_outages_total",
+    "orthanc_bridge_side_up",
+    "orthanc_bridge_state_writable",
+    "orthanc_bridge_checkpoint_sequence",
+    "orthanc_bridge_last_sequence",
+    "orthanc_bridge_lag_changes",
+    "orthanc_bridge_lag_seconds",
+    "orthanc_bridge_in_flight",
+    "orthanc_bridge_waiting",
+    "orthanc_bridge_parked",
+)
+"""Every metric, as Prometheus shows it. docs/operations.md describes each."""
+
+
+class BoardView(Protocol):
+    """What the gauges are read from."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where the pipeline is."""
+
+    def parked(self) -> Mapping[str, int]:
+        """Count the parked instances by reason."""
+
+
+class Metrics:
+    """An observer that counts, and a collector that reads the board."""
+
+    def __init__(self, board: BoardView) -> None:
+        self.registry = CollectorRegistry()
+        self._instances = self._counter(
+            "instances", "Instances finished, by outcome and source syntax.", "outcome", "syntax"
+        )
+        self._source_bytes = self._counter("source_bytes", "Bytes fetched from the source.")
+        self._target_bytes = self._counter("target_bytes", "Bytes delivered to the target.")
+        self._retries = self._counter("retries", "Attempts that will be repeated.", "reason")
+        self._fallbacks = self._counter(
+            "decoder_fallbacks", "Decoders that refused before another one decoded.", "decoder"
+        )
+        self._losses = self._counter("worker_losses", "Workers lost during a task.", "reason")
+        self._late = self._counter("late_changes", "Changes that became visible late.")
+        self._resets = self._counter("feed_resets", "Times the feed went backwards.")
+        self._outages = self._counter("side_outages", "Outages begun.", "side", "problem")
+        self._stages = Histogram(
+            f"{NAMESPACE}_stage_seconds",
+            "Duration of each stage of a delivered instance.",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(board))
+
+    def render(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Do nothing: gauges are read at the scrape."""
+
+    def on_event(self, event: Event) -> None:
+        """Count an event."""
+        match event:
+            case Settled(outcome=Delivered() as done):
+                self._count_delivered(done)
+            case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
+                self._instances.labels(f"skipped_{reason}", syntax).inc()
+            case InstanceParked(reason=reason):
+                self._instances.labels(f"parked_{reason}", "").inc()
+            case InstanceRetried(outcome=InstanceFailed(reason=reason)):
+                self._retries.labels(reason).inc()
+            case InstanceRetried(outcome=ExecutorFailed()):
+                self._retries.labels("executor").inc()
+            case InstanceRetried():
+                self._retries.labels("server").inc()
+            case WorkerLost(failure=failure):
+                self._losses.labels(failure.reason).inc()
+            case PageRead(late=late):
+                self._late.inc(late)
+            case FeedReset():
+                self._resets.inc()
+            case SideDown(failure=failure):
+                self._outages.labels(failure.side, failure.problem).inc()
+            case _:
+                pass
+
+    def _count_delivered(self, done: Delivered) -> None:
+        outcome = "already_there" if done.already_there else "delivered"
+        self._instances.labels(outcome, done.source_syntax).inc()
+        self._source_bytes.inc(done.source_bytes)
+        self._target_bytes.inc(done.target_bytes)
+        for decoder in done.fallbacks:
+            self._fallbacks.labels(decoder).inc()
+        stages = done.stages
+        for stage, seconds in (
+            ("fetch", stages.fetch_s),
+            ("transcode", stages.transcode_s),
+            ("deliver", stages.deliver_s),
+            ("prove", stages.prove_s),
+        ):
+            self._stages.labels(stage).observe(seconds)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)
+
+
+class _Gauges:
+    """Reads the board when Prometheus asks."""
+
+    def __init__(self, board: BoardView) -> None:
+        self._board = board
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance: the board is not complete at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every gauge."""
+        progress = self._board.progress
+        lag = lag_of(progress, now=time.time())
+        yield InfoMetricFamily(
+            f"{NAMESPACE}_build", "This program.", value={"version": bridge.__version__}
+        )
+        for name, text, value in (
+            ("checkpoint_sequence", "Everything up to it is settled.", progress.checkpoint),
+            ("last_sequence", "Newest sequence of the feed.", progress.last),
+            ("lag_changes", "Changes not settled yet.", lag.changes),
+            ("lag_seconds", "Age of the oldest unfinished change.", lag.seconds),
+            ("in_flight", "Instances in workers or queued for them.", len(progress.in_flight)),
+            ("waiting", "Instances read and not started.", progress.waiting + progress.delayed),
+            ("state_writable", "1 when the ledger can be written.", not progress.state_error),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
+        sides = GaugeMetricFamily(
+            f"{NAMESPACE}_side_up", "1 when the server can be used.", labels=["side"]
+        )
+        sides.add_metric([SideName.SOURCE], float(progress.source.up))
+        sides.add_metric([SideName.TARGET], float(progress.target.up))
+        yield sides
+        parked = GaugeMetricFamily(
+            f"{NAMESPACE}_parked", "Instances parked now.", labels=["reason"]
+        )
+        for reason, count in self._board.parked().items():
+            parked.add_metric([reason], count)
+        yield parked
