@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from bridge.core.gate import Gate, GateState
+from bridge.core.model import SideFailed, SideName, SideProblem
+
+DOWN = SideFailed(SideName.TARGET, SideProblem.UNREACHABLE, "refused")
+
+
+def _gate() -> Gate:
+    return Gate(SideName.TARGET, pause_first_s=0.2, pause_longest_s=1.0)
+
+
+def _open_gate() -> Gate:
+    gate = _gate()
+    gate.probe_succeeded()
+    gate.served()
+    return gate
+
+
+def test_a_server_is_not_believed_in_before_it_was_asked() -> None:
+    gate = _gate()
+    assert gate.state is GateState.CLOSED
+    assert gate.probe_due(0.0)
+    assert not gate.allows(0)
+
+
+def test_an_outage_closes_it_until_a_probe_and_a_served_instance() -> None:
+    gate = _open_gate()
+    assert gate.allows(100)
+    assert gate.fail(DOWN, now_s=10.0, chance=1.0)
+    assert not gate.allows(0)
+    assert not gate.probe_due(10.1)
+    assert gate.probe_due(10.2)
+    gate.probe_succeeded()
+    assert gate.allows(0)
+    assert not gate.allows(1)
+    assert gate.served()
+    assert gate.allows(100)
+    assert gate.closed_at_s is None
+
+
+def test_the_instances_that_were_in_flight_do_not_lengthen_the_pause() -> None:
+    gate = _open_gate()
+    assert gate.fail(DOWN, now_s=10.0, chance=1.0)
+    assert not gate.fail(DOWN, now_s=10.1, chance=1.0)
+    assert gate.probe_at_s == 10.2
+
+
+def test_pauses_grow_to_their_limit_and_the_outage_keeps_its_beginning() -> None:
+    gate = _open_gate()
+    gate.fail(DOWN, now_s=0.0, chance=1.0)
+    pauses, now_s = [], 0.0
+    for _ in range(6):
+        pauses.append(round(gate.probe_at_s - now_s, 6))
+        now_s = gate.probe_at_s
+        gate.probe_failed(DOWN, now_s=now_s, chance=1.0)
+    assert pauses == [0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    assert gate.closed_at_s == 0.0
+
+
+def test_a_failed_trial_goes_on_with_the_longer_pause() -> None:
+    gate = _open_gate()
+    gate.fail(DOWN, now_s=0.0, chance=1.0)
+    gate.probe_succeeded()
+    assert gate.fail(DOWN, now_s=1.0, chance=1.0)
+    assert gate.probe_at_s == 1.4
+    assert gate.closed_at_s == 0.0
+
+
+def test_an_answer_from_before_the_failure_does_not_open_it() -> None:
+    gate = _open_gate()
+    gate.fail(DOWN, now_s=0.0, chance=1.0)
+    assert not gate.served()
+    assert gate.state is GateState.CLOSED

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from bridge.core.history import History
+from bridge.core.model import Move
+
+
+def _moves(**rows: str) -> list[Move]:
+    return [Move(instance, int(name[1:])) for name, instance in rows.items()]
+
+
+def test_new_rows_are_fresh() -> None:
+    history = History({}, floor=0, overlap=10)
+    seen = history.compare(_moves(s1="a", s5="b"), since=0, frontier=0)
+    assert [move.sequence for move in seen.fresh] == [1, 5]
+    assert not seen.late
+    assert not seen.difference
+
+
+def test_known_rows_are_neither_fresh_nor_late() -> None:
+    history = History({1: "a", 5: "b"}, floor=0, overlap=10)
+    seen = history.compare(_moves(s1="a", s5="b", s6="c"), since=0, frontier=5)
+    assert [move.sequence for move in seen.fresh] == [6]
+    assert not seen.late
+
+
+def test_an_unknown_row_below_the_frontier_is_late() -> None:
+    history = History({1: "a", 5: "b"}, floor=0, overlap=10)
+    seen = history.compare(_moves(s1="a", s3="late", s5="b"), since=0, frontier=5)
+    assert [move.instance_id for move in seen.late] == ["late"]
+    assert not seen.fresh
+
+
+def test_the_same_sequence_with_another_instance_is_another_history() -> None:
+    history = History({5: "b"}, floor=0, overlap=10)
+    seen = history.compare(_moves(s5="x", s6="y"), since=0, frontier=5)
+    assert "change 5" in seen.difference
+    assert not seen.fresh
+
+
+def test_only_unknown_rows_where_we_remember_some_is_another_history() -> None:
+    history = History({4: "a", 8: "b"}, floor=0, overlap=10)
+    seen = history.compare(_moves(s3="x", s7="y", s9="z"), since=0, frontier=8)
+    assert "none of the changes remembered" in seen.difference
+
+
+def test_a_feed_that_was_emptied_is_not_another_history() -> None:
+    history = History({4: "a", 8: "b"}, floor=0, overlap=10)
+    assert not history.compare([], since=0, frontier=8).difference
+    seen = history.compare(_moves(s9="z"), since=0, frontier=8)
+    assert not seen.difference
+    assert len(seen.fresh) == 1
+
+
+def test_rows_below_the_floor_were_never_ours() -> None:
+    history = History({}, floor=100, overlap=50)
+    seen = history.compare(_moves(s99="x", s101="y"), since=90, frontier=100)
+    assert [move.sequence for move in seen.fresh] == [101]
+    assert not seen.late
+
+
+def test_memory_is_bounded_by_the_overlap() -> None:
+    history = History({}, floor=0, overlap=10)
+    for sequence in range(1, 1001):
+        history.remember([Move("i", sequence)])
+        history.forget_below(history.keep_from(sequence))
+    kept = history.compare([Move("i", 985)], since=980, frontier=1000)
+    assert not kept.late
+    assert len(history._rows) <= 41
