@@ -1,0 +1,210 @@
+"""What a compressed frame says about itself, read from its first markers; nothing is decoded.
+
+This file must not know: sockets, files, clocks, logging, settings.
+ISO/IEC 10918-1 Annex B (JPEG), 14495-1 Annex C (JPEG-LS), 15444-1 Annex A (JPEG 2000),
+15444-15 (HTJ2K), 18181-2 (JPEG XL signatures); PS3.5 Annex G (RLE header).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import unpack_from
+
+from bridge.core.syntaxes import Family
+
+_SOI = b"\xff\xd8"
+_EOI = b"\xff\xd9"
+_J2K_START = b"\xff\x4f\xff\x51"
+_JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_JXL_STREAM = b"\xff\x0a"
+_JXL_SIGNATURE = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+_JP2_HEADER_MAX = 1 << 20
+
+_SOF_DCT = frozenset([0xC0, 0xC1, 0xC2])
+_SOF_LOSSLESS = 0xC3
+_SOF_LS = 0xF7
+_SOF_OTHER = frozenset([0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
+_SOS = 0xDA
+_PARAMETERLESS = frozenset([0x01, *range(0xD0, 0xD8)])
+
+
+class StreamError(ValueError):
+    """The frame's own header is unreadable or asks for what no decoder here does."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """The header of one frame.
+
+    ``rows``, ``columns``, ``samples``, ``precision`` are 0 where the stream does not say (RLE,
+    deflate, raw, JPEG XL). ``lossy`` is None where the header cannot tell. ``colour`` is what
+    the markers claim about three components: "rgb", "ybr" or "". ``transformed``: the decoder
+    undoes a component transform (JPEG 2000 MCT). ``complete``: the end marker is there.
+    """
+
+    family: Family
+    rows: int = 0
+    columns: int = 0
+    samples: int = 0
+    precision: int = 0
+    signed: bool = False
+    lossy: bool | None = None
+    colour: str = ""
+    subsampled: bool = False
+    transformed: bool = False
+    complete: bool = True
+    sized_tiles: bool = True
+    box: bool = False
+
+
+def sniff_family(head: bytes) -> Family:
+    """Return the family whose signature ``head`` (16 bytes or more) carries, or Family.NONE.
+
+    JPEG, JPEG lossless and JPEG-LS share SOI and all return JPEG_DCT; J2K stands for HTJ2K too.
+    """
+    if head[:3] == _SOI + b"\xff":
+        return Family.JPEG_DCT
+    if head[:4] == _J2K_START or head[:12] == _JP2_SIGNATURE:
+        return Family.J2K
+    if head[:2] == _JXL_STREAM or head[:12] == _JXL_SIGNATURE:
+        return Family.JPEG_XL
+    if looks_like_rle(head):
+        return Family.RLE
+    return Family.NONE
+
+
+def looks_like_rle(head: bytes) -> bool:
+    """True if ``head`` begins with a plausible RLE header: 1 to 15 segments, the first at 64."""
+    return len(head) >= 8 and 1 <= head[0] <= 15 and head[1:8] == b"\0\0\0\x40\0\0\0"
+
+
+def inspect(frame: bytes, family: Family) -> StreamInfo:
+    """Return what ``frame``, announced as ``family``, says about itself. Raises StreamError."""
+    found = sniff_family(frame[:16])
+    if found is Family.JPEG_DCT:
+        return _inspect_jpeg(frame)
+    if found is Family.J2K:
+        return _inspect_j2k(frame)
+    if found is Family.JPEG_XL:
+        recompressed = b"jbrd" in frame[:4096]
+        return StreamInfo(Family.JPEG_XL, lossy=True if recompressed else None)
+    if family is Family.RLE and found is not Family.RLE:
+        raise StreamError("no RLE header")
+    if family in (Family.RLE, Family.RAW, Family.DEFLATE):
+        return StreamInfo(family, lossy=False)
+    raise StreamError(f"no {family.value} code stream")
+
+
+def _inspect_jpeg(frame: bytes) -> StreamInfo:
+    """Walk the marker segments up to the first scan."""
+    pos, jfif, adobe, sof = 2, False, -1, None
+    while True:
+        if pos + 4 > len(frame) or frame[pos] != 0xFF:
+            raise StreamError("JPEG markers end before a scan begins")
+        marker = frame[pos + 1]
+        if marker == 0xFF or marker in _PARAMETERLESS:
+            pos += 1 if marker == 0xFF else 2
+            continue
+        length = unpack_from(">H", frame, pos + 2)[0]
+        body = frame[pos + 4 : pos + 2 + length]
+        if length < 2 or len(body) != length - 2:
+            raise StreamError("a JPEG marker segment is cut off")
+        if marker == 0xE0 and body[:5] == b"JFIF\0":
+            jfif = True
+        elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
+            adobe = body[11]
+        elif marker in _SOF_DCT or marker in (_SOF_LOSSLESS, _SOF_LS):
+            sof = _start_of_frame(marker, body)
+        elif marker in _SOF_OTHER:
+            raise StreamError(f"JPEG process of marker FF{marker:02X} (hierarchical or arithmetic)")
+        elif marker == _SOS:
+            break
+        pos += 2 + length
+    if sof is None:
+        raise StreamError("JPEG scan without a frame header")
+    family, precision, rows, columns, samples, subsampled = sof
+    return StreamInfo(
+        family,
+        rows,
+        columns,
+        samples,
+        precision,
+        lossy=_jpeg_lossy(family, body),
+        colour=_jpeg_colour(family, jfif=jfif, adobe=adobe, subsampled=subsampled),
+        subsampled=subsampled,
+        complete=frame.rfind(_EOI, pos) >= 0,
+    )
+
+
+def _start_of_frame(marker: int, body: bytes) -> tuple[Family, int, int, int, int, bool]:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        raise StreamError("a JPEG frame header is cut off")
+    precision, rows, columns, samples = unpack_from(">BHHB", body)
+    sampling = {body[7 + 3 * i] for i in range(samples)}
+    if marker in _SOF_DCT:
+        family = Family.JPEG_DCT
+    else:
+        family = Family.JPEG_LOSSLESS if marker == _SOF_LOSSLESS else Family.JPEG_LS
+    return family, precision, rows, columns, samples, len(sampling) > 1
+
+
+def _jpeg_lossy(family: Family, scan: bytes) -> bool:
+    if family is Family.JPEG_LS:
+        near = 1 + 2 * scan[0] if scan else 0
+        if near >= len(scan):
+            raise StreamError("a JPEG-LS scan header is cut off")
+        return scan[near] > 0
+    return family is Family.JPEG_DCT
+
+
+def _jpeg_colour(family: Family, *, jfif: bool, adobe: int, subsampled: bool) -> str:
+    """Say what the markers claim; only the DCT processes have such a convention."""
+    if family is not Family.JPEG_DCT:
+        return ""
+    if adobe in (0, 1):
+        return "rgb" if adobe == 0 and not subsampled else "ybr"
+    return "ybr" if jfif or subsampled else ""
+
+
+def _inspect_j2k(frame: bytes) -> StreamInfo:
+    """Read SIZ, CAP and COD (15444-1 A.5.1, A.6.1) and the first tile part's length."""
+    box = frame[:4] != _J2K_START
+    start = frame.find(_J2K_START, 0, _JP2_HEADER_MAX) if box else 0
+    if start < 0 or len(frame) < start + 42:
+        raise StreamError("no JPEG 2000 code stream")
+    capabilities, right, bottom, left, top = unpack_from(">HIIII", frame, start + 6)
+    count = unpack_from(">H", frame, start + 40)[0]
+    components = frame[start + 42 : start + 42 + 3 * count]
+    if not 1 <= count <= 16384 or len(components) != 3 * count:
+        raise StreamError("a JPEG 2000 image header is cut off")
+    if len(set(components[0::3])) != 1:
+        raise StreamError("JPEG 2000 components of different precision or sign")
+    high_throughput, transform, tile_bytes = bool(capabilities & 0x4000), None, 0
+    pos = start + 4 + unpack_from(">H", frame, start + 4)[0]
+    while pos + 12 <= len(frame):
+        marker, length = unpack_from(">HH", frame, pos)
+        if marker == 0xFF50:
+            high_throughput |= bool(unpack_from(">I", frame, pos + 4)[0] & 0x20000)
+        elif marker == 0xFF52 and pos + 14 <= len(frame):
+            transform = (frame[pos + 8], frame[pos + 13])
+        elif marker == 0xFF90:
+            tile_bytes = unpack_from(">I", frame, pos + 6)[0]
+            break
+        pos += 2 + max(length, 2)
+    if transform is None:
+        raise StreamError("a JPEG 2000 code stream without coding style")
+    depth = components[0]
+    return StreamInfo(
+        Family.HTJ2K if high_throughput else Family.J2K,
+        bottom - top,
+        right - left,
+        count,
+        (depth & 0x7F) + 1,
+        signed=bool(depth & 0x80),
+        lossy=True if transform[1] == 0 else None,
+        subsampled=len(set(components[1::3]) | set(components[2::3])) > 1,
+        transformed=bool(transform[0]) and count >= 3,
+        complete=frame.rfind(_EOI, pos) >= 0,
+        sized_tiles=tile_bytes > 0,
+        box=box,
+    )

@@ -1,0 +1,189 @@
+"""Decoder functions: one compressed frame in, one array out, or an exception.
+
+This file must not know: sockets, files, clocks, logging, settings.
+Each function wraps one library and names its quirks where it works around them. Which one is
+used when is codecs.py's business.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from struct import unpack_from
+
+import imagecodecs
+import numpy as np
+import openjpeg.utils
+from rle import rle as pylibjpeg_rle
+
+from bridge.core.codestream import StreamInfo
+from bridge.core.pixels import Description
+from bridge.core.samples import Array, SamplesError, frame_array, to_container
+
+DECODE_FAULTS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    BufferError,
+    zlib.error,
+)
+"""What the libraries raise when they refuse a frame. Never MemoryError: that is not its fault."""
+
+_OPENJPEG_J2K = 0
+_OPENJPEG_JP2 = 2
+
+
+def _fit(array: Array, info: StreamInfo, d: Description) -> Array:
+    return to_container(array, d, precision=info.precision, stream_signed=info.signed)
+
+
+def jpeg8(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """libjpeg-turbo: all DCT processes to 12 bits, lossless to 16. No colour transform."""
+    if info.samples == 1:
+        return _fit(imagecodecs.jpeg8_decode(frame), info, d)
+    # Equal input and output colour spaces: libjpeg's guess from the markers is not asked.
+    raw = imagecodecs.jpeg8_decode(frame, colorspace="YCBCR", outcolorspace="YCBCR")
+    return _fit(raw, info, d)
+
+
+def jpegsof3(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """jpegsof3 (by Chris Rorden): lossless JPEG only; refuses a scan that is cut short."""
+    return _fit(imagecodecs.jpegsof3_decode(frame), info, d)
+
+
+def ljpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """liblj92: lossless JPEG only; says nothing about a scan that is cut short."""
+    return _fit(imagecodecs.ljpeg_decode(frame), info, d)
+
+
+def charls(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """CharLS: JPEG-LS. Components that come as planes are turned into pixels."""
+    array = imagecodecs.jpegls_decode(frame)
+    planes = (info.samples, info.rows, info.columns)
+    if info.samples > 1 and array.shape == planes and array.shape[:2] != planes[1:]:
+        array = np.moveaxis(array, 0, -1)
+    return _fit(array, info, d)
+
+
+def openjpeg_pylibjpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """OpenJPEG in pylibjpeg-openjpeg, in strict mode: a code stream cut short is refused."""
+    code_format = _OPENJPEG_JP2 if info.box else _OPENJPEG_J2K
+    flat = openjpeg.utils.decode(io.BytesIO(frame), code_format, reshape=False)
+    width = {1: 1, 2: 2, 3: 4, 4: 4}[(info.precision + 7) // 8]
+    array = flat.view(f"<{'i' if info.signed else 'u'}{width}")
+    if array.size != d.frame_samples:
+        raise SamplesError(f"{array.size} samples decoded, {d.frame_samples} announced")
+    return _fit(array.reshape(info.rows, info.columns, -1).squeeze(), info, d)
+
+
+def openjpeg_imagecodecs(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """OpenJPEG in imagecodecs: another build and wrapper; off by one on some lossy colour."""
+    return _fit(imagecodecs.jpeg2k_decode(frame, numthreads=1), info, d)
+
+
+def openjph(frame: bytes, info: StreamInfo, d: Description) -> Array:
+    """OpenJPH: HTJ2K. Tolerates a code stream cut short and wraps on lossy ones: checks only."""
+    return _fit(imagecodecs.htj2k_decode(frame), info, d)
+
+
+def jpegxl(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """libjxl. The stream's precision is not read: the decoder's own integers are checked."""
+    array = imagecodecs.jpegxl_decode(frame, numthreads=1)
+    if array.dtype.kind != "u":
+        raise SamplesError("floating point samples")
+    used = int(array.max()).bit_length() if array.size else 0
+    if used > d.stored or (d.signed and used >= d.stored):
+        raise SamplesError(f"values of {used} bits, {d.stored} stored")
+    return to_container(array, d, precision=max(used, 1), stream_signed=d.signed)
+
+
+def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """pylibjpeg-rle (Rust). Its output is colour by plane."""
+    check_rle(frame, d)
+    planes = pylibjpeg_rle.decode_frame(frame, d.rows * d.columns, d.allocated, "<")
+    return _planes(planes, d)
+
+
+def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """imagecodecs' PackBits, segment by segment (PS3.5 G.3): the most significant byte first."""
+    offsets = check_rle(frame, d)
+    pixel_count, width = d.rows * d.columns, d.container_bytes
+    planes = np.zeros((d.samples, pixel_count, width), dtype=np.uint8)
+    for i, (start, stop) in enumerate(zip(offsets, [*offsets[1:], len(frame)], strict=True)):
+        segment = np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), dtype=np.uint8)
+        if segment.size < pixel_count:
+            raise SamplesError(f"RLE segment {i} holds {segment.size} of {pixel_count} bytes")
+        planes[i // width, :, width - 1 - i % width] = segment[:pixel_count]
+    return _planes(planes.tobytes(), d)
+
+
+def check_rle(frame: bytes, d: Description) -> tuple[int, ...]:
+    """Return the offsets of the segments after checking the header (PS3.5 G.5)."""
+    if d.allocated not in (8, 16, 32, 64):
+        # Neither packed nor unpacked one-bit segments are defined; both have been seen.
+        raise SamplesError(f"RLE with {d.allocated} bits allocated")
+    if len(frame) < 64:
+        raise SamplesError("RLE header cut off")
+    count, *offsets = unpack_from("<16I", frame)
+    expected = d.samples * d.container_bytes
+    if count != expected:
+        raise SamplesError(f"{count} RLE segments, {expected} expected")
+    used = offsets[:count]
+    if used[0] != 64 or any(a >= b for a, b in zip(used, [*used[1:], len(frame)], strict=True)):
+        raise SamplesError("RLE segment offsets out of order")
+    return tuple(used)
+
+
+def _planes(planes: bytes | bytearray, d: Description) -> Array:
+    if len(planes) != d.frame_array_bytes:
+        raise SamplesError(f"{len(planes)} bytes decoded, {d.frame_array_bytes} expected")
+    array = np.frombuffer(planes, dtype=f"<{'i' if d.signed else 'u'}{d.container_bytes}")
+    if d.samples == 1:
+        return array.reshape(d.rows, d.columns)
+    return np.ascontiguousarray(np.moveaxis(array.reshape(d.samples, d.rows, d.columns), 0, -1))
+
+
+def inflate(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """zlib on one deflated frame (PS3.5 A.4.13), never beyond the announced size."""
+    size = _native_frame_bytes(d)
+    engine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    native = engine.decompress(frame, size + 2)
+    if not engine.eof or not size <= len(native) <= size + (size & 1):
+        raise SamplesError(f"{len(native)} bytes inflated, {size} expected")
+    return _from_native(native[:size], d)
+
+
+def inflate_libdeflate(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """libdeflate in imagecodecs, with room for the announced size only."""
+    size = _native_frame_bytes(d)
+    native = imagecodecs.deflate_decode(frame, raw=True, out=size + (size & 1))
+    if not size <= len(native) <= size + (size & 1):
+        raise SamplesError(f"{len(native)} bytes inflated, {size} expected")
+    return _from_native(native[:size], d)
+
+
+def raw(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """Encapsulated Uncompressed (PS3.5 A.4.11): the fragment is the native frame."""
+    size = _native_frame_bytes(d)
+    if not size <= len(frame) <= size + (size & 1):
+        raise SamplesError(f"{len(frame)} bytes in the fragment, {size} expected")
+    return _from_native(frame[:size], d)
+
+
+def _native_frame_bytes(d: Description) -> int:
+    if d.photometric.endswith("_422") or (d.samples > 1 and d.planar not in (0, 1)):
+        raise SamplesError("subsampled or undefined layout of colour")
+    return (d.frame_samples + 7) // 8 if d.allocated == 1 else d.frame_array_bytes
+
+
+def _from_native(native: bytes | bytearray, d: Description) -> Array:
+    if d.allocated == 1:
+        packed = np.frombuffer(native, dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little", count=d.frame_samples)
+        return bits.reshape((d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, -1))
+    if d.samples > 1 and d.planar == 1:
+        return _planes(native, d)
+    return frame_array(native, d)

@@ -1,0 +1,235 @@
+"""Tokenizer: DICOM data elements as positions in a buffer, nothing copied, nothing interpreted.
+
+This file must not know: sockets, files, clocks, logging, settings.
+PS3.5 section 7 (element structure, sequences, undefined length), Annex A (the encodings).
+Hostile input ends in an InstanceError: every step moves forward, nesting and the number of
+elements of a level are bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple, NoReturn
+
+from bridge.core.errors import InstanceError
+from bridge.core.model import Reason
+
+UNDEFINED = 0xFFFFFFFF
+ITEM = 0xFFFEE000
+ITEM_END = 0xFFFEE00D
+SEQUENCE_END = 0xFFFEE0DD
+PIXEL_DATA = 0x7FE00010
+TRAILING_PADDING = 0xFFFCFFFC
+NESTING_MAX = 64
+LEVEL_ELEMENTS_MAX = 200_000
+SEQUENCE_ITEMS_MAX = 5_000_000
+
+# PS3.5 Table 7.1-1: these have two reserved bytes and a 32-bit length.
+LONG_VRS = frozenset(
+    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"]
+)
+SHORT_VRS = frozenset(
+    (
+        b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US"  # PS3.5 6.2
+    ).split()
+)
+KNOWN_VRS = LONG_VRS | SHORT_VRS
+
+
+class Element(NamedTuple):
+    """Where one element lies: header from ``start``, value ``[value:stop)``, next at ``end``.
+
+    ``undefined``: the length was FFFFFFFF, and ``[stop:end)`` is the delimiter (or nothing,
+    where the file ends without one).
+    """
+
+    tag: int
+    vr: bytes
+    start: int
+    value: int
+    stop: int
+    end: int
+    undefined: bool
+
+
+class Item(NamedTuple):
+    """Content ``[start:stop)`` of one sequence item; the next begins at ``end``."""
+
+    start: int
+    stop: int
+    end: int
+    undefined: bool
+
+
+def damaged(offset: int, what: str) -> NoReturn:
+    """Raise the InstanceError for a data set that cannot be walked."""
+    raise InstanceError(Reason.UNDECODABLE, f"The data set is damaged at byte {offset}: {what}.")
+
+
+class Reader:
+    """Walks elements of one encoding in ``data``. Cheap to make; holds no state but these."""
+
+    def __init__(self, data: memoryview, *, implicit: bool, big_endian: bool = False) -> None:
+        self.data = data
+        self.implicit = implicit
+        self.big_endian = big_endian
+        mark = ">" if big_endian else "<"
+        self._header = Struct(mark + "HHI")
+        self._explicit = Struct(mark + "HH2sH")
+        self._long = Struct(mark + "I")
+
+    def nested(self, vr: bytes) -> Reader:
+        """Return the reader for what is inside an undefined-length element of this VR.
+
+        A UN of undefined length holds an implicit VR little endian sequence, whatever the
+        syntax of the file (PS3.5 6.2.2 note 4, CP-246).
+        """
+        if vr != b"UN" or (self.implicit and not self.big_endian):
+            return self
+        return Reader(self.data, implicit=True)
+
+    def header(self, pos: int, end: int) -> tuple[int, bytes, int, int]:
+        """Return tag, VR (b"" if implicit), position of the value, length at ``pos``."""
+        if end - pos < 8:
+            damaged(pos, "an element header is cut off")
+        if self.implicit:
+            group, number, length = self._header.unpack_from(self.data, pos)
+            return group << 16 | number, b"", pos + 8, length
+        group, number, vr, length = self._explicit.unpack_from(self.data, pos)
+        tag = group << 16 | number
+        if vr in SHORT_VRS:
+            return tag, vr, pos + 8, length
+        if group == 0xFFFE:
+            return tag, b"", pos + 8, self._long.unpack_from(self.data, pos + 4)[0]
+        if vr in LONG_VRS:
+            if end - pos < 12:
+                damaged(pos, "an element header is cut off")
+            return tag, vr, pos + 12, self._long.unpack_from(self.data, pos + 8)[0]
+        return self._odd_header(pos, end, tag, vr)
+
+    def _odd_header(self, pos: int, end: int, tag: int, vr: bytes) -> tuple[int, bytes, int, int]:
+        """Header whose VR is not in the standard: take the one reading that fits, or raise.
+
+        Seen: "??" and blanks with a 16-bit length, VRs of a later edition with a 32-bit length
+        (PS3.5 6.2 note 2), and implicit elements inside an explicit data set.
+        """
+        readings = [(vr, pos + 8, self._explicit.unpack_from(self.data, pos)[3])]
+        if end - pos >= 12:
+            readings.append((vr, pos + 12, self._long.unpack_from(self.data, pos + 8)[0]))
+        readings.append((b"", pos + 8, self._long.unpack_from(self.data, pos + 4)[0]))
+        fitting = [
+            reading for reading in readings if self._plausible_at(reading[1] + reading[2], end, tag)
+        ]
+        if len(fitting) != 1:
+            damaged(pos, "a value representation that is not in the standard")
+        return (tag, *fitting[0])
+
+    def _plausible_at(self, pos: int, end: int, after: int) -> bool:
+        """True if an element that may follow ``after`` begins at ``pos``, or the level ends."""
+        if pos == end:
+            return True
+        if pos + 8 > end:
+            return False
+        group, number, vr, _ = self._explicit.unpack_from(self.data, pos)
+        tag = group << 16 | number
+        return group == 0xFFFE or (tag > after and vr in KNOWN_VRS)
+
+    def level(self, start: int, end: int, depth: int = 0) -> list[Element]:
+        """Return the elements in ``[start:end)``: a data set, or the content of an item."""
+        found: list[Element] = []
+        pos = start
+        while pos < end:
+            if end - pos < 8 and not any(self.data[pos:end]):
+                break  # a few zero bytes after the last element: padding of the transport
+            tag, vr, value, length = self.header(pos, end)
+            if tag >= ITEM:
+                damaged(pos, "a sequence delimiter outside a sequence")
+            if tag == 0 and length == 0 and not any(self.data[pos:end]):
+                break
+            if length == UNDEFINED:
+                stop, after = self.skip_undefined(tag, vr, value, end, depth + 1)
+                found.append(Element(tag, vr, pos, value, stop, after, True))
+                pos = after
+            else:
+                stop = value + length
+                if stop > end:
+                    damaged(pos, f"an element of {length} bytes runs past the end")
+                found.append(Element(tag, vr, pos, value, stop, stop, False))
+                pos = stop
+            if len(found) > LEVEL_ELEMENTS_MAX:
+                raise InstanceError(
+                    Reason.TOO_LARGE, f"More than {LEVEL_ELEMENTS_MAX} elements on one level."
+                )
+        return found
+
+    def skip_undefined(
+        self, tag: int, vr: bytes, pos: int, end: int, depth: int
+    ) -> tuple[int, int]:
+        """Return where the content of an undefined-length element stops and what follows begins."""
+        if depth > NESTING_MAX:
+            raise InstanceError(
+                Reason.NOT_DICOM, f"Sequences are nested more than {NESTING_MAX} deep."
+            )
+        fragments = vr not in (b"SQ", b"UN", b"") or (tag == PIXEL_DATA and vr != b"SQ")
+        reader = self if fragments else self.nested(vr)
+        count = 0
+        while True:
+            if pos >= end and depth == 1:
+                return pos, pos  # the file ends where the delimiter should be
+            item_tag, _, value, length = reader.header(pos, end)
+            if item_tag == SEQUENCE_END:
+                return pos, value
+            if item_tag != ITEM:
+                damaged(pos, "no sequence item where one should begin")
+            if length != UNDEFINED:
+                if value + length > end:
+                    if fragments and depth == 1:
+                        return end, end  # cut short; the frame decides whether it is whole
+                    damaged(pos, "a sequence item runs past the end")
+                pos = value + length
+            elif fragments:
+                damaged(pos, "a fragment of undefined length")
+            else:
+                pos = reader.skip_item(value, end, depth + 1)
+            count += 1
+            if count > SEQUENCE_ITEMS_MAX:
+                raise InstanceError(Reason.TOO_LARGE, "A sequence has too many items.")
+
+    def skip_item(self, pos: int, end: int, depth: int) -> int:
+        """Return the position after the delimiter of an undefined-length item."""
+        while True:
+            tag, vr, value, length = self.header(pos, end)
+            if tag == ITEM_END:
+                return value
+            if tag >= ITEM:
+                damaged(pos, "a sequence ends inside an item")
+            if length == UNDEFINED:
+                _, pos = self.skip_undefined(tag, vr, value, end, depth + 1)
+            else:
+                pos = value + length
+                if pos > end:
+                    damaged(pos, "an element runs past the end of its item")
+
+    def items(self, element: Element, depth: int) -> Iterator[Item]:
+        """Yield the items of a sequence element; ``self`` reads its content."""
+        if depth > NESTING_MAX:
+            raise InstanceError(
+                Reason.NOT_DICOM, f"Sequences are nested more than {NESTING_MAX} deep."
+            )
+        pos, end = element.value, element.stop
+        while pos < end:
+            tag, _, value, length = self.header(pos, end)
+            if tag == SEQUENCE_END:
+                return
+            if tag != ITEM:
+                damaged(pos, "no sequence item where one should begin")
+            if length == UNDEFINED:
+                after = self.skip_item(value, end, depth)
+                yield Item(value, after - 8, after, True)
+                pos = after
+            else:
+                pos = value + length
+                if pos > end:
+                    damaged(value, "a sequence item runs past the end")
+                yield Item(value, pos, pos, False)

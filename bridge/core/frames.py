@@ -1,0 +1,248 @@
+"""Frames out of compressed pixel data, one at a time: find, inspect, decode, repair, check.
+
+This file must not know: sockets, files, clocks, logging, settings.
+PS3.5 sections 8.2 and A.4. Nothing is guessed: what does not fit raises InstanceError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bridge.core.codecs import DECODERS, Decoder
+from bridge.core.codestream import (
+    StreamError,
+    StreamInfo,
+    inspect,
+    looks_like_rle,
+    sniff_family,
+)
+from bridge.core.decoders import DECODE_FAULTS
+from bridge.core.encapsulation import Fragments, group_frames
+from bridge.core.errors import InstanceError
+from bridge.core.model import Reason
+from bridge.core.pixels import Description
+from bridge.core.samples import Array, little_endian_bytes
+from bridge.core.syntaxes import Family, Syntax
+
+_SIGNED_FAMILIES = frozenset([Family.J2K, Family.HTJ2K])
+_JPEG_HUFFMAN = frozenset([Family.JPEG_DCT, Family.JPEG_LOSSLESS])
+_MARKED = frozenset(
+    [
+        Family.JPEG_DCT,
+        Family.JPEG_LOSSLESS,
+        Family.JPEG_LS,
+        Family.J2K,
+        Family.HTJ2K,
+        Family.JPEG_XL,
+    ]
+)
+_EOI = b"\xff\xd9"
+_PROBES = (b"\x55" * 64, b"\xaa" * 64)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What was used to decode; grows while frames are decoded."""
+
+    decoder: str = ""
+    fallbacks: list[str] = field(default_factory=list)
+    verified_frames: int = 0
+    checker: str = ""
+    samples_sha256: str = ""
+
+
+class CompressedFrames:
+    """The frames of one encapsulated Pixel Data element.
+
+    ``first`` is the header of frame 0: colour and loss are the same for all frames, or the
+    instance is refused.
+    """
+
+    def __init__(
+        self,
+        data: memoryview,
+        fragments: Fragments,
+        d: Description,
+        syntax: Syntax,
+        *,
+        extended_table: Sequence[int] = (),
+        verify: bool = False,
+        hash_samples: bool = False,
+    ) -> None:
+        self.d = d
+        self._data = data
+        self._syntax = syntax
+        self._verify = verify
+        self._hash_samples = hash_samples
+        self._hasher = hashlib.sha256()
+        self.spans = group_frames(
+            fragments,
+            d.frames,
+            extended_table=extended_table,
+            begins_frame=self._begins_frame,
+            marked=syntax.family in _MARKED,
+        )
+        self.evidence = Evidence()
+        self.first = self._inspect(0, self.frame(0))
+
+    def _begins_frame(self, start: int, stop: int) -> bool:
+        head = bytes(self._data[start : min(stop, start + 16)])
+        if self._syntax.family in _MARKED:
+            return sniff_family(head) not in (Family.NONE, Family.RLE)
+        return self._syntax.family is not Family.RLE or looks_like_rle(head)
+
+    def frame(self, index: int) -> bytes:
+        """Return the code stream of frame ``index``, its fragments joined."""
+        spans = self.spans[index]
+        if len(spans) == 1:
+            return bytes(self._data[spans[0][0] : spans[0][1]])
+        return b"".join(self._data[start:stop] for start, stop in spans)
+
+    @property
+    def compressed_bytes(self) -> int:
+        """Bytes of all code streams."""
+        return sum(stop - start for spans in self.spans for start, stop in spans)
+
+    def _fault(self, index: int, what: str, reason: Reason = Reason.UNDECODABLE) -> InstanceError:
+        return InstanceError(
+            reason,
+            f"Frame {index + 1} of {self.d.frames} ({self._syntax.keyword}): {what}.",
+            source_syntax=self._syntax.uid,
+        )
+
+    def _inspect(self, index: int, frame: bytes) -> StreamInfo:
+        """Read the frame's header and compare it with the data set's."""
+        family = self._syntax.family
+        if family is Family.RAW or family is Family.DEFLATE:
+            info = StreamInfo(family, lossy=False)
+        else:
+            try:
+                info = inspect(frame, family)
+            except StreamError as exc:
+                raise self._fault(index, str(exc)) from exc
+        if info.family is not family:
+            raise self._fault(
+                index, f"the code stream is {info.family.value}", Reason.WRONG_SYNTAX_LABEL
+            )
+        if info.rows and (info.rows, info.columns, info.samples) != (
+            self.d.rows,
+            self.d.columns,
+            self.d.samples,
+        ):
+            raise self._fault(
+                index,
+                f"the code stream has {info.rows} rows, {info.columns} columns, {info.samples} "
+                f"samples; the data set {self.d.rows}, {self.d.columns}, {self.d.samples}",
+            )
+        return info
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yield every frame decoded. Raises InstanceError."""
+        for index in range(self.d.frames):
+            yield self.decode(index)
+
+    def decode(self, index: int) -> Array:
+        """Return frame ``index`` decoded. Raises InstanceError.
+
+        The evidence is complete when the last frame was decoded after all others.
+        """
+        frame = self.frame(index)
+        info = self.first if index == 0 else self._inspect(index, frame)
+        if (info.colour, info.transformed, info.lossy) != (
+            self.first.colour,
+            self.first.transformed,
+            self.first.lossy,
+        ):
+            raise self._fault(index, "colour or loss differ from the first frame's")
+        array = self._decode(index, frame, info)
+        self._hash(index, array)
+        return array
+
+    def _hash(self, index: int, array: Array) -> None:
+        if not self._hash_samples:
+            return
+        if index == 0:
+            self._hasher = hashlib.sha256()
+        self._hasher.update(little_endian_bytes(array))
+        if index == self.d.frames - 1:
+            self.evidence.samples_sha256 = self._hasher.hexdigest()
+
+    def _decode(self, index: int, frame: bytes, info: StreamInfo) -> Array:
+        if index == 0:
+            self.evidence.verified_frames = 0
+        frame, info = self._completed(index, frame, info)
+        decoders = DECODERS[info.family]
+        refusals: list[str] = []
+        for position, decoder in enumerate(decoders):
+            if position and not (
+                decoder.fallback and not (decoder.lossless_only and self._lossy(info))
+            ):
+                continue
+            try:
+                array = decoder.decode(frame, info, self.d)
+            except DECODE_FAULTS as exc:
+                refusals.append(f"{decoder.name} refused ({type(exc).__name__}: {exc})")
+                continue
+            self._note(decoder, index, refused=bool(refusals))
+            if self._verify and not self._lossy(info):
+                self._check(index, frame, info, array, decoder)
+            return array
+        raise self._fault(index, "; ".join(refusals)[:500])
+
+    def _lossy(self, info: StreamInfo) -> bool:
+        return info.lossy is True or (info.lossy is None and not self._syntax.lossless)
+
+    def _note(self, decoder: Decoder, index: int, *, refused: bool) -> None:
+        if refused and decoder.name not in self.evidence.fallbacks:
+            self.evidence.fallbacks.append(decoder.name)
+        if not self.evidence.decoder or (index == 0 and refused):
+            self.evidence.decoder = decoder.name
+
+    def _check(
+        self, index: int, frame: bytes, info: StreamInfo, array: Array, used: Decoder
+    ) -> None:
+        """Decode again with an independent decoder; disagreement is an InstanceError."""
+        for checker in DECODERS[info.family]:
+            if not checker.checks or checker.name == used.name:
+                continue
+            try:
+                again = checker.decode(frame, info, self.d)
+            except DECODE_FAULTS:
+                continue  # its refusal says nothing about the frame: another may check
+            if not np.array_equal(again, array):
+                raise self._fault(
+                    index,
+                    f"{used.name} and {checker.name} decode it differently",
+                    Reason.VERIFICATION_FAILED,
+                )
+            self.evidence.checker = checker.name
+            self.evidence.verified_frames += 1
+            return
+
+    def _completed(self, index: int, frame: bytes, info: StreamInfo) -> tuple[bytes, StreamInfo]:
+        """Add a missing end marker where the frame is whole without it; else raise.
+
+        libjpeg fills what is missing with grey and says nothing, so a Huffman-coded frame is
+        decoded with two different tails: only where neither changes a sample is it whole.
+        JPEG-LS and JPEG 2000 decoders refuse a short frame themselves, except a JPEG 2000 tile
+        part whose length is left open.
+        """
+        if info.complete:
+            return frame, info
+        if info.family in _SIGNED_FAMILIES and not info.sized_tiles:
+            raise self._fault(index, "its end marker and the length of its tile are missing")
+        if info.family in _JPEG_HUFFMAN:
+            decoded = [self._probe(index, frame + tail + _EOI, info) for tail in (b"", *_PROBES)]
+            if not all(np.array_equal(decoded[0], other) for other in decoded[1:]):
+                raise self._fault(index, "it is cut short")
+        return frame + _EOI, replace(info, complete=True)
+
+    def _probe(self, index: int, frame: bytes, info: StreamInfo) -> Array:
+        try:
+            return DECODERS[info.family][0].decode(frame, info, self.d)
+        except DECODE_FAULTS as exc:
+            raise self._fault(index, f"no end marker, and {type(exc).__name__}") from exc

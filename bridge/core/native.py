@@ -1,0 +1,135 @@
+"""Native pixel data as frames, and its byte order.
+
+This file must not know: sockets, files, clocks, logging, settings.
+PS3.5 section 8.1 (native encoding), Annex A.3 (big endian); PS3.3 C.7.6.3.1.2 (YBR_FULL_422).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.core.elements import Element, Reader
+from bridge.core.errors import InstanceError
+from bridge.core.frames import Evidence
+from bridge.core.model import Reason
+from bridge.core.pixels import ALLOCATED, Description, number_of
+from bridge.core.rewrite import Chunk, element_header
+from bridge.core.samples import Array, frame_array
+from bridge.core.vrs import swapped
+
+
+def pixel_word_bytes(vr: bytes, allocated: int) -> int:
+    """Return the unit of byte order of big endian Pixel Data in bytes (1: none).
+
+    PS3.5 would swap OW in words of 16 bits whatever is allocated; every big endian file of 32
+    bits seen stores whole 32-bit words, also under OB, and its writers read them so.
+    """
+    if allocated in (16, 32, 64):
+        return allocated // 8
+    return 2 if vr == b"OW" else 1
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+class SwappedPlan:
+    """Big endian native Pixel Data as little endian, a block at a time."""
+
+    def __init__(
+        self, reader: Reader, elements: Iterable[Element], pixel: Element, *, implicit: bool
+    ) -> None:
+        allocated = next((number_of(reader, e) for e in elements if e.tag == ALLOCATED), None)
+        self._value = reader.data[pixel.value : pixel.stop]
+        self._word_bytes = pixel_word_bytes(pixel.vr, allocated or 0)
+        odd = len(self._value) & 1
+        self._padding = bytes(odd)
+        length = len(self._value) + odd
+        self._header = element_header(pixel.tag, pixel.vr, length, implicit=implicit)
+        self.body_bytes: int | None = len(self._header) + length
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the Pixel Data element."""
+        yield self._header
+        for start in range(0, len(self._value), _BLOCK_BYTES):
+            block = self._value[start : start + _BLOCK_BYTES]
+            yield block if self._word_bytes == 1 else swapped(block, self._word_bytes)
+        yield self._padding
+
+
+class NativeFrames:
+    """Frames of native Pixel Data, colour by pixel, chroma at full resolution.
+
+    ``d`` describes what is yielded: YBR_FULL_422 (two bytes a pixel) becomes YBR_FULL by
+    repeating each chroma sample, which loses nothing.
+    """
+
+    def __init__(
+        self, data: memoryview, element: Element, d: Description, *, big_endian: bool
+    ) -> None:
+        self.evidence = Evidence(decoder="native")
+        self._value = data[element.value : element.stop]
+        self._stored = d
+        self._word_bytes = pixel_word_bytes(element.vr, d.allocated) if big_endian else 1
+        self._subsampled = d.photometric == "YBR_FULL_422" and d.samples == 3
+        self._check()
+        self.d = replace(d, photometric="YBR_FULL") if self._subsampled else d
+
+    def _check(self) -> None:
+        d = self._stored
+        if d.allocated not in (1, 8, 16, 32):
+            self._refuse(f"{d.allocated} bits allocated")
+        if "_4" in d.photometric and (not self._subsampled or d.columns % 2 or d.allocated != 8):
+            self._refuse("a subsampled colour layout")
+        if self._word_bytes > 1 and d.allocated < 16:
+            self._refuse(f"big endian words of {d.allocated}-bit samples")
+        if self._subsampled:
+            self._frame_bytes = d.rows * d.columns * 2
+            total = self._frame_bytes * d.frames
+        else:
+            self._frame_bytes = d.frame_array_bytes
+            total = d.native_bytes
+        if not total <= len(self._value) <= total + 1:
+            raise InstanceError(
+                Reason.UNDECODABLE, f"{len(self._value)} bytes of pixels, {total} announced."
+            )
+
+    @staticmethod
+    def _refuse(what: str) -> None:
+        raise InstanceError(
+            Reason.UNSUPPORTED_SYNTAX, f"Native pixel data with {what} cannot be compressed here."
+        )
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yield every frame."""
+        for index in range(self._stored.frames):
+            yield self._bits(index) if self._stored.allocated == 1 else self._frame(index)
+
+    def _frame(self, index: int) -> Array:
+        d, size = self._stored, self._frame_bytes
+        frame = self._value[index * size : (index + 1) * size]
+        if self._subsampled:
+            pairs = np.frombuffer(frame, dtype=np.uint8).reshape(d.rows, d.columns // 2, 4)
+            first = pairs[..., (0, 2, 3)]
+            second = pairs[..., (1, 2, 3)]
+            return np.stack([first, second], axis=2).reshape(d.rows, d.columns, 3)
+        if d.samples > 1 and d.planar == 1:
+            planes = frame_array(
+                frame,
+                replace(d, rows=d.samples * d.rows, samples=1),
+                big_endian=self._word_bytes > 1,
+            )
+            by_plane = planes.reshape(d.samples, d.rows, d.columns)
+            return np.ascontiguousarray(np.moveaxis(by_plane, 0, -1))
+        return frame_array(frame, d, big_endian=self._word_bytes > 1)
+
+    def _bits(self, index: int) -> Array:
+        d = self._stored
+        start = index * d.frame_samples
+        first, skip = divmod(start, 8)
+        packed = self._value[first : (start + d.frame_samples + 7) // 8]
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+        shape = (d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, d.samples)
+        return np.ascontiguousarray(bits[skip : skip + d.frame_samples].reshape(shape))
