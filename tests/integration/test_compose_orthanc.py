@@ -26,7 +26,7 @@ import pytest
 import yaml
 from pydicom.data import get_testdata_file
 
-from bridge.sandbox import find_orthanc
+from tests.conftest import require_orthanc
 
 COMPOSE = Path(__file__).resolve().parents[2] / "compose"
 UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
@@ -117,6 +117,7 @@ def answers(server: Server, process: subprocess.Popen[bytes], log: Path) -> None
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
+    executable = require_orthanc()
     directory = tmp_path_factory.mktemp(request.param)
     (directory / "secrets").mkdir()
     shutil.copy(COMPOSE / "make-secrets.sh", directory)
@@ -131,7 +132,7 @@ def server(
         (run / "orthanc.json").write_text(
             configuration(found.name, directory, found.http_port, found.dicom_port), "utf-8"
         )
-        process = subprocess.Popen([find_orthanc(), run], stdout=out, stderr=out, cwd=directory)
+        process = subprocess.Popen([executable, run], stdout=out, stderr=out, cwd=directory)
         try:
             answers(found, process, log)
             yield found
@@ -153,7 +154,7 @@ def emptied(server: Server) -> Iterator[None]:
 def storescu() -> None:
     if shutil.which("storescu") is None:
         missing = "storescu is not here (Debian package dcmtk)"
-        if os.environ.get("CI"):
+        if os.environ.get("CI", "").lower() == "true":
             pytest.fail(missing)
         pytest.skip(missing)
 

@@ -29,7 +29,7 @@ def project() -> dict[str, Any]:
 
 
 def pins(name: str) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for line in (ROOT / name).read_text("utf-8").splitlines():
         if line.startswith(("#", "--requirement ")):
             continue
