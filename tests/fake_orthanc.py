@@ -14,6 +14,7 @@ import gzip
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class FakeOrthanc:
         overwrite: bool = False,
         system: dict[str, object] | None = None,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.version = version
         self.extended_changes = extended_changes
@@ -74,11 +76,12 @@ class FakeOrthanc:
         self._extra_system = dict(system or {})
         self._rules: list[_Rule] = []
         self._port = port
+        self.tls = tls
         self._server: _Server | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
 
     def put(self, data: bytes) -> str:
         """Store a file as an upload would; returns its Orthanc ID."""
@@ -152,6 +155,14 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *arguments: Any) -> None:
         self.open_sockets: set[socket.socket] = set()
         super().__init__(*arguments)
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        if self.fake.tls is not None:  # the handshake is left to the handler's thread
+            connection = self.fake.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.fake.connections += 1

@@ -7,6 +7,7 @@ import email.utils
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,7 +21,6 @@ from bridge.orthanc.tables import Fault, OurFault, Request, Route
 RETRY_AFTER_S_MAX = 300.0
 CERTIFICATE_HOST_MISMATCH = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_
 CERTIFICATE_EXPIRED = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
-ORTHANC_STORAGE_FAULTS = frozenset({14, 19})  # ErrorCode_CannotWriteFile, _FullStorage
 ORTHANC_UNKNOWN_RESOURCE = 17  # ErrorCode_UnknownResource
 
 
@@ -61,8 +61,8 @@ def error_of_status(
         )
     if 300 <= status < 400:
         return _redirected(status, headers.get("location", ""), request)
-    if fault is not None and fault.status in ORTHANC_STORAGE_FAULTS:
-        entry = tables.STORAGE_FAILED
+    if fault is not None and fault.status in tables.ORTHANC_FAULTS:
+        entry = tables.ORTHANC_FAULTS[fault.status]
     elif status in tables.STATUS_FAULTS:
         entry = tables.STATUS_FAULTS[status]
     elif status >= 500:
@@ -145,9 +145,9 @@ def _tls_fault(exc: ssl.SSLError) -> Fault:
     if isinstance(exc, ssl.SSLCertVerificationError):
         if exc.verify_code in CERTIFICATE_HOST_MISMATCH:
             return tables.TLS_HOST
-        return (
-            tables.TLS_EXPIRED if exc.verify_code in CERTIFICATE_EXPIRED else tables.TLS_UNKNOWN_CA
-        )
+        untrusted = exc.verify_code not in CERTIFICATE_EXPIRED
+        fault = tables.TLS_UNKNOWN_CA if untrusted else tables.TLS_EXPIRED
+        return replace(fault, seen=f"{fault.seen} ({exc.verify_message})")
     reason = exc.reason or ""
     if "ALERT" in reason:  # the server's objection; to our certificate, as it has seen little else
         return tables.TLS_CLIENT if _is_about_certificate(reason) else tables.TLS_OTHER

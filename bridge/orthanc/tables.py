@@ -211,9 +211,14 @@ STATUS_FAULTS: Mapping[int, Fault] = {
     507: Fault(SideProblem.STORAGE_FULL, "has no storage left", "Free or add storage there."),
 }
 
-STORAGE_FAILED = Fault(
-    SideProblem.STORAGE_FULL, "could not write the file", "Check its storage area: space, rights."
-)
+ORTHANC_FAULTS: Mapping[int, Fault] = {
+    # Orthanc's own codes, where they say more than the status (500) that comes with them.
+    14: Fault(  # CannotWriteFile
+        SideProblem.STORAGE_FULL, "could not write the file", "Check its storage: space, rights."
+    ),
+    19: STATUS_FAULTS[507],  # FullStorage
+}
+
 SERVER_ERROR = Fault(
     SideProblem.SERVER_ERROR, "failed at this request", _ASK_ITS_LOG, specific=True
 )
