@@ -16,8 +16,6 @@ from bridge.core.errors import FeedWentBackwards
 from bridge.core.model import Change, Move, Page, ServerInfo
 
 NEW_INSTANCE = "NewInstance"
-LISTING_OVERLAP = 100
-"""Instances of the previous page that each further page of a listing begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +46,6 @@ class FeedClient(Protocol):
 
     def last_change(self) -> Page:
         """Return the newest row."""
-
-
-class ListingClient(Protocol):
-    """What is needed of a server to list its instances."""
-
-    def list_instances(self, since: int, limit: int) -> list[str]:
-        """Return instance IDs by position."""
 
 
 class MoveSource(Protocol):
@@ -171,36 +162,6 @@ class ReplayRange:
         page = self._reader.read()
         self._reader.accept(page)
         return _bounded(page, until=self._end, last=None)
-
-
-class Listing:
-    """Every instance that a server holds, once.
-
-    Positions shift when an instance is deleted while we page, and one could be passed over. So
-    each page begins with the end of the page before; when it does not, we go back further.
-    """
-
-    def __init__(self, client: ListingClient, *, page_size: int) -> None:
-        self._client = client
-        self._page_size = max(page_size, 2 * LISTING_OVERLAP)
-        self._position = 0
-        self._back = LISTING_OVERLAP
-        self._tail: tuple[str, ...] = ()
-
-    def next_page(self) -> MovePage:
-        """Read on. Raises SourceError."""
-        start = max(0, self._position - (self._back if self._tail else 0))
-        listed = self._client.list_instances(start, self._page_size + self._back)
-        known = set(self._tail)
-        if known and start > 0 and not known.intersection(listed):
-            self._back *= 4
-            return MovePage(moves=())
-        fresh = [instance_id for instance_id in listed if instance_id not in known]
-        ended = not fresh and len(listed) < self._page_size + self._back
-        self._position = start + len(listed)
-        self._back = LISTING_OVERLAP
-        self._tail = tuple(listed[-LISTING_OVERLAP:])
-        return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
 
 class GivenMoves:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bridge.core.errors import BridgeError, FeedWentBackwards, SideError, StateError, side_error
+from bridge.core.errors import BridgeError, FeedWentBackwards, SideError, StateError
 from bridge.core.events import (
     Abandoned,
     Draining,
@@ -24,15 +24,10 @@ from bridge.core.events import (
     PageRead,
     Progress,
     Settled,
-    SideDown,
-    SideStillDown,
-    SideUp,
-    SideView,
     StateFailed,
     StateRecovered,
     WorkerLost,
 )
-from bridge.core.gate import Gate, GateState
 from bridge.core.model import (
     Delivered,
     InstanceFailed,
@@ -50,18 +45,15 @@ from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
 from bridge.ledger import Attempts, Parked
 from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDone
+from bridge.servers import Servers, failure_of
 from bridge.summary import Summary
 from bridge.workers import Executor
 
 SPREAD_MAX = 100_000
 """Settled sequences above the checkpoint at which no more of the feed is read for a while."""
 
-CHECK_TARGET_S = 5.0
-"""An idle bridge asks the target this often whether it is there; the source is polled anyway."""
-
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
-PROBE_FIRST_S = 0.2
 
 PAGE = "feed"
 WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
@@ -93,9 +85,8 @@ class _Item:
 class Pipeline:
     """Brings every move of a source of moves to an end.
 
-    Collaborators are interfaces (see runtime.py, journal.py, feed.py, workers.py); ``probes``
-    ask each server whether it is there, raising SideError when not; ``chance`` yields numbers
-    in [0, 1] for jitter.
+    Collaborators are interfaces: see runtime.py, journal.py, feed.py, workers.py, and servers.py
+    for ``probes`` and ``chance``.
     """
 
     def __init__(
@@ -123,16 +114,16 @@ class Pipeline:
         self._inbox = inbox
         self._clock = clock
         self._observer = observer
-        self._probes = probes
         self._chance = chance
         self._phase = phase
-        pause_longest_s = max(PROBE_FIRST_S, pace.poll_interval_s)
-        self._gates = {
-            side: Gate(side, pause_first_s=PROBE_FIRST_S, pause_longest_s=pause_longest_s)
-            for side in SideName
-        }
-        self._served = dict.fromkeys(SideName, 0)
-        self._target_seen_s = clock.steady_s()
+        self._servers = Servers(
+            probes=probes,
+            background=background,
+            clock=clock,
+            observer=observer,
+            chance=chance,
+            pause_longest_s=pace.poll_interval_s,
+        )
         self._numbers = itertools.count()
         self._ready: deque[_Item] = deque()
         self._delayed: list[tuple[float, int, _Item]] = []
@@ -142,7 +133,6 @@ class Pipeline:
         self._page_due_s = 0.0
         self._page_asked = False
         self._page_failed: SideName | None = None
-        self._asked: set[str] = set()
         self._ended = False
         self._done = False
         self._last: int | None = None
@@ -165,7 +155,8 @@ class Pipeline:
         while not self._finished():
             self._fill_window()
             self._ask_for_page()
-            self._probe()
+            if not self._draining:
+                self._servers.probe()
             for message in self._inbox.take(self._idle_s()):
                 self._handle(message)
             self._flush()
@@ -187,11 +178,10 @@ class Pipeline:
             self._ready.append(heapq.heappop(self._delayed)[2])
         if self._draining or self._state_error:
             return
-        gates = self._gates.values()
         while (
             self._ready
             and len(self._in_flight) < self._pace.window
-            and all(gate.allows(len(self._in_flight)) for gate in gates)
+            and self._servers.allow(len(self._in_flight))
         ):
             self._start(self._ready.popleft())
 
@@ -216,23 +206,9 @@ class Pipeline:
             and not self._draining
             and not self._state_error
             and len(self._ready) < self._pace.window
-            and all(self._gates[side].state is not GateState.CLOSED for side in needed)
+            and self._servers.reachable(needed)
             and self._journal.spread() < SPREAD_MAX
         )
-
-    def _probe(self) -> None:
-        now_s = self._clock.steady_s()
-        if self._draining:
-            return
-        for side, gate in self._gates.items():
-            if side not in self._asked and (gate.probe_due(now_s) or self._unsure(side, now_s)):
-                self._asked.add(side)
-                self._background.call(side, self._probes[side])
-
-    def _unsure(self, side: SideName, now_s: float) -> bool:
-        """Tell whether an idle bridge should ask the target: nothing else would show an outage."""
-        idle = side is SideName.TARGET and self._gates[side].state is GateState.OPEN
-        return idle and now_s - self._target_seen_s >= CHECK_TARGET_S
 
     def _idle_s(self) -> float:
         """Tell how long nothing needs doing unless a message comes, in seconds."""
@@ -242,11 +218,8 @@ class Pipeline:
             due.append(self._delayed[0][0])
         if self._wants_page():
             due.append(self._page_due_s)
-        due.extend(
-            gate.probe_at_s
-            for side, gate in self._gates.items()
-            if gate.state is GateState.CLOSED and side not in self._asked
-        )
+        if not self._draining:
+            due.extend(self._servers.probe_due_s())
         if self._drain_until_s is not None:
             due.append(self._drain_until_s)
         if self._finished():
@@ -265,8 +238,9 @@ class Pipeline:
                 self._page_asked = False
                 self._take_page(message)
             case Answered(name=name, error=error):
-                self._asked.discard(name)
-                self._take_probe(SideName(name), error)
+                trial = self._ready or self._delayed or self._in_flight
+                on_trial = bool(trial) or self._page_failed == name
+                self._servers.take_probe(SideName(name), error, on_trial=on_trial)
             case StopAsked():
                 self._summary.stopped = True
                 self._drain()
@@ -277,7 +251,7 @@ class Pipeline:
                 pass
             case SideError() as error:
                 self._page_failed = error.side
-                self._side_failed(_failed(error))
+                self._servers.fail(failure_of(error))
                 return
             case FeedWentBackwards() as error:
                 self._feed_reset(error)
@@ -291,7 +265,7 @@ class Pipeline:
             self._feed_reset(error)
             return
         if self._page_failed is not None:
-            self._serve(self._page_failed)
+            self._servers.open(self._page_failed)
             self._page_failed = None
         self._feed_read_at = self._clock.now_s()
         self._ended = page.ended
@@ -317,31 +291,6 @@ class Pipeline:
         self._failure = error
         self._drain()
 
-    def _take_probe(self, side: SideName, error: BaseException | None) -> None:
-        gate = self._gates[side]
-        if side is SideName.TARGET:
-            self._target_seen_s = self._clock.steady_s()
-        if error is None:
-            gate.probe_succeeded()
-            trial = self._ready or self._delayed or self._in_flight or self._page_failed == side
-            if gate.closed_at_s is None or not trial:
-                # It was never down, or nothing is there to try it with: take its word.
-                self._serve(side)
-            return
-        if not isinstance(error, SideError):
-            raise error
-        if gate.closed_at_s is None:
-            self._side_failed(_failed(error))
-            return
-        now_s = self._clock.steady_s()
-        gate.probe_failed(_failed(error), now_s=now_s, chance=self._chance())
-        self._still_down(gate, now_s)
-
-    def _still_down(self, gate: Gate, now_s: float) -> None:
-        if gate.failure is not None and gate.closed_at_s is not None:
-            event = SideStillDown(gate.failure, now_s - gate.closed_at_s)
-            self._observer.on_event(event)
-
     def _judge(self, item: _Item, outcome: Outcome) -> None:
         if isinstance(outcome, InstanceFailed) and outcome.reason in WORKER_LOSSES:
             self._observer.on_event(WorkerLost(item.move, outcome))
@@ -366,7 +315,7 @@ class Pipeline:
     def _served_others(self, item: _Item, outcome: Outcome) -> bool:
         if not isinstance(outcome, SideFailed) or item.served_before is None:
             return False
-        return self._served[outcome.side] > item.served_before
+        return self._servers.served_count(outcome.side) > item.served_before
 
     def _note_service(self, outcome: Outcome) -> None:
         """Note which servers did their part, and open their gates."""
@@ -380,18 +329,7 @@ class Pipeline:
                 served = (SideName.SOURCE,)
             case _:
                 pass
-        for side in served:
-            self._served[side] += 1
-            self._serve(side)
-        if SideName.TARGET in served:
-            self._target_seen_s = self._clock.steady_s()
-
-    def _serve(self, side: SideName) -> None:
-        gate = self._gates[side]
-        closed_at_s = gate.closed_at_s
-        if gate.served() and closed_at_s is not None:
-            down_s = self._clock.steady_s() - closed_at_s
-            self._observer.on_event(SideUp(side, down_s))
+        self._servers.serve(served)
 
     # What follows from it
 
@@ -438,7 +376,7 @@ class Pipeline:
             item.first_failed_at = item.first_failed_at or self._clock.now_s()
             self._journal.spend(item.move, Attempts(attempts, item.first_failed_at))
         if isinstance(outcome, SideFailed):
-            item.served_before = self._served[outcome.side]
+            item.served_before = self._servers.served_count(outcome.side)
         self._observer.on_event(InstanceRetried(item.move, outcome, attempts, after_s))
         due_s = self._clock.steady_s() + after_s
         heapq.heappush(self._delayed, (due_s, item.number, item))
@@ -448,21 +386,11 @@ class Pipeline:
             raise TypeError("only a failed side pauses a side")
         if outcome.specific:
             # Perhaps this instance is the trouble: let others be tried before it.
-            item.served_before = self._served[side]
+            item.served_before = self._servers.served_count(side)
             self._ready.append(item)
         else:
             self._ready.appendleft(item)
-        self._side_failed(outcome)
-
-    def _side_failed(self, failure: SideFailed) -> None:
-        gate = self._gates[failure.side]
-        first = gate.closed_at_s is None
-        now_s = self._clock.steady_s()
-        fresh = gate.fail(failure, now_s=now_s, chance=self._chance())
-        if first:
-            self._observer.on_event(SideDown(failure))
-        elif fresh:
-            self._still_down(gate, now_s)
+        self._servers.fail(outcome)
 
     # Writing down, stopping, reporting
 
@@ -486,17 +414,9 @@ class Pipeline:
     def _check_patience(self) -> None:
         if self._pace.patience_s is None or self._failure is not None:
             return
-        for gate in self._gates.values():
-            if gate.state is not GateState.CLOSED or gate.failure is None:
-                continue
-            if (
-                gate.closed_at_s is not None
-                and self._clock.steady_s() - gate.closed_at_s >= self._pace.patience_s
-            ):
-                failure = gate.failure
-                self._fail(
-                    side_error(gate.side, failure.problem, failure.message, advice=failure.advice)
-                )
+        error = self._servers.down_longer_than(self._pace.patience_s)
+        if error is not None:
+            self._fail(error)
 
     def _fail(self, error: BridgeError) -> None:
         self._failure = self._failure or error
@@ -540,32 +460,11 @@ class Pipeline:
                 InFlight(i.move.instance_id, i.move.sequence, i.started_at, i.attempts + 1)
                 for i in self._in_flight.values()
             ),
-            source=self._side_view(SideName.SOURCE),
-            target=self._side_view(SideName.TARGET),
+            source=self._servers.view(SideName.SOURCE),
+            target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
             last_progress_at=self._last_progress_at,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,
         )
         self._observer.on_progress(progress)
-
-    def _side_view(self, side: SideName) -> SideView:
-        gate = self._gates[side]
-        if gate.closed_at_s is None or gate.failure is None:
-            if gate.state is GateState.CLOSED:
-                text = f"The {side} was not asked yet."
-                return SideView(up=False, problem="not_contacted", message=text)
-            return SideView()
-        since = self._clock.now_s() - (self._clock.steady_s() - gate.closed_at_s)
-        return SideView(
-            up=gate.state is not GateState.CLOSED,
-            trial=gate.state is GateState.TRIAL,
-            problem=gate.failure.problem,
-            message=gate.failure.message,
-            advice=gate.failure.advice,
-            down_since=since,
-        )
-
-
-def _failed(error: SideError) -> SideFailed:
-    return SideFailed(error.side, error.problem, error.message, error.advice, error.specific)

@@ -6,61 +6,43 @@ then following), each a pipeline of its own over the same workers.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from bridge.config import Settings
 from bridge.core.errors import ConfigurationError, FeedWentBackwards
-from bridge.core.events import Event, Observer, Progress
+from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
-from bridge.feed import FollowFeed, GivenMoves, Listing, MovePage, MoveSource, ReplayRange
+from bridge.feed import FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
+from bridge.listing import FeedEnd, Lacking, Listing
+from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.pipeline import Pace, Pipeline
 from bridge.rehearsal import RehearsalExecutor
-from bridge.runtime import QueueInbox, SystemClock, TaskDone, ThreadBackground
-from bridge.sides import SideClient
+from bridge.runtime import TaskDone
 from bridge.summary import Summary
-from bridge.workers import Executor, LocalExecutor
 
 SNAPSHOT_KEY = "snapshot_last"
 """Ledger: the feed's last sequence when a snapshot began that is not finished yet."""
 
 
-class Observers:
-    """Tells several observers."""
-
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = tuple(observers)
-
-    def on_event(self, event: Event) -> None:
-        """Pass an event on."""
-        for observer in self._observers:
-            observer.on_event(event)
-
-    def on_progress(self, progress: Progress) -> None:
-        """Pass a report on."""
-        for observer in self._observers:
-            observer.on_progress(progress)
-
-
-class ClosableExecutor(Executor, Protocol):
-    """An executor with an end."""
-
-    def close(self) -> None:
-        """End it at once."""
-
-
 class Service:
     """One run of one command that moves instances. A context manager: it owns the workers."""
 
-    def __init__(self, settings: Settings, observers: Iterable[Observer], *, bounded: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observers: Iterable[Observer],
+        *,
+        bounded: bool,
+        machinery: Machinery | None = None,
+    ) -> None:
         self._settings = settings
+        self._machinery = machinery or RealMachinery(settings)
         self._observer = Observers(observers)
         self._job = settings.job()
         self._pace = Pace(
@@ -70,12 +52,9 @@ class Service:
             shutdown_timeout_s=settings.shutdown_timeout_s,
             limits=Limits(attempts_max=settings.attempts),
         )
-        self._source = SideClient(self._job.source)
-        self._probes = {
-            side: SideClient(settings.endpoint(side)) for side in (SideName.SOURCE, SideName.TARGET)
-        }
-        self._random = random.Random()  # noqa: S311 (jitter, not secrets)
-        self._inbox = QueueInbox()
+        self._source = self._machinery.client(SideName.SOURCE)
+        self._probes = {side: self._machinery.client(side) for side in SideName}
+        self._inbox = self._machinery.inbox()
         self._pipeline: Pipeline | None = None
         self._executor: ClosableExecutor | None = None
         self._stopping = False
@@ -190,7 +169,7 @@ class Service:
     def _snapshot(self, ledger: Ledger, total: Summary) -> None:
         """Move everything that the target lacks, then take the noted end as checkpoint."""
         last = int(ledger.meta(SNAPSHOT_KEY) or 0)
-        with self._side_client(SideName.TARGET) as target:
+        with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size)
             moves = Lacking(listing, target)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot")
@@ -225,8 +204,8 @@ class Service:
 
     def _run(self, moves: MoveSource, journal: Journal, total: Summary, *, phase: str) -> bool:
         """Run one pipeline and add up; True when it came to its end without being stopped."""
-        self._inbox = QueueInbox()
-        background = ThreadBackground(self._inbox)
+        self._inbox = self._machinery.inbox()
+        background = self._machinery.background(self._inbox)
         self._pipeline = Pipeline(
             job=self._job,
             pace=self._pace,
@@ -235,10 +214,10 @@ class Service:
             executor=self._workers(),
             background=background,
             inbox=self._inbox,
-            clock=SystemClock(),
+            clock=self._machinery.clock,
             observer=self._observer,
             probes={side: client.probe for side, client in self._probes.items()},
-            chance=self._random.random,
+            chance=self._machinery.chance,
             phase=phase,
         )
         if self._stopping:
@@ -251,49 +230,8 @@ class Service:
 
     def _workers(self) -> ClosableExecutor:
         if self._executor is None:
-            self._executor = LocalExecutor(
-                self._done,
-                workers=self._settings.workers,
-                memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
-            )
+            self._executor = self._machinery.executor(self._done)
         return self._executor
 
     def _done(self, task: Task, outcome: Outcome) -> None:
         self._inbox.put(TaskDone(task, outcome))
-
-    @contextmanager
-    def _side_client(self, side: SideName) -> Iterator[SideClient]:
-        client = SideClient(self._settings.endpoint(side))
-        try:
-            yield client
-        finally:
-            client.close()
-
-
-class FeedEnd:
-    """A source of no moves that learns where the feed ends."""
-
-    def __init__(self, client: SideClient) -> None:
-        self._client = client
-        self.last: int | None = None
-
-    def next_page(self) -> MovePage:
-        """Ask. Raises SourceError."""
-        self.last = self._client.last_change().last
-        return MovePage((), done=True, ended=True, last=self.last)
-
-
-class Lacking:
-    """Of another source of moves, those that the target does not hold."""
-
-    def __init__(self, moves: MoveSource, target: SideClient) -> None:
-        self._moves = moves
-        self._target = target
-        self._page: MovePage | None = None
-
-    def next_page(self) -> MovePage:
-        """Read on. Raises SourceError, TargetError; the same page is then tried again."""
-        page = self._page = self._page or self._moves.next_page()
-        lacking = tuple(m for m in page.moves if not self._target.has_instance(m.instance_id))
-        self._page = None
-        return replace(page, moves=lacking)

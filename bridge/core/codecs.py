@@ -189,8 +189,8 @@ ENCODERS: dict[str, Encoder] = {
         "8, 16 and 32 bits allocated, at most 15 segments",
     ),
     JPEG_2000_LOSSLESS: Encoder(
-        "OpenJPEG",
-        "OpenJPEG (pylibjpeg-openjpeg)",
+        "OpenJPEG/imagecodecs",
+        "OpenJPEG (imagecodecs)",
         Family.J2K,
         encoders.jpeg_2000,
         "to 24 bits; RGB as YBR_RCT",

@@ -11,7 +11,6 @@ from struct import unpack_from
 
 import imagecodecs
 import numpy as np
-from openjpeg.utils import encode_array
 from rle.utils import encode_pixel_data
 
 from bridge.core.pixels import Description
@@ -55,11 +54,17 @@ def jpeg_2000(array: Array, d: Description) -> bytes:
     if precision > _J2K_BITS_MAX:
         raise SamplesError(f"JPEG 2000 of {precision} bits is beyond the encoder")
     rgb = d.photometric == "RGB" and d.samples == 3
-    return encode_array(
-        np.ascontiguousarray(array),
-        bits_stored=precision,
-        photometric_interpretation=1 if rgb else (3 if d.samples == 3 else 2),
-        use_mct=rgb,
+    # imagecodecs' wrapper: pylibjpeg-openjpeg's refuses images smaller than 32 pixels a side.
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            np.ascontiguousarray(array),
+            level=0,
+            reversible=True,
+            codecformat="j2k",
+            bitspersample=precision,
+            mct=rgb,
+            numthreads=1,
+        )
     )
 
 

@@ -73,6 +73,9 @@ class NativeFrames:
         self._value = data[element.value : element.stop]
         self._stored = d
         self._word_bytes = pixel_word_bytes(element.vr, d.allocated) if big_endian else 1
+        if self._word_bytes > 1 and d.allocated < 16:  # bytes in OW: swapped in pairs
+            self._value = memoryview(swapped(self._value, self._word_bytes))
+            self._word_bytes = 1
         self._subsampled = d.photometric == "YBR_FULL_422" and d.samples == 3
         self._check()
         self.d = replace(d, photometric="YBR_FULL") if self._subsampled else d
@@ -83,8 +86,6 @@ class NativeFrames:
             self._refuse(f"{d.allocated} bits allocated")
         if "_4" in d.photometric and (not self._subsampled or d.columns % 2 or d.allocated != 8):
             self._refuse("a subsampled colour layout")
-        if self._word_bytes > 1 and d.allocated < 16:
-            self._refuse(f"big endian words of {d.allocated}-bit samples")
         if self._subsampled:
             self._frame_bytes = d.rows * d.columns * 2
             total = self._frame_bytes * d.frames
@@ -105,7 +106,10 @@ class NativeFrames:
     def __iter__(self) -> Iterator[Array]:
         """Yield every frame."""
         for index in range(self._stored.frames):
-            yield self._bits(index) if self._stored.allocated == 1 else self._frame(index)
+            if self._stored.allocated == 1:
+                yield self._bits(index)
+            else:
+                yield _with_sign(self._frame(index), self._stored)
 
     def _frame(self, index: int) -> Array:
         d, size = self._stored, self._frame_bytes
@@ -133,3 +137,17 @@ class NativeFrames:
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
         shape = (d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, d.samples)
         return np.ascontiguousarray(bits[skip : skip + d.frame_samples].reshape(shape))
+
+
+def _with_sign(array: Array, d: Description) -> Array:
+    """Widen two's complement of Bits Stored to the container where the unused bits are zero.
+
+    The sample is the same (PS3.5 8.1.1), but readers of compressed data take what the decoder
+    returns for the sample. Unused bits that are in use (overlays, retired) stay.
+    """
+    shift = d.allocated - d.stored
+    if not d.signed or not shift:
+        return array
+    if bool((array.view(f"u{d.container_bytes}") >> d.stored).any()):
+        return array
+    return np.ascontiguousarray((array << shift) >> shift)

@@ -227,7 +227,8 @@ class EncodedPlan:
             stream = encoder.encode(array, d)
         except DECODE_FAULTS as exc:
             raise InstanceError(
-                Reason.UNSUPPORTED_SYNTAX, f"{where}: cannot be encoded ({type(exc).__name__})."
+                Reason.UNSUPPORTED_SYNTAX,
+                f"{where}: cannot be encoded ({type(exc).__name__}: {exc}).",
             ) from exc
         try:
             info = inspect(stream, encoder.family)

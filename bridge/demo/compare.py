@@ -20,6 +20,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from bridge.core.syntaxes import syntax_of
 from bridge.demo.native import Samples, native_samples, native_size
 from bridge.demo.samples import Sample
 from bridge.demo.truth import Candidate, Truth, expected_samples
@@ -37,6 +38,10 @@ PIXEL_CODING = frozenset(
     )
 )
 """Elements that a change of syntax may change, and that are judged by themselves."""
+LOSSY = 0x00282110
+LOSSY_MARKS = frozenset((LOSSY, 0x00282112, 0x00282114))
+"""Lossy Image Compression, its ratio and method: may be added where a lossy image lacked them
+(PS3.3 C.7.6.1.1.5), never changed."""
 DATA_SET_TRAILING_PADDING = 0xFFFCFFFC
 ICON_IMAGE_SEQUENCE = 0x00880200
 
@@ -91,7 +96,8 @@ def compare(
     problems = list(_identity_problems(source, dataset, wanted_syntax))
     if sample.syntax == wanted_syntax:
         problems.append("was in the wanted syntax already, and its bytes changed")
-    problems += _element_problems(source, dataset, truth, sample.syntax == ExplicitVRBigEndian)
+    may_be_added = frozenset() if syntax_of(sample.syntax).lossless else LOSSY_MARKS
+    problems += _element_problems(source, dataset, truth, may_be_added)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
     if not truth.candidates:
         return Verdict(tuple(problems), None, "no pixel data", syntax=syntax)
@@ -154,8 +160,11 @@ def _difference(got: Samples, candidate: Candidate) -> Verdict:
     return Verdict((), True, how, largest)
 
 
-def _element_problems(source: Dataset, dataset: Dataset, truth: Truth, swapped: bool) -> list[str]:
-    before = dict(_flatten(source, swapped))
+def _element_problems(
+    source: Dataset, dataset: Dataset, truth: Truth, may_be_added: frozenset[int]
+) -> list[str]:
+    big_endian = source.file_meta.TransferSyntaxUID == ExplicitVRBigEndian
+    before = dict(_flatten(source, big_endian))
     after = dict(_flatten(dataset, False))
     if truth.icon is not None:
         before[ICON_IMAGE_SEQUENCE, 0, PIXEL_DATA] = truth.icon
@@ -163,7 +172,13 @@ def _element_problems(source: Dataset, dataset: Dataset, truth: Truth, swapped: 
         if after.get((ICON_IMAGE_SEQUENCE, 0, PIXEL_DATA)) == padded:
             before[ICON_IMAGE_SEQUENCE, 0, PIXEL_DATA] = padded
     problems = [f"{_name(path)} missing" for path in before if path not in after]
-    problems += [f"{_name(path)} added" for path in after if path not in before]
+    problems += [
+        f"{_name(path)} added"
+        for path in after
+        if path not in before and not (len(path) == 1 and path[0] in may_be_added)
+    ]
+    if after.get((LOSSY,), b"01").rstrip() != b"01" and (LOSSY,) not in before:
+        problems.append(f"{_name((LOSSY,))} added with a wrong value")
     problems += [
         f"{_name(path)} changed" for path in before if after.get(path, before[path]) != before[path]
     ]

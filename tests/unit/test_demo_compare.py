@@ -225,6 +225,31 @@ def test_what_is_no_dicom_file_is_said_to_be_none() -> None:
     assert verdict.pixels_equal is False
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("JPEGLSNearLossless_08", "01", True),
+        ("JPEGLSNearLossless_08", "00", False),
+        ("MR_small_jpeg_ls_lossless", "01", False),
+    ],
+)
+def test_a_lossy_image_without_the_mark_may_get_it(name: str, value: str, right: bool) -> None:
+    def mark(dataset: Dataset) -> None:
+        assert "LossyImageCompression" not in dataset
+        dataset.LossyImageCompression = value
+        dataset.LossyImageCompressionMethod = "ISO_14495_1"
+
+    assert compare(sample_of(name), damaged(name, mark)).right is right
+
+
+def test_a_lossy_mark_is_never_taken_back() -> None:
+    def take_back(dataset: Dataset) -> None:
+        dataset.LossyImageCompression = "00"
+
+    verdict = compare(sample_of("mr8-jpeg"), damaged("mr8-jpeg", take_back))
+    assert verdict.problems == ("(0028,2110) changed",)
+
+
 def test_many_differences_are_counted_not_listed() -> None:
     sample = sample_of("mr16s-j2k")
     other = delivered_dataset(sample_of("ct512-j2k"))

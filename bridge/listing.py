@@ -1,0 +1,85 @@
+"""Moves from a listing of a server: for a snapshot, where the feed cannot tell everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from bridge.core.model import Move
+from bridge.feed import FeedClient, MovePage, MoveSource
+
+LISTING_OVERLAP = 100
+"""Instances of the previous page that each further page of a listing begins with."""
+
+
+class ListingClient(Protocol):
+    """What is needed of a server to list its instances."""
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        """Return instance IDs by position."""
+
+
+class HoldingClient(Protocol):
+    """What is needed of a server to know what it holds."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
+
+
+class Listing:
+    """Every instance that a server holds, once.
+
+    Positions shift when an instance is deleted while we page, and one could be passed over. So
+    each page begins with the end of the page before; when it does not, we go back further.
+    """
+
+    def __init__(self, client: ListingClient, *, page_size: int) -> None:
+        self._client = client
+        self._page_size = max(page_size, 2 * LISTING_OVERLAP)
+        self._position = 0
+        self._back = LISTING_OVERLAP
+        self._tail: tuple[str, ...] = ()
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError."""
+        start = max(0, self._position - (self._back if self._tail else 0))
+        listed = self._client.list_instances(start, self._page_size + self._back)
+        known = set(self._tail)
+        if known and start > 0 and not known.intersection(listed):
+            self._back *= 4
+            return MovePage(moves=())
+        fresh = [instance_id for instance_id in listed if instance_id not in known]
+        ended = not fresh and len(listed) < self._page_size + self._back
+        self._position = start + len(listed)
+        self._back = LISTING_OVERLAP
+        self._tail = tuple(listed[-LISTING_OVERLAP:])
+        return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
+
+
+class FeedEnd:
+    """A source of no moves that learns where the feed ends."""
+
+    def __init__(self, client: FeedClient) -> None:
+        self._client = client
+        self.last: int | None = None
+
+    def next_page(self) -> MovePage:
+        """Ask. Raises SourceError."""
+        self.last = self._client.last_change().last
+        return MovePage((), done=True, ended=True, last=self.last)
+
+
+class Lacking:
+    """Of another source of moves, those that the target does not hold."""
+
+    def __init__(self, moves: MoveSource, target: HoldingClient) -> None:
+        self._moves = moves
+        self._target = target
+        self._page: MovePage | None = None
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError, TargetError; the same page is then tried again."""
+        page = self._page = self._page or self._moves.next_page()
+        lacking = tuple(m for m in page.moves if not self._target.has_instance(m.instance_id))
+        self._page = None
+        return replace(page, moves=lacking)

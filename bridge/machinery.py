@@ -1,0 +1,114 @@
+"""Everything of a service that touches the world, behind one interface."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from bridge.config import Settings
+from bridge.core.events import Event, Observer, Progress
+from bridge.core.model import Outcome, SideName, Task
+from bridge.feed import FeedClient
+from bridge.listing import ListingClient
+from bridge.runtime import (
+    Background,
+    Clock,
+    Inbox,
+    QueueInbox,
+    SystemClock,
+    ThreadBackground,
+)
+from bridge.sides import SideClient
+from bridge.workers import Executor, LocalExecutor
+
+
+class Observers:
+    """Tells several observers."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def on_event(self, event: Event) -> None:
+        """Pass an event on."""
+        for observer in self._observers:
+            observer.on_event(event)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Pass a report on."""
+        for observer in self._observers:
+            observer.on_progress(progress)
+
+
+class ClosableExecutor(Executor, Protocol):
+    """An executor with an end."""
+
+    def close(self) -> None:
+        """End it at once."""
+
+
+class Client(FeedClient, ListingClient, Protocol):
+    """The calls of the bridge's own process to one server."""
+
+    def probe(self) -> None:
+        """Raise SideError unless the server is there and is an Orthanc."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+
+
+class Machinery(Protocol):
+    """Everything that touches the world; a simulation brings another one."""
+
+    clock: Clock
+
+    def client(self, side: SideName) -> Client:
+        """Make a client, for one thread."""
+
+    def inbox(self) -> Inbox:
+        """Make an inbox."""
+
+    def background(self, inbox: Inbox) -> Background:
+        """Make a place for blocking calls."""
+
+    def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
+        """Make the workers."""
+
+    def chance(self) -> float:
+        """Draw a number in [0, 1]."""
+
+
+class RealMachinery:
+    """Sockets, threads, processes and the machine's clocks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.clock: Clock = SystemClock()
+        self._settings = settings
+        self._random = random.Random()  # noqa: S311 (jitter, not secrets)
+
+    def client(self, side: SideName) -> Client:
+        """Make a client, for one thread."""
+        return SideClient(self._settings.endpoint(side))
+
+    def inbox(self) -> Inbox:
+        """Make an inbox."""
+        return QueueInbox()
+
+    def background(self, inbox: Inbox) -> Background:
+        """Make threads for blocking calls."""
+        return ThreadBackground(inbox)
+
+    def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
+        """Make local worker processes."""
+        return LocalExecutor(
+            done,
+            workers=self._settings.workers,
+            memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
+        )
+
+    def chance(self) -> float:
+        """Draw a number in [0, 1]."""
+        return self._random.random()
