@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,13 +91,15 @@ def run_demo(
         source = stack.enter_context(OrthancServer("source", base / "source"))
         target = stack.enter_context(OrthancServer("target", base / "target"))
         state_path = base / "bridge.sqlite3"
-        loaded = _load(source.url, sample_set(chosen))
+        with _quiet_pydicom():
+            loaded = _load(source.url, sample_set(chosen))
         announce(f"Loaded {len(loaded.held)} instances into {source.url}; the bridge starts.")
         transfer_started = time.monotonic()
         outcomes = transfer(source.url, target.url, state_path)
         transfer_s = time.monotonic() - transfer_started
         announce(f"The bridge took {transfer_s:.1f} s; comparing every pixel.")
-        rows = _judge(target.url, loaded, outcomes)
+        with _quiet_pydicom():
+            rows = _judge(target.url, loaded, outcomes)
         took_s = time.monotonic() - started
         if json_output:
             print_json(rows)
@@ -153,10 +155,7 @@ def _judge_one(
         client.fetch_instance(instance_id, delivered.extend, deadline_s=DEADLINE_S)
     except InstanceError:
         return replace(row, problems=("delivered, but the target does not hold it",))
-    with warnings.catch_warnings():
-        # pydicom comments on oddities of the real files, quoting values.
-        warnings.simplefilter("ignore")
-        verdict = compare(sample, bytes(delivered))
+    verdict = compare(sample, bytes(delivered))
     return replace(
         row,
         after=verdict.syntax,
@@ -179,6 +178,14 @@ def _state(outcome: Outcome | None) -> str:
     if isinstance(outcome, Skipped):
         return f"skipped: {outcome.reason}"
     return f"failed: {getattr(outcome, 'reason', None) or type(outcome).__name__}"
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings: it comments on oddities of the real files, quoting values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _client(side: SideName, url: str) -> OrthancClient:

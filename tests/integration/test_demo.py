@@ -1,11 +1,14 @@
 """The demo on real servers: every sample is accepted, and its verdicts follow the deliveries.
 
-The bridge is replaced by a plain copier here: what is tested is the demo.
+The bridge is replaced by a plain copier here: what is tested is the demo. The last test is the
+command itself, with the real bridge.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from bridge.core.model import (
 from bridge.core.syntaxes import EXPLICIT_LE
 from bridge.credentials import Credentials
 from bridge.demo.run import Transfer, run_demo
-from bridge.demo.samples import sample_set
+from bridge.demo.samples import sample_names, sample_set
 from bridge.orthanc import OrthancClient
 from bridge.sandbox import OrthancServer
 
@@ -180,3 +183,19 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
             keep=False, json_output=False, directory=tmp_path, announce=announced([]),
             transfer=copy,
         )  # fmt: skip
+
+
+def test_the_command_delivers_every_sample_right() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", "demo", "--json"],
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    stderr = done.stderr.decode()
+    rows = json.loads(done.stdout)
+    assert [row for row in rows if not row["right"]] == []
+    assert done.returncode == 0, stderr
+    assert [row["name"] for row in rows] == list(sample_names())
+    assert {row["after"] for row in rows} == {EXPLICIT_LE}
+    assert "Warning" not in stderr
