@@ -195,9 +195,12 @@ class FollowJournal:
         if checkpoint is None:
             raise ValueError("the ledger has no checkpoint yet")
         self._ledger = ledger
-        self._watermark = Watermark(checkpoint, ledger.settled_above())
+        settled = set(ledger.settled_above())
+        self._watermark = Watermark(checkpoint, settled)
         self.floor = int(ledger.meta("history_from") or 0)
-        rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint}
+        # What was read but not settled is opened again, and so must not count as seen. What was
+        # settled must: its sequence with another instance behind it is another history.
+        rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint or s in settled}
         self._history = History(rows, floor=self.floor, overlap=overlap)
         self._late: dict[int, str] = {}
         self._notes = _Notes()
