@@ -190,3 +190,21 @@ def test_every_question_is_listed_at_the_top_of_operations() -> None:
     listed = re.findall(r"^- \[(.+)\]\(#(.+)\)$", text, re.M)
     assert listed == [(question, anchor(question)) for question in questions]
     assert all(question.endswith("?") for question in questions)
+
+
+def test_the_parts_named_in_architecture_exist() -> None:
+    table = read("docs/architecture.md").partition("## Parts")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    parts = [part for cell in cells for part in re.findall(r"`([^`]+)`", cell)]
+    assert len(parts) > 10
+    assert [part for part in parts if not (ROOT / "bridge" / part).exists()] == []
+
+
+def test_the_proofs_named_in_architecture_exist() -> None:
+    table = read("docs/architecture.md").partition("## Proofs")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| (G\d) \|", table, re.M) == [f"G{number}" for number in range(1, 9)]
+    proofs = re.findall(r"`([\w/]+\.py)::(\w+)`", table)
+    assert len(proofs) >= 8
+    for file, test in proofs:
+        text = (ROOT / "tests" / file).read_text("utf-8")
+        assert re.search(rf"^def {test}\(", text, re.M), f"{file}::{test}"
