@@ -1,9 +1,10 @@
 """Real Orthanc servers on free loopback ports, for `demo`, tests and benchmarks.
 
 A server here is a child process with its own storage directory. Its ports are reserved for as
-long as the object lives: bound, not listening, with SO_REUSEADDR, so that only a server that we
-start can listen on them and a stopped server refuses connections instead of being replaced by a
-stranger. A watchdog at the end of a pipe kills the server when this process ends, however it ends.
+long as the object lives: bound, not listening, with SO_REUSEADDR. The kernel then gives them to
+nobody who asks for any free port, our server can still listen on them, and while it is stopped
+they refuse connections. A watchdog at the end of a pipe kills the server when this process ends,
+however it ends.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""What only a real Orthanc can show: filters, full storage, files it lacks, faults on the way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bridge.core.errors import InstanceError, SideError
+from bridge.core.model import Reason, SideName, SideProblem
+from bridge.orthanc import OrthancClient
+from bridge.sandbox import OrthancServer
+from tests.dicom_samples import identity_of, small_ct, small_ct_dataset
+from tests.fault_proxy import Direction, DropAnswer, FaultProxy, Reset
+
+pytestmark = pytest.mark.orthanc
+
+Start = Callable[..., OrthancServer]
+Make = Callable[..., OrthancClient]
+Proxy = Callable[[int], FaultProxy]
+
+REFUSE_EVERY_INSTANCE = "function ReceivedInstanceFilter(dicom, origin)\n  return false\nend\n"
+REFUSE_EVERY_REQUEST = "function IncomingHttpRequestFilter(method, uri)\n  return false\nend\n"
+
+
+def lua(directory: Path, text: str) -> dict[str, object]:
+    script = directory / "filter.lua"
+    script.write_text(text)
+    return {"LuaScripts": [str(script)]}
+
+
+def failure(call: Callable[[], object]) -> SideError:
+    with pytest.raises(SideError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_filtered_instance_answers_200_and_is_not_stored(
+    orthanc: Start, client_of: Make, tmp_path: Path
+) -> None:
+    server = orthanc(config=lua(tmp_path, REFUSE_EVERY_INSTANCE))
+    client = client_of(server.url, SideName.TARGET)
+    data = small_ct()
+    answer = client.store(data, deadline_s=5)
+    assert (answer.instance_id, answer.status) == (identity_of(data).orthanc_id, "FilteredOut")
+    assert not client.has_instance(answer.instance_id)
+
+
+def test_a_filtered_request_is_forbidden(orthanc: Start, client_of: Make, tmp_path: Path) -> None:
+    server = orthanc(config=lua(tmp_path, REFUSE_EVERY_REQUEST))
+    client = client_of(server.url, SideName.TARGET)
+    assert failure(client.system).problem is SideProblem.FORBIDDEN
+    error = failure(lambda: client.store(small_ct(), deadline_s=5))
+    assert error.problem is SideProblem.FORBIDDEN
+
+
+@pytest.mark.parametrize("missing", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_an_upload_without_its_uids_is_rejected_not_an_outage(
+    orthanc: Start, client_of: Make, missing: str
+) -> None:
+    client = client_of(orthanc().url, SideName.TARGET)
+    dataset = small_ct_dataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.preamble = bytes(128)
+    delattr(dataset, missing)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=False)
+    with pytest.raises(InstanceError) as caught:
+        client.store(buffer.getvalue(), deadline_s=5)
+    assert caught.value.reason is Reason.REJECTED_BY_TARGET
+    assert caught.value.final
+
+
+def test_full_storage(orthanc: Start, client_of: Make) -> None:
+    server = orthanc(config={"MaximumStorageSize": 1, "MaximumStorageMode": "Reject"})
+    client = client_of(server.url, SideName.TARGET)
+    too_much = small_ct(rows=1024, columns=1024)
+    error = failure(lambda: client.store(too_much, deadline_s=5))
+    assert (error.problem, error.specific) == (SideProblem.STORAGE_FULL, False)
+
+
+def test_a_file_missing_in_the_storage_area_is_not_gone(orthanc: Start, client_of: Make) -> None:
+    server = orthanc(config={"MaximumStorageCacheSize": 0})
+    client = client_of(server.url, SideName.SOURCE)
+    instance_id = client.store(small_ct(), deadline_s=5).instance_id
+    for path in (server.directory / "storage").glob("??/??/*"):
+        path.unlink()
+    # Not InstanceGone: 500 and "specific", or a 404 whose instance is still listed.
+    with pytest.raises((SideError, InstanceError)) as caught:
+        client.fetch_instance(instance_id, len, deadline_s=5)
+    if isinstance(caught.value, SideError):
+        assert caught.value.specific
+    else:
+        assert type(caught.value) is InstanceError
+        assert caught.value.reason is Reason.SERVER_REFUSES_INSTANCE
+    assert client.has_instance(instance_id)
+
+
+def test_without_described_errors_a_rejection_may_still_be_the_servers_fault(
+    orthanc: Start, client_of: Make
+) -> None:
+    server = orthanc(config={"HttpDescribeErrors": False})
+    error = failure(lambda: client_of(server.url).store(b"not DICOM", deadline_s=5))
+    assert (error.problem, error.specific) == (SideProblem.SERVER_ERROR, True)
+
+
+def test_requests_from_elsewhere_are_refused_by_default(orthanc: Start) -> None:
+    config = (orthanc().directory / "orthanc.json").read_text()
+    assert '"RemoteAccessAllowed": false' in config
+
+
+def test_a_suspended_server_times_out_and_works_on(orthanc: Start, client_of: Make) -> None:
+    server = orthanc()
+    client = client_of(server.url, SideName.TARGET, timeout_s=0.3)
+    client.system()
+    server.suspend()
+    assert failure(client.system).problem is SideProblem.TIMED_OUT
+    server.resume()
+    assert client_of(server.url, SideName.TARGET).system().name == "orthanc"
+
+
+def test_a_stopped_server_refuses_and_comes_back_with_its_content(
+    orthanc: Start, client_of: Make
+) -> None:
+    server = orthanc()
+    client = client_of(server.url, SideName.TARGET)
+    instance_id = client.store(small_ct(), deadline_s=5).instance_id
+    server.kill()
+    error = failure(client.system)
+    assert (error.problem, error.specific) == (SideProblem.UNREACHABLE, False)
+    server.start()
+    assert client.has_instance(instance_id)
+
+
+def test_a_reset_during_an_upload_stores_nothing(
+    orthanc: Start, client_of: Make, fault_proxy: Proxy
+) -> None:
+    server = orthanc()
+    proxy = fault_proxy(server.http_port)
+    client = client_of(proxy.url, SideName.TARGET)
+    data = small_ct(rows=1024, columns=1024)
+    proxy.strike(Reset(Direction.UP, after_bytes=1_000_000), times=1)
+    error = failure(lambda: client.store(data, deadline_s=10))
+    assert error.problem is SideProblem.UNREACHABLE
+    assert not client.has_instance(identity_of(data).orthanc_id)
+    assert client.store(data, deadline_s=10).status == "Success"
+
+
+def test_a_reset_during_a_download_is_no_short_file(
+    orthanc: Start, client_of: Make, fault_proxy: Proxy
+) -> None:
+    server = orthanc()
+    proxy = fault_proxy(server.http_port)
+    client = client_of(proxy.url)
+    data = small_ct(rows=1024, columns=1024)
+    instance_id = client.store(data, deadline_s=10).instance_id
+    proxy.strike(Reset(Direction.DOWN, after_bytes=1_000_000), times=1)
+    got: list[bytes] = []
+    error = failure(lambda: client.fetch_instance(instance_id, got.append, deadline_s=10))
+    assert error.problem is SideProblem.UNREACHABLE
+    assert len(b"".join(got)) < len(data)
+    got.clear()
+    client.fetch_instance(instance_id, got.append, deadline_s=10)
+    assert b"".join(got) == data
+
+
+def test_an_answer_that_is_lost_after_the_work_shows_as_already_stored(
+    orthanc: Start, client_of: Make, fault_proxy: Proxy
+) -> None:
+    server = orthanc()
+    proxy = fault_proxy(server.http_port)
+    client = client_of(proxy.url, SideName.TARGET)
+    data = small_ct()
+    proxy.strike(DropAnswer(), times=1)
+    error = failure(lambda: client.store(data, deadline_s=10))
+    assert error.problem is SideProblem.UNREACHABLE
+    assert client.store(data, deadline_s=10).status == "AlreadyStored"
+
+
+def test_idle_connections_are_not_reused_too_late(orthanc: Start, client_of: Make) -> None:
+    """The server closes an idle connection after a second; a hundred uploads meet none such."""
+    client = client_of(orthanc().url, SideName.TARGET)
+    statuses = [client.store(small_ct(seed=n), deadline_s=5).status for n in range(100)]
+    assert statuses == ["Success"] * 100
+
+
+def test_the_servers_gzip_costs_more_than_it_saves_on_the_loopback(
+    orthanc: Start, client_of: Make
+) -> None:
+    server = orthanc()
+    data = small_ct(rows=512, columns=512)
+    instance_id = client_of(server.url).store(data, deadline_s=5).instance_id
+    with httpx.Client(trust_env=False) as eager:
+        answer = eager.get(f"{server.url}/instances/{instance_id}/file")
+    assert answer.headers["content-encoding"] == "gzip"  # why we ask for identity
+    assert answer.content == data
