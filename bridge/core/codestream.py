@@ -40,6 +40,7 @@ class StreamInfo:
     deflate, raw, JPEG XL). ``lossy`` is None where the header cannot tell. ``colour`` is what
     the markers claim about three components: "rgb", "ybr" or "". ``transformed``: the decoder
     undoes a component transform (JPEG 2000 MCT). ``complete``: the end marker is there.
+    ``header_at``: position of a JPEG frame header's marker.
     """
 
     family: Family
@@ -55,6 +56,7 @@ class StreamInfo:
     complete: bool = True
     sized_tiles: bool = True
     box: bool = False
+    header_at: int = 0
 
 
 def sniff_family(head: bytes) -> Family:
@@ -73,6 +75,19 @@ def sniff_family(head: bytes) -> Family:
     return Family.NONE
 
 
+def holds_jpeg(frame: bytes) -> bool:
+    """True if a JPEG XL container says how to restore the JPEG it was made from (box jbrd)."""
+    pos = 0
+    while frame[:12] == _JXL_SIGNATURE and pos + 8 <= len(frame):
+        length, name = unpack_from(">I4s", frame, pos)
+        if name == b"jbrd":
+            return True
+        if length < 8:  # 0: to the end; 1: 64-bit length, not needed for one frame
+            break
+        pos += length
+    return False
+
+
 def looks_like_rle(head: bytes) -> bool:
     """True if ``head`` begins with a plausible RLE header: 1 to 15 segments, the first at 64."""
     return len(head) >= 8 and 1 <= head[0] <= 15 and head[1:8] == b"\0\0\0\x40\0\0\0"
@@ -86,18 +101,15 @@ def inspect(frame: bytes, family: Family) -> StreamInfo:
     if found is Family.J2K:
         return _inspect_j2k(frame)
     if found is Family.JPEG_XL:
-        recompressed = b"jbrd" in frame[:4096]
-        return StreamInfo(Family.JPEG_XL, lossy=True if recompressed else None)
-    if family is Family.RLE and found is not Family.RLE:
-        raise StreamError("no RLE header")
-    if family in (Family.RLE, Family.RAW, Family.DEFLATE):
-        return StreamInfo(family, lossy=False)
+        return StreamInfo(Family.JPEG_XL)
+    if found is Family.RLE:
+        return StreamInfo(Family.RLE, lossy=False)
     raise StreamError(f"no {family.value} code stream")
 
 
 def _inspect_jpeg(frame: bytes) -> StreamInfo:
     """Walk the marker segments up to the first scan."""
-    pos, jfif, adobe, sof = 2, False, -1, None
+    pos, jfif, adobe, sof, header_at = 2, False, -1, None, 0
     while True:
         if pos + 4 > len(frame) or frame[pos] != 0xFF:
             raise StreamError("JPEG markers end before a scan begins")
@@ -114,7 +126,7 @@ def _inspect_jpeg(frame: bytes) -> StreamInfo:
         elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
             adobe = body[11]
         elif marker in _SOF_DCT or marker in (_SOF_LOSSLESS, _SOF_LS):
-            sof = _start_of_frame(marker, body)
+            sof, header_at = _start_of_frame(marker, body), pos
         elif marker in _SOF_OTHER:
             raise StreamError(f"JPEG process of marker FF{marker:02X} (hierarchical or arithmetic)")
         elif marker == _SOS:
@@ -133,6 +145,7 @@ def _inspect_jpeg(frame: bytes) -> StreamInfo:
         colour=_jpeg_colour(family, jfif=jfif, adobe=adobe, subsampled=subsampled),
         subsampled=subsampled,
         complete=frame.rfind(_EOI, pos) >= 0,
+        header_at=header_at,
     )
 
 

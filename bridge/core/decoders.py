@@ -41,12 +41,24 @@ def _fit(array: Array, info: StreamInfo, d: Description) -> Array:
 
 
 def jpeg8(frame: bytes, info: StreamInfo, d: Description) -> Array:
-    """libjpeg-turbo: all DCT processes to 12 bits, lossless to 16. No colour transform."""
+    """libjpeg-turbo: all DCT processes to 12 bits, lossless to 16. No colour transform.
+
+    A DCT stream of 9 to 11 bits (outside ISO 10918-1, but seen) is decoded in 12, as everybody
+    does: values above its own range have no agreed meaning (GDCM cuts bits off, DCMTK keeps
+    them) and are refused.
+    """
+    odd = bool(info.lossy) and 8 < info.precision < 12
+    if odd:
+        at = info.header_at + 4
+        frame = frame[:at] + b"\x0c" + frame[at + 1 :]
     if info.samples == 1:
-        return _fit(imagecodecs.jpeg8_decode(frame), info, d)
-    # Equal input and output colour spaces: libjpeg's guess from the markers is not asked.
-    raw = imagecodecs.jpeg8_decode(frame, colorspace="YCBCR", outcolorspace="YCBCR")
-    return _fit(raw, info, d)
+        array = imagecodecs.jpeg8_decode(frame)
+    else:
+        # Equal input and output colour spaces: libjpeg's guess from the markers is not asked.
+        array = imagecodecs.jpeg8_decode(frame, colorspace="YCBCR", outcolorspace="YCBCR")
+    if odd and int(array.max()) >> info.precision:
+        raise SamplesError(f"values above the {info.precision} bits of the code stream")
+    return _fit(array, info, d)
 
 
 def jpegsof3(frame: bytes, info: StreamInfo, d: Description) -> Array:
@@ -98,6 +110,11 @@ def jpegxl(frame: bytes, _info: StreamInfo, d: Description) -> Array:
     if used > d.stored or (d.signed and used >= d.stored):
         raise SamplesError(f"values of {used} bits, {d.stored} stored")
     return to_container(array, d, precision=max(used, 1), stream_signed=d.signed)
+
+
+def restored_jpeg(frame: bytes) -> bytes:
+    """libjxl: the JPEG that was recompressed as JPEG XL, bit for bit."""
+    return bytes(imagecodecs.jpegxl_decode_jpeg(frame, None))
 
 
 def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:

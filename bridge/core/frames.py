@@ -16,11 +16,12 @@ from bridge.core.codecs import DECODERS, Decoder
 from bridge.core.codestream import (
     StreamError,
     StreamInfo,
+    holds_jpeg,
     inspect,
     looks_like_rle,
     sniff_family,
 )
-from bridge.core.decoders import DECODE_FAULTS
+from bridge.core.decoders import DECODE_FAULTS, restored_jpeg
 from bridge.core.encapsulation import Fragments, group_frames
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
@@ -87,7 +88,7 @@ class CompressedFrames:
             marked=syntax.family in _MARKED,
         )
         self.evidence = Evidence()
-        self.first = self._inspect(0, self.frame(0))
+        self.first = self._opened(0)[1]
 
     def _begins_frame(self, start: int, stop: int) -> bool:
         head = bytes(self._data[start : min(stop, start + 16)])
@@ -114,9 +115,23 @@ class CompressedFrames:
             source_syntax=self._syntax.uid,
         )
 
-    def _inspect(self, index: int, frame: bytes) -> StreamInfo:
+    def _opened(self, index: int) -> tuple[bytes, StreamInfo]:
+        """Return the code stream that is to be decoded, and its header.
+
+        A JPEG that was recompressed as JPEG XL is restored first: decoded as JPEG its samples
+        are those of the original, libjxl's own differ by rounding and are colour converted.
+        """
+        frame = self.frame(index)
+        if self._syntax.family is Family.JPEG_XL and holds_jpeg(frame):
+            try:
+                frame = restored_jpeg(frame)
+            except DECODE_FAULTS as exc:
+                raise self._fault(index, f"libjxl refused ({exc})") from exc
+            return frame, self._inspect(index, frame, Family.JPEG_DCT)
+        return frame, self._inspect(index, frame, self._syntax.family)
+
+    def _inspect(self, index: int, frame: bytes, family: Family) -> StreamInfo:
         """Read the frame's header and compare it with the data set's."""
-        family = self._syntax.family
         if family is Family.RAW or family is Family.DEFLATE:
             info = StreamInfo(family, lossy=False)
         else:
@@ -150,8 +165,7 @@ class CompressedFrames:
 
         The evidence is complete when the last frame was decoded after all others.
         """
-        frame = self.frame(index)
-        info = self.first if index == 0 else self._inspect(index, frame)
+        frame, info = self._opened(index)
         if (info.colour, info.transformed, info.lossy) != (
             self.first.colour,
             self.first.transformed,
@@ -200,7 +214,8 @@ class CompressedFrames:
         if refused and decoder.name not in self.evidence.fallbacks:
             self.evidence.fallbacks.append(decoder.name)
         if not self.evidence.decoder or (index == 0 and refused):
-            self.evidence.decoder = decoder.name
+            restored = self._syntax.family is Family.JPEG_XL and decoder.name != "libjxl"
+            self.evidence.decoder = ("libjxl, " if restored else "") + decoder.name
 
     def _check(
         self, index: int, frame: bytes, info: StreamInfo, array: Array, used: Decoder

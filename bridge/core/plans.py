@@ -100,9 +100,10 @@ def decoded_photometric(d: Description, info: StreamInfo) -> str:
         return name
     full = name in ("YBR_FULL", "YBR_FULL_422")
     if info.family is Family.JPEG_DCT:
-        if name == "RGB" or full:
+        if name in ("RGB", "YBR_RCT", "YBR_ICT") or full:
             claimed = {"rgb": "RGB", "ybr": "YBR_FULL"}.get(info.colour)
-            return claimed or ("YBR_FULL" if full else "RGB")
+            if claimed or name == "RGB" or full:
+                return claimed or ("YBR_FULL" if full else "RGB")
     elif info.family in (Family.J2K, Family.HTJ2K):
         if name in ("RGB", "YBR_RCT", "YBR_ICT") or full:
             return "YBR_FULL" if full and not info.transformed else "RGB"
