@@ -30,6 +30,7 @@ from bridge.core.events import (
 )
 from bridge.core.model import (
     Delivered,
+    ExecutorFailed,
     InstanceFailed,
     Job,
     Move,
@@ -45,12 +46,20 @@ from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
 from bridge.ledger import Attempts, Parked
 from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDone
-from bridge.servers import Servers, failure_of
+from bridge.servers import Servers
+from bridge.sides import failure_of
 from bridge.summary import Summary
 from bridge.workers import Executor
 
 SPREAD_MAX = 100_000
 """Settled sequences above the checkpoint at which no more of the feed is read for a while."""
+
+SUSPECT_AFTER_OUTAGES = 2
+"""An instance that was under way in so many outages is from then on sent alone."""
+SUSPECT_EVERY_S = 5.0
+"""A suspect is sent at least this often while others wait; the window is emptied for it."""
+CALM_S = 2.0
+"""A suspect is sent only to servers that have been answering for so long."""
 
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
@@ -79,7 +88,21 @@ class _Item:
     attempts: int = 0
     first_failed_at: float = 0.0
     served_before: int | None = None
+    outages: int = 0
     started_at: float = 0.0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what brings a server down."""
+        return self.outages >= SUSPECT_AFTER_OUTAGES
+
+
+@dataclass(frozen=True, slots=True)
+class _Accusation:
+    """A suspect failed while it was alone: whether the server died of it, a probe will tell."""
+
+    item: _Item
+    failure: SideFailed
 
 
 class Pipeline:
@@ -126,6 +149,10 @@ class Pipeline:
         )
         self._numbers = itertools.count()
         self._ready: deque[_Item] = deque()
+        self._suspects: deque[_Item] = deque()
+        self._suspect_sent_s = float("-inf")
+        self._alone: _Item | None = None
+        self._accusation: _Accusation | None = None
         self._delayed: list[tuple[float, int, _Item]] = []
         self._in_flight: dict[Task, _Item] = {}
         self._changed_at: dict[int, str] = {}
@@ -138,6 +165,7 @@ class Pipeline:
         self._last: int | None = None
         self._drain_until_s: float | None = None
         self._state_error = ""
+        self._executor_error = ""
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
         self._last_progress_at = clock.now_s()
@@ -175,8 +203,14 @@ class Pipeline:
     def _fill_window(self) -> None:
         now_s = self._clock.steady_s()
         while self._delayed and self._delayed[0][0] <= now_s:
-            self._ready.append(heapq.heappop(self._delayed)[2])
-        if self._draining or self._state_error:
+            self._enqueue(heapq.heappop(self._delayed)[2])
+        if self._draining or self._state_error or self._alone or self._accusation:
+            return
+        if self._suspects_turn(now_s):
+            if not self._in_flight and self._servers.allow(0):
+                self._suspect_sent_s = now_s
+                self._alone = self._suspects.popleft()
+                self._start(self._alone)
             return
         while (
             self._ready
@@ -184,6 +218,15 @@ class Pipeline:
             and self._servers.allow(len(self._in_flight))
         ):
             self._start(self._ready.popleft())
+
+    def _suspects_turn(self, now_s: float) -> bool:
+        """Whether the next to be started is a suspect, alone."""
+        if not self._suspects or not self._servers.calm(CALM_S):
+            return False
+        return not self._ready or now_s - self._suspect_sent_s >= SUSPECT_EVERY_S
+
+    def _enqueue(self, item: _Item) -> None:
+        (self._suspects if item.suspect else self._ready).append(item)
 
     def _start(self, item: _Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
@@ -234,13 +277,14 @@ class Pipeline:
                 item = self._in_flight.pop(task, None)
                 if item is not None:
                     self._judge(item, outcome)
+                    self._alone = None
             case Answered(name=name) if name == PAGE:
                 self._page_asked = False
                 self._take_page(message)
             case Answered(name=name, error=error):
-                trial = self._ready or self._delayed or self._in_flight
-                on_trial = bool(trial) or self._page_failed == name
+                on_trial = self._busy or self._page_failed == name
                 self._servers.take_probe(SideName(name), error, on_trial=on_trial)
+                self._take_verdict(SideName(name), died=error is not None)
             case StopAsked():
                 self._summary.stopped = True
                 self._drain()
@@ -294,6 +338,11 @@ class Pipeline:
     def _judge(self, item: _Item, outcome: Outcome) -> None:
         if isinstance(outcome, InstanceFailed) and outcome.reason in WORKER_LOSSES:
             self._observer.on_event(WorkerLost(item.move, outcome))
+        if isinstance(outcome, SideFailed) and outcome.begun and item is self._alone:
+            self._accusation = _Accusation(item, outcome)
+            self._servers.fail(outcome)
+            return
+        self._executor_error = outcome.message if isinstance(outcome, ExecutorFailed) else ""
         decision = decide(
             outcome,
             attempts=item.attempts,
@@ -384,13 +433,40 @@ class Pipeline:
     def _hold(self, item: _Item, outcome: Outcome, side: SideName) -> None:
         if not isinstance(outcome, SideFailed):
             raise TypeError("only a failed side pauses a side")
-        if outcome.specific:
+        item.outages += outcome.begun
+        if outcome.specific or item.suspect:
             # Perhaps this instance is the trouble: let others be tried before it.
             item.served_before = self._servers.served_count(side)
-            self._ready.append(item)
+            self._enqueue(item)
         else:
             self._ready.appendleft(item)
         self._servers.fail(outcome)
+
+    def _take_verdict(self, side: SideName, *, died: bool) -> None:
+        """Decide about a suspect that failed alone, now that a probe has told how the server is."""
+        accusation = self._accusation
+        if accusation is None or accusation.failure.side is not side:
+            return
+        self._accusation = None
+        item, failure = accusation.item, accusation.failure
+        decision = decide(
+            failure,
+            attempts=item.attempts,
+            limits=self._pace.limits,
+            served_others=self._served_others(item, failure),
+            alone=True,
+            died=died,
+            chance=self._chance(),
+        )
+        item.served_before = self._servers.served_count(side)
+        match decision:
+            case Park(reason=reason, message=message, attempts=attempts):
+                text = f"The {side} died while handling it: {message}" if died else message
+                self._park(item, failure, reason, text, attempts)
+            case RetryLater(after_s=after_s, attempts=attempts):
+                self._retry(item, failure, after_s, attempts)
+            case _:
+                self._enqueue(item)
 
     # Writing down, stopping, reporting
 
@@ -435,8 +511,13 @@ class Pipeline:
         if self._drain_until_s is not None:
             late = self._clock.steady_s() >= self._drain_until_s
             return late or not self._in_flight
-        unfinished = self._ready or self._delayed or self._in_flight
-        return self._ended and not unfinished and not self._state_error
+        return self._ended and not self._busy and not self._state_error
+
+    @property
+    def _busy(self) -> bool:
+        """Whether there is anything unfinished."""
+        waiting = self._ready or self._suspects or self._delayed or self._accusation
+        return bool(waiting or self._in_flight)
 
     def _abandon(self) -> None:
         self._summary.abandoned += len(self._in_flight)
@@ -446,15 +527,13 @@ class Pipeline:
 
     def _report(self) -> None:
         oldest = self._journal.oldest_open()
-        waiting = len(self._ready)
-        idle = not (waiting or self._delayed or self._in_flight)
         progress = Progress(
             checkpoint=self._journal.checkpoint,
             last=self._last,
-            caught_up=self._done and idle,
+            caught_up=self._done and not self._busy,
             oldest_open=oldest,
             oldest_changed_at=self._changed_at.get(oldest, "") if oldest is not None else "",
-            waiting=waiting,
+            waiting=len(self._ready) + len(self._suspects) + bool(self._accusation),
             delayed=len(self._delayed),
             in_flight=tuple(
                 InFlight(i.move.instance_id, i.move.sequence, i.started_at, i.attempts + 1)
@@ -463,6 +542,7 @@ class Pipeline:
             source=self._servers.view(SideName.SOURCE),
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
+            executor_error=self._executor_error,
             last_progress_at=self._last_progress_at,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bridge.core.errors import InstanceError, InstanceGone, SideError
-from bridge.core.model import InstanceFailed, Job, Outcome, Reason, SideFailed, Skipped, Task
-from bridge.sides import SideClient
+from bridge.core.model import InstanceFailed, Job, Outcome, Reason, Skipped, Task
+from bridge.sides import SideClient, failure_of
 
 THREADS = 4
 
@@ -41,7 +41,7 @@ class RehearsalExecutor:
         except InstanceError as exc:
             return InstanceFailed(exc.reason, exc.message, exc.final)
         except SideError as exc:
-            return SideFailed(exc.side, exc.problem, exc.message, exc.advice, exc.specific)
+            return failure_of(exc)
         wanted = task.job.wanted_syntax
         what = "sent unchanged" if syntax == wanted else f"brought into {wanted}"
         return Skipped(Reason.DRY_RUN, f"would be {what} ({syntax or 'unknown'})", syntax or "")

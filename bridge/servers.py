@@ -9,6 +9,7 @@ from bridge.core.events import Observer, SideDown, SideStillDown, SideUp, SideVi
 from bridge.core.gate import Gate, GateState
 from bridge.core.model import SideFailed, SideName
 from bridge.runtime import Background, Clock
+from bridge.sides import failure_of
 
 PROBE_FIRST_S = 0.2
 CHECK_TARGET_S = 5.0
@@ -50,6 +51,11 @@ class Servers:
         """Whether both servers may be given one more instance."""
         return all(gate.allows(in_flight) for gate in self._gates.values())
 
+    def calm(self, for_s: float) -> bool:
+        """Whether both servers have been answering for so long."""
+        now_s = self._clock.steady_s()
+        return all(gate.calm(now_s=now_s, for_s=for_s) for gate in self._gates.values())
+
     def reachable(self, sides: Iterable[SideName]) -> bool:
         """Whether none of these servers is known to be down."""
         return all(self._gates[side].state is not GateState.CLOSED for side in sides)
@@ -84,7 +90,7 @@ class Servers:
         if side is SideName.TARGET:
             self._target_seen_s = self._clock.steady_s()
         if error is None:
-            gate.probe_succeeded()
+            gate.probe_succeeded(now_s=self._clock.steady_s())
             if gate.closed_at_s is None or not on_trial:
                 # It was never down, or nothing is there to try it with: take its word.
                 self.open(side)
@@ -162,8 +168,3 @@ class Servers:
     def _still_down(self, gate: Gate, now_s: float) -> None:
         if gate.failure is not None and gate.closed_at_s is not None:
             self._observer.on_event(SideStillDown(gate.failure, now_s - gate.closed_at_s))
-
-
-def failure_of(error: SideError) -> SideFailed:
-    """Turn a server's error into a value."""
-    return SideFailed(error.side, error.problem, error.message, error.advice, error.specific)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from bridge.core.errors import ConfigurationError, SideError, side_error
-from bridge.core.model import Endpoint, Page, ServerInfo, SideProblem
+from bridge.core.model import Endpoint, Page, ServerInfo, SideFailed, SideProblem
 from bridge.credentials import credentials_of
 from bridge.orthanc import OrthancClient
 
@@ -25,6 +25,13 @@ def connect(endpoint: Endpoint) -> OrthancClient:
         raise side_error(
             endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
         ) from exc
+
+
+def failure_of(error: SideError) -> SideFailed:
+    """Turn a server's error into a value."""
+    return SideFailed(
+        error.side, error.problem, error.message, error.advice, error.specific, error.begun
+    )
 
 
 class SideClient:

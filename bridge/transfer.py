@@ -22,6 +22,7 @@ from bridge.core.model import (
     Action,
     Delivered,
     Endpoint,
+    ExecutorFailed,
     InstanceFailed,
     Job,
     Outcome,
@@ -35,7 +36,7 @@ from bridge.core.model import (
 )
 from bridge.core.transcode import Transcoded, peek_syntax, transcode
 from bridge.orthanc import OrthancClient
-from bridge.sides import connect
+from bridge.sides import connect, failure_of
 
 HEAD_BYTES = 64 * 1024
 JOIN_BYTES_MAX = 8 * 1024 * 1024
@@ -124,8 +125,9 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
     except OSError as exc:
         if exc.errno == errno.ENOMEM:
             return attempt.failed(Reason.OUT_OF_MEMORY, MEMORY_TEXT, final=False)
-        text = f"The worker cannot spool to disk: {exc.strerror}. Free space under TMPDIR."
-        return attempt.failed(Reason.INTERNAL, text, final=False)
+        return ExecutorFailed(
+            f"A worker cannot spool to disk: {exc.strerror}. Free space under TMPDIR."
+        )
     except Exception as exc:  # noqa: BLE001
         # One of two places that catch everything: a bug of ours must cost this instance its
         # attempts, visibly, and not the feed. The text of an unknown exception may quote patient
@@ -294,7 +296,7 @@ def _side_failed(error: SideError) -> SideFailed:
     if error.problem is SideProblem.LOGIN_REFUSED:
         # A password file may have been renewed: read it again for the next attempt.
         process_client.cache_clear()
-    return SideFailed(error.side, error.problem, error.message, error.advice, error.specific)
+    return failure_of(error)
 
 
 def _chunks(body: Buffer) -> bytes | Iterable[Chunk]:

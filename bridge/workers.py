@@ -76,7 +76,7 @@ class LocalExecutor:
             future = self._running_pool().schedule(
                 self._function, args=[task], timeout=task.job.task_timeout_s
             )
-        except RuntimeError as exc:
+        except (RuntimeError, OSError) as exc:
             self._done(task, ExecutorFailed(f"The worker pool does not start: {exc}"))
             return
         future.add_done_callback(lambda ended: self._deliver(task, ended))

@@ -50,7 +50,10 @@ class ConfigurationError(BridgeError):
 
 
 class SideError(BridgeError):
-    """A server cannot be used now. Waiting and trying again is the right answer (G4)."""
+    """A server cannot be used now. Waiting and trying again is the right answer (G4).
+
+    ``specific`` and ``begun`` as in SideFailed.
+    """
 
     side: SideName
 
@@ -61,11 +64,13 @@ class SideError(BridgeError):
         *,
         advice: str = "",
         specific: bool = False,
+        begun: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, advice=advice)
         self.problem = problem
         self.specific = specific
+        self.begun = begun
         self.retry_after_s = retry_after_s
 
 
@@ -124,8 +129,16 @@ def side_error(
     *,
     advice: str = "",
     specific: bool = False,
+    begun: bool = False,
     retry_after_s: float | None = None,
 ) -> SideError:
     """Build the SideError subclass of that side."""
     kind = SourceError if side is SideName.SOURCE else TargetError
-    return kind(problem, message, advice=advice, specific=specific, retry_after_s=retry_after_s)
+    return kind(
+        problem,
+        message,
+        advice=advice,
+        specific=specific,
+        begun=begun,
+        retry_after_s=retry_after_s,
+    )

@@ -172,6 +172,7 @@ class Progress:
     source: SideView = SideView()
     target: SideView = SideView()
     state_error: str = ""
+    executor_error: str = ""
     last_progress_at: float = 0.0
     feed_read_at: float | None = None
     phase: str = "starting"

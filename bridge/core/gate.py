@@ -36,6 +36,7 @@ class Gate:
         self.state = GateState.CLOSED
         self.failure: SideFailed | None = None
         self.closed_at_s: float | None = None
+        self.answered_at_s = 0.0
         self.probe_at_s = 0.0
         self._pause_first_s = pause_first_s
         self._pause_longest_s = pause_longest_s
@@ -61,10 +62,11 @@ class Gate:
         self.failure = failure
         self._plan_probe(now_s, chance)
 
-    def probe_succeeded(self) -> None:
+    def probe_succeeded(self, *, now_s: float) -> None:
         """Go on trial: the server answers; whether it serves is still to be seen."""
         if self.state is GateState.CLOSED:
             self.state = GateState.TRIAL
+            self.answered_at_s = now_s
 
     def served(self) -> bool:
         """Note that the server did its part for an instance. True when that opened the gate.
@@ -84,6 +86,10 @@ class Gate:
         if self.state is GateState.TRIAL:
             return in_flight == 0
         return self.state is GateState.OPEN
+
+    def calm(self, *, now_s: float, for_s: float) -> bool:
+        """Tell whether the server has been answering for so long without an outage."""
+        return self.state is not GateState.CLOSED and now_s - self.answered_at_s >= for_s
 
     def probe_due(self, now_s: float) -> bool:
         """Tell whether it is time to ask the server again."""

@@ -69,6 +69,9 @@ def unready(progress: Progress) -> tuple[Finding, ...]:
     ]
     if progress.state_error:
         found.append(Finding("state_unwritable", progress.state_error))
+    if progress.executor_error:
+        advice = "Instances wait and lose no attempt; the log has the details."
+        found.append(Finding("workers_failing", progress.executor_error, advice))
     return tuple(found)
 
 

@@ -48,6 +48,8 @@ class Reason(StrEnum):
     IDENTITY_CHANGED = "identity_changed"
     PROOF_MISMATCH = "proof_mismatch"
     SERVER_REFUSES_INSTANCE = "server_refuses_instance"
+    TARGET_DIED = "target_died"
+    SOURCE_DIED = "source_died"
     TIMED_OUT = "timed_out"
     WORKER_DIED = "worker_died"
     OUT_OF_MEMORY = "out_of_memory"
@@ -256,7 +258,8 @@ class SideFailed:
     """A server is unavailable or refuses us: nothing is wrong with the instance (G4).
 
     ``specific`` is True when the server answered this request with an error while it may well
-    serve others (HTTP 500): it may yet turn out to be the instance's fault.
+    serve others (HTTP 500): it may yet turn out to be the instance's fault. ``begun``: the
+    server had begun to work on the request when it failed, so that it may have died of it.
     """
 
     side: SideName
@@ -264,6 +267,7 @@ class SideFailed:
     message: str
     advice: str = ""
     specific: bool = False
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)

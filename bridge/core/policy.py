@@ -79,6 +79,8 @@ def decide(
     attempts: int,
     limits: Limits,
     served_others: bool = False,
+    alone: bool = False,
+    died: bool = False,
     chance: float = 1.0,
 ) -> Decision:
     """Decide what follows from the outcome of one attempt.
@@ -86,13 +88,19 @@ def decide(
     ``attempts``: attempts that this instance has spent before this one.
     ``served_others``: since this instance last got an error of its own from that server, the
     server has served another one; then the error is held against the instance.
+    ``alone``: the instance was under suspicion and the only one that the server had to do with.
+    ``died``: and the server did not answer a probe right after it.
     """
     match outcome:
         case Delivered() | Skipped():
             return Settle()
         case InstanceFailed(reason=reason, message=message, final=final):
             return _spend(reason, message, attempts, limits, final=final, chance=chance)
-        case SideFailed(specific=True, side=side, message=message) if served_others:
+        case SideFailed(side=side, message=message) if alone and died:
+            return _spend(_DEATHS[side], message, attempts, limits, final=False, chance=chance)
+        case SideFailed(specific=specific, side=side, message=message) if served_others and (
+            specific or alone
+        ):
             reason = Reason.SERVER_REFUSES_INSTANCE
             text = f"The {side} serves other instances but not this one: {message}"
             return _spend(reason, text, attempts, limits, final=False, chance=chance)
@@ -100,6 +108,9 @@ def decide(
             return PauseSide(side, problem)
         case ExecutorFailed():
             return RetryLater(limits.retry_first_s, attempts)
+
+
+_DEATHS = {SideName.SOURCE: Reason.SOURCE_DIED, SideName.TARGET: Reason.TARGET_DIED}
 
 
 def _spend(

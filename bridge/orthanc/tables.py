@@ -68,7 +68,7 @@ class Request:
                 ca=self.setting("CA_FILE"),
                 certificate=f"{self.setting('CLIENT_CERT_FILE')} and "
                 f"{self.setting('CLIENT_KEY_FILE')}",
-                timeout=self.setting("TIMEOUT_S"),
+                timeout="BRIDGE_HTTP_TIMEOUT_S",
             ),
             specific=specific,
             retry_after_s=retry_after_s,

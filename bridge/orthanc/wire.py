@@ -180,12 +180,15 @@ class Wire:
         return response
 
     def _error_of(self, exc: Exception, request: Request) -> BridgeError:
-        return error_of_exception(
+        error = error_of_exception(
             exc,
             request,
             answer_begun=self._line.received > 0,
             deadline_passed=self._line.is_over,
         )
+        if isinstance(error, SideError):
+            error.begun = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
+        return error
 
     def _error_of_status(self, response: httpx.Response, request: Request) -> BridgeError:
         try:

@@ -12,7 +12,7 @@ def _gate() -> Gate:
 
 def _open_gate() -> Gate:
     gate = _gate()
-    gate.probe_succeeded()
+    gate.probe_succeeded(now_s=0.0)
     gate.served()
     return gate
 
@@ -31,7 +31,7 @@ def test_an_outage_closes_it_until_a_probe_and_a_served_instance() -> None:
     assert not gate.allows(0)
     assert not gate.probe_due(10.1)
     assert gate.probe_due(10.2)
-    gate.probe_succeeded()
+    gate.probe_succeeded(now_s=0.0)
     assert gate.allows(0)
     assert not gate.allows(1)
     assert gate.served()
@@ -61,7 +61,7 @@ def test_pauses_grow_to_their_limit_and_the_outage_keeps_its_beginning() -> None
 def test_a_failed_trial_goes_on_with_the_longer_pause() -> None:
     gate = _open_gate()
     gate.fail(DOWN, now_s=0.0, chance=1.0)
-    gate.probe_succeeded()
+    gate.probe_succeeded(now_s=0.0)
     assert gate.fail(DOWN, now_s=1.0, chance=1.0)
     assert gate.probe_at_s == 1.4
     assert gate.closed_at_s == 0.0

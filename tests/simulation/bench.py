@@ -28,7 +28,7 @@ from bridge.core.model import (
 )
 from bridge.feed import MovePage
 from bridge.ledger import Entry, Ledger
-from bridge.runtime import Answered, Background, Inbox, Message
+from bridge.runtime import Answered, Background, Clock, Inbox, Message
 from bridge.service import Service
 from tests.simulation.world import Crash, Nature, Violation, World
 
@@ -205,11 +205,23 @@ class SimulatedExecutor:
             failed = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, text, specific=True)
             self._report(task, failed)
             return
+        if world.natures[instance] is Nature.KILLS_TARGET:
+            world.kill(SideName.TARGET)
+            self._report(task, _unreachable(SideName.TARGET, begun=True))
+            return
+        falls = world.falls[SideName.TARGET]
+        world.at(world.soon(), lambda: self._store(task, falls))
+
+    def _store(self, task: Task, falls: int) -> None:
+        world, instance = self._world, task.move.instance_id
+        if world.falls[SideName.TARGET] != falls:
+            self._report(task, _unreachable(SideName.TARGET, begun=True))
+            return
         status = "AlreadyStored" if instance in world.target else "Success"
         world.target.setdefault(instance, 0)
         world.target[instance] += status == "Success"
         if not world.calm and world.random.random() < 0.03:
-            self._report(task, _unreachable(SideName.TARGET))
+            self._report(task, _unreachable(SideName.TARGET, begun=True))
             return
         self._report(
             task,
@@ -217,14 +229,14 @@ class SimulatedExecutor:
         )
 
 
-def _unreachable(side: SideName) -> SideFailed:
-    return SideFailed(side, SideProblem.UNREACHABLE, "simulated")
+def _unreachable(side: SideName, *, begun: bool = False) -> SideFailed:
+    return SideFailed(side, SideProblem.UNREACHABLE, "simulated", begun=begun)
 
 
 class SimulatedMachinery:
     def __init__(self, world: World) -> None:
         self._world = world
-        self.clock = SimulatedClock(world)
+        self.clock: Clock = SimulatedClock(world)
 
     def client(self, side: SideName) -> SimulatedClient:
         return SimulatedClient(self._world, side)
@@ -391,6 +403,6 @@ def _check_end(world: World, ledger: Ledger) -> None:
     if twice:
         raise Violation(f"stored more than once: {twice}")
     for instance, nature in world.held.items():
-        hopeless = nature in (Nature.UNDECODABLE, Nature.KILLS_WORKER)
+        hopeless = nature in (Nature.UNDECODABLE, Nature.KILLS_WORKER, Nature.KILLS_TARGET)
         if hopeless and instance not in parked:
             raise Violation(f"{instance} is {nature} and not parked")

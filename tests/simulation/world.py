@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from bridge.core.errors import side_error
 from bridge.core.model import Change, Page, ServerInfo, SideName, SideProblem
@@ -35,6 +36,7 @@ class Nature(StrEnum):
     UNDECODABLE = "undecodable"
     KILLS_WORKER = "kills_worker"
     REFUSED = "refused"
+    KILLS_TARGET = "kills_target"
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class World:
     natures: dict[str, Nature] = field(default_factory=dict)
     target: dict[str, int] = field(default_factory=dict)
     down: dict[SideName, int] = field(default_factory=lambda: dict.fromkeys(SideName, 0))
+    falls: dict[SideName, int] = field(default_factory=lambda: dict.fromkeys(SideName, 0))
     disk_full: int = 0
     unlucky: dict[str, int] = field(default_factory=dict)
     history_changed: bool = False
@@ -146,8 +149,8 @@ class World:
             side = draw.choice(list(SideName))
             self._spell(
                 span_s,
-                lambda side=side: self._change_down(side, 1),
-                lambda side=side: self._change_down(side, -1),
+                partial(self._change_down, side, 1),
+                partial(self._change_down, side, -1),
             )
         for _ in range(knobs.disk_faults):
             self._spell(span_s, lambda: self._change_disk(1), lambda: self._change_disk(-1))
@@ -164,6 +167,16 @@ class World:
     def _change_down(self, side: SideName, by: int) -> None:
         if not self.calm:
             self.down[side] += by
+            self.falls[side] += by > 0
+
+    def kill(self, side: SideName) -> None:
+        """A server dies now, and somebody starts it again."""
+        self.down[side] += 1
+        self.falls[side] += 1
+        self.at(0.5 + 3 * self.random.random(), partial(self._revive, side))
+
+    def _revive(self, side: SideName) -> None:
+        self.down[side] = max(0, self.down[side] - 1)
 
     def _change_disk(self, by: int) -> None:
         if not self.calm:
