@@ -71,20 +71,24 @@ def _changes(fake: Server, query: dict[str, str], _body: bytes) -> Answer:
         with store.lock:
             rows: Sequence[FeedRow] = [store.rows[-1]] if store.rows else []
             last = rows[-1].seq if rows else store.counter
-        return _json({"Changes": [row.json() for row in rows], "Done": True, "Last": last})
+        return _page(fake, rows, done=True, last=last)
     types, to = None, None
     if fake.extended_changes:
         types = frozenset(query["type"].split(";")) if "type" in query else None
         to = _number(query["to"], 0) if "to" in query else None
     since = _number(query.get("since"), 0)
     rows, done, last = store.page(since, _number(query.get("limit"), 100), to=to, types=types)
+    return _page(fake, rows, done=done, last=last)
+
+
+def _page(fake: Server, rows: Sequence[FeedRow], *, done: bool, last: int) -> Answer:
     answer: dict[str, object] = {
         "Changes": [row.json() for row in rows],
         "Done": done,
         "Last": last,
     }
-    if fake.extended_changes:
-        answer["First"] = rows[0].seq if rows else since
+    if fake.extended_changes and rows:
+        answer["First"] = rows[0].seq
     return _json(answer)
 
 

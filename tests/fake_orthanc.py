@@ -265,7 +265,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = answer.body
         if answer.content_type is not None:
             self.send_header("Content-Type", answer.content_type)
-        if answer.status == 200 and "gzip" in self.headers.get("Accept-Encoding", ""):
+        compresses = self.server.fake.version.startswith("1.10.")
+        if (
+            compresses
+            and answer.status == 200
+            and "gzip" in self.headers.get("Accept-Encoding", "")
+        ):
             body = gzip.compress(body, 1)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body) if length is None else length))

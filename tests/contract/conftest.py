@@ -1,4 +1,4 @@
-"""One suite, two servers: the fake by default, the real one marked `orthanc`."""
+"""One suite, two servers: the fake, as an old and a new version, and the real one (`orthanc`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.fake_orthanc import FakeOrthanc
 USERNAME, PASSWORD = "bridge", "correct horse: battery"
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.orthanc)])
+NEWER = {"version": "1.12.7", "extended_changes": True}
+
+
+@pytest.fixture(params=["fake", "newer fake", pytest.param("real", marks=pytest.mark.orthanc)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -37,6 +40,8 @@ def _start(
 ) -> FakeOrthanc | OrthancServer:
     fixture = "orthanc" if kind == "real" else "fake_orthanc"
     start: Callable[..., FakeOrthanc | OrthancServer] = request.getfixturevalue(fixture)
+    if kind == "newer fake":
+        arguments |= NEWER
     return start(**arguments)
 
 

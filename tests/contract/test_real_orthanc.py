@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from bridge.core.errors import InstanceError, SideError
@@ -186,15 +185,3 @@ def test_idle_connections_are_not_reused_too_late(orthanc: Start, client_of: Mak
     client = client_of(orthanc().url, SideName.TARGET)
     statuses = [client.store(small_ct(seed=n), deadline_s=5).status for n in range(100)]
     assert statuses == ["Success"] * 100
-
-
-def test_the_servers_gzip_costs_more_than_it_saves_on_the_loopback(
-    orthanc: Start, client_of: Make
-) -> None:
-    server = orthanc()
-    data = small_ct(rows=512, columns=512)
-    instance_id = client_of(server.url).store(data, deadline_s=5).instance_id
-    with httpx.Client(trust_env=False) as eager:
-        answer = eager.get(f"{server.url}/instances/{instance_id}/file")
-    assert answer.headers["content-encoding"] == "gzip"  # why we ask for identity
-    assert answer.content == data
