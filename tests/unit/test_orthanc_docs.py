@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bridge.core.model import Endpoint, SideName, SideProblem
+from bridge.orthanc import tables
+from bridge.orthanc.tables import HTTPX_FAULTS, ORTHANC_FAULTS, STATUS_FAULTS, Fault, Request
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/orthanc.md").read_text("utf-8")
 
@@ -25,6 +29,25 @@ def test_every_contract_test_of_the_feed_is_named() -> None:
     source = (ROOT / "tests/contract/test_feed_contract.py").read_text("utf-8")
     defined = set(re.findall(r"def (test_\w+)", source))
     assert {name for name in defined if name not in TEXT} <= {"test_a_row_has_exactly_these_fields"}
+
+
+def test_every_setting_that_an_advice_names_is_documented() -> None:
+    documented = (ROOT / "docs/configuration.md").read_text("utf-8")
+    entries = [
+        *HTTPX_FAULTS.values(),
+        *STATUS_FAULTS.values(),
+        *ORTHANC_FAULTS.values(),
+        *(value for value in vars(tables).values() if isinstance(value, Fault)),
+    ]
+    advices = {entry.advice for entry in entries if isinstance(entry, Fault)}
+    settings = set()
+    for side in SideName:
+        request = Request(Endpoint(side, "http://a"), "GET", "/")
+        for advice in advices:
+            error = request.fails(SideProblem.TLS, "", advice)
+            settings |= set(re.findall(r"BRIDGE_[A-Z_]+", error.advice))
+    assert len(settings) > 10
+    assert {name for name in settings if name not in documented} == set()
 
 
 def test_every_file_that_is_named_exists() -> None:

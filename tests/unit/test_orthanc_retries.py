@@ -137,7 +137,7 @@ class TestDeadlines:
         client = client_of(fake.url, SideName.TARGET, timeout_s=0.2)
         error = failure(client.system)
         assert error.problem is SideProblem.TIMED_OUT
-        assert "BRIDGE_TARGET_TIMEOUT_S" in error.advice
+        assert "BRIDGE_HTTP_TIMEOUT_S" in error.advice
         assert len(fake.requests) == 1
 
     @pytest.mark.parametrize(
