@@ -7,11 +7,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from struct import pack, unpack_from
 from typing import Any
 
 import imagecodecs
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from openjpeg.utils import encode_array
 from pydicom import dcmread
@@ -21,10 +23,11 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from rle.utils import encode_pixel_data
 
-from bridge.core.model import TranscodeOptions
+from bridge.core.model import Action, TranscodeOptions
 from bridge.core.transcode import Transcoded, transcode
 
 Array = NDArray[Any]
+WHEEL = Path(pydicom.__file__).parent / "data" / "test_files"
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -178,7 +181,9 @@ def _rle(image: Image, frame: Array) -> bytes:
 
 
 def _sv1(image: Image, frame: Array) -> bytes:
-    colour: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if image.samples == 3 else {}
+    colour: dict[str, Any] = (
+        {"colorspace": "RGB", "outcolorspace": "RGB"} if image.samples == 3 else {}
+    )
     unsigned = np.ascontiguousarray(frame).view(f"u{frame.itemsize}")
     bits = image.allocated if image.signed else image.stored
     return bytes(
@@ -244,13 +249,13 @@ def run(source: bytes, wanted: str = EXPLICIT, **options: Any) -> tuple[bytes, T
     result = transcode(source, wanted_syntax=wanted, options=TranscodeOptions(**options))
     body = b"".join(bytes(chunk) for chunk in result.body)
     assert result.body.body_bytes in (None, len(body))
-    assert not len(body) & 1 or result.target_syntax == DEFLATED
+    assert not len(body) & 1 or result.action is Action.UNCHANGED
     return body, result
 
 
 def read(body: bytes) -> Dataset:
     """Read a file with pydicom, every element."""
-    ds = dcmread(io.BytesIO(body))
+    ds = dcmread(io.BytesIO(body), force=True)
     for _ in ds.iterall():
         pass
     return ds

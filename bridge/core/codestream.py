@@ -40,7 +40,7 @@ class StreamInfo:
     deflate, raw, JPEG XL). ``lossy`` is None where the header cannot tell. ``colour`` is what
     the markers claim about three components: "rgb", "ybr" or "". ``transformed``: the decoder
     undoes a component transform (JPEG 2000 MCT). ``complete``: the end marker is there.
-    ``header_at``: position of a JPEG frame header's marker.
+    ``header_at``: position of a JPEG frame header's or of the first JPEG 2000 tile part's marker.
     """
 
     family: Family
@@ -54,7 +54,6 @@ class StreamInfo:
     subsampled: bool = False
     transformed: bool = False
     complete: bool = True
-    sized_tiles: bool = True
     box: bool = False
     header_at: int = 0
 
@@ -185,23 +184,22 @@ def _inspect_j2k(frame: bytes) -> StreamInfo:
     start = frame.find(_J2K_START, 0, _JP2_HEADER_MAX) if box else 0
     if start < 0 or len(frame) < start + 42:
         raise StreamError("no JPEG 2000 code stream")
-    capabilities, right, bottom, left, top = unpack_from(">HIIII", frame, start + 6)
+    right, bottom, left, top = unpack_from(">IIII", frame, start + 8)
     count = unpack_from(">H", frame, start + 40)[0]
     components = frame[start + 42 : start + 42 + 3 * count]
     if not 1 <= count <= 16384 or len(components) != 3 * count:
         raise StreamError("a JPEG 2000 image header is cut off")
     if len(set(components[0::3])) != 1:
         raise StreamError("JPEG 2000 components of different precision or sign")
-    high_throughput, transform, tile_bytes = bool(capabilities & 0x4000), None, 0
+    high_throughput, transform = False, None  # the profile (Rsiz) is not trusted: it lies
     pos = start + 4 + unpack_from(">H", frame, start + 4)[0]
     while pos + 12 <= len(frame):
         marker, length = unpack_from(">HH", frame, pos)
         if marker == 0xFF50:
-            high_throughput |= bool(unpack_from(">I", frame, pos + 4)[0] & 0x20000)
+            high_throughput = bool(unpack_from(">I", frame, pos + 4)[0] & 0x20000)
         elif marker == 0xFF52 and pos + 14 <= len(frame):
             transform = (frame[pos + 8], frame[pos + 13])
         elif marker == 0xFF90:
-            tile_bytes = unpack_from(">I", frame, pos + 6)[0]
             break
         pos += 2 + max(length, 2)
     if transform is None:
@@ -218,6 +216,21 @@ def _inspect_j2k(frame: bytes) -> StreamInfo:
         subsampled=len(set(components[1::3]) | set(components[2::3])) > 1,
         transformed=bool(transform[0]) and count >= 3,
         complete=frame.rfind(_EOI, pos) >= 0,
-        sized_tiles=tile_bytes > 0,
         box=box,
+        header_at=pos,
     )
+
+
+def tile_parts_end(frame: bytes, pos: int) -> int:
+    """Return where the JPEG 2000 tile parts that begin at ``pos`` end (15444-1 A.4.2).
+
+    Raises StreamError where one has no length of its own or the frame is shorter.
+    """
+    while frame[pos : pos + 2] == b"\xff\x90" and pos + 10 <= len(frame):
+        length = unpack_from(">I", frame, pos + 6)[0]
+        if length < 12:
+            raise StreamError("a tile part without length")
+        pos += length
+    if pos > len(frame):
+        raise StreamError("a tile part is cut short")
+    return pos

@@ -114,7 +114,7 @@ def jpegxl(frame: bytes, _info: StreamInfo, d: Description) -> Array:
 
 def restored_jpeg(frame: bytes) -> bytes:
     """libjxl: the JPEG that was recompressed as JPEG XL, bit for bit."""
-    return bytes(imagecodecs.jpegxl_decode_jpeg(frame, None))
+    return bytes(imagecodecs.jpegxl_decode_jpeg(frame, numthreads=1))
 
 
 def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:

@@ -20,6 +20,7 @@ from bridge.core.codestream import (
     inspect,
     looks_like_rle,
     sniff_family,
+    tile_parts_end,
 )
 from bridge.core.decoders import DECODE_FAULTS, restored_jpeg
 from bridge.core.encapsulation import Fragments, group_frames
@@ -29,7 +30,7 @@ from bridge.core.pixels import Description
 from bridge.core.samples import Array, little_endian_bytes
 from bridge.core.syntaxes import Family, Syntax
 
-_SIGNED_FAMILIES = frozenset([Family.J2K, Family.HTJ2K])
+_JPEG_2000 = frozenset([Family.J2K, Family.HTJ2K])
 _JPEG_HUFFMAN = frozenset([Family.JPEG_DCT, Family.JPEG_LOSSLESS])
 _MARKED = frozenset(
     [
@@ -243,14 +244,16 @@ class CompressedFrames:
 
         libjpeg fills what is missing with grey and says nothing, so a Huffman-coded frame is
         decoded with two different tails: only where neither changes a sample is it whole.
-        JPEG-LS and JPEG 2000 decoders refuse a short frame themselves, except a JPEG 2000 tile
-        part whose length is left open.
+        JPEG 2000 tile parts know their length; the JPEG-LS decoder refuses a short frame itself.
         """
         if info.complete:
             return frame, info
-        if info.family in _SIGNED_FAMILIES and not info.sized_tiles:
-            raise self._fault(index, "its end marker and the length of its tile are missing")
-        if info.family in _JPEG_HUFFMAN:
+        if info.family in _JPEG_2000:
+            try:
+                frame = frame[: tile_parts_end(frame, info.header_at)]
+            except StreamError as exc:
+                raise self._fault(index, f"no end marker, and {exc}") from exc
+        elif info.family in _JPEG_HUFFMAN:
             decoded = [self._probe(index, frame + tail + _EOI, info) for tail in (b"", *_PROBES)]
             if not all(np.array_equal(decoded[0], other) for other in decoded[1:]):
                 raise self._fault(index, "it is cut short")

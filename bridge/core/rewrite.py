@@ -14,6 +14,7 @@ from struct import pack, unpack_from
 
 from bridge.core.elements import (
     ITEM_END,
+    KNOWN_VRS,
     LONG_VRS,
     PIXEL_DATA,
     SEQUENCE_END,
@@ -149,6 +150,8 @@ class Rewriter:
 
     def _untouched(self, e: Element) -> bool:
         """True if the element can be copied as it lies: even, delimited, no icon inside."""
+        if e.vr not in KNOWN_VRS:
+            return False
         if e.undefined:
             if e.end == e.stop:
                 return False
@@ -169,6 +172,8 @@ class Rewriter:
         vr = e.vr
         if not vr:
             vr = level.vr(e, signed=signed) if level else _explicit_lookup(e, signed=signed)
+        elif vr not in KNOWN_VRS:
+            vr = b"UN"  # a VR that is not in the standard stops other readers
         if vr == b"SQ" or (e.undefined and vr == b"UN"):
             self._sequence(e, out, signed=signed, depth=depth)
             return

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.data import get_testdata_file
 
-from tests.transcode_cases import EXPLICIT, Image, native_file, read, run, samples
+from tests.transcode_cases import EXPLICIT, WHEEL, Image, native_file, read, run, samples
 
 SOURCES = {
-    "ct": lambda: Path(_wheel("CT_small.dcm")).read_bytes(),
-    "mr": lambda: Path(_wheel("MR_small.dcm")).read_bytes(),
+    "ct": (WHEEL / "CT_small.dcm").read_bytes,
+    "mr": (WHEEL / "MR_small.dcm").read_bytes,
     "u12": lambda: native_file(Image(rows=33, columns=65, stored=12, frames=3)),
     "u8": lambda: native_file(Image(rows=31, columns=17, allocated=8, stored=8, frames=2)),
     "rgb": lambda: native_file(
@@ -50,12 +49,6 @@ TARGETS = {
 }
 
 pytestmark = pytest.mark.skipif(shutil.which("dcmdjpeg") is None, reason="dcmtk is not installed")
-
-
-def _wheel(name: str) -> str:
-    path = get_testdata_file(name)
-    assert isinstance(path, str)
-    return path
 
 
 def _tool(*command: str | Path) -> bool:
