@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge.core import encoders
 from bridge.core.codecs import DECODERS
-from bridge.core.codestream import inspect
+from bridge.core.codestream import StreamInfo, inspect
 from bridge.core.decoders import DECODE_FAULTS
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
@@ -21,6 +21,8 @@ from bridge.core.syntaxes import Family
 SIDE = 32
 LOSSY_TOLERANCE = 8
 """Grey levels by which a lossy JPEG of a smooth ramp may differ."""
+
+HEADERLESS = (Family.RAW, Family.DEFLATE)
 
 _DESCRIPTION = Description(
     rows=SIDE,
@@ -62,7 +64,8 @@ def decode_sample(family: Family) -> None:
     sample = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
     sample = (sample // 5).astype(np.uint8)
     frame = _ENCODE[family](sample, _DESCRIPTION)
-    info = inspect(frame, family)
+    # Raw and deflated frames have no header that could be inspected.
+    info = inspect(frame, family) if family not in HEADERLESS else StreamInfo(family)
     tolerance = LOSSY_TOLERANCE if family is Family.JPEG_DCT else 0
     for decoder in DECODERS[family]:
         try:
