@@ -218,10 +218,14 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as exc:
+        # Listening from now on: a bound port alone is not ours yet (another process that only
+        # binds it too finds out too late), and the address that is printed must be there.
+        listener.listen(REQUESTS_MAX)
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that no resolver takes
         listener.close()
+        seen = exc.strerror or exc if isinstance(exc, OSError) else "is not a host name"
         raise ConfigurationError(
-            f"BRIDGE_HEALTH_HOST {host}, BRIDGE_HEALTH_PORT {port}: {exc.strerror or exc}.",
+            f"BRIDGE_HEALTH_HOST {host}, BRIDGE_HEALTH_PORT {port}: {seen}.",
             advice="Choose another port; 0 takes any free one.",
         ) from exc
     return listener

@@ -1,0 +1,283 @@
+"""The monitoring server: what each address answers, that it only reads, and its port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bridge.core.errors import ConfigurationError
+from bridge.core.events import FeedReset, InFlight, Progress, SideView
+from bridge.core.health import HealthLimits
+from bridge.core.model import Move, Reason
+from bridge.health import Board, MonitoringServer, application
+from bridge.ledger import Entry, Ledger, Parked
+from bridge.metrics import METRIC_NAMES, Metrics
+
+WELL = Progress(
+    checkpoint=90,
+    last=100,
+    oldest_open=91,
+    oldest_changed_at="20200101T120000",
+    waiting=2,
+    delayed=1,
+    in_flight=(InFlight("an-instance", 91, 1.0, 2),),
+    last_progress_at=time.time(),
+    feed_read_at=time.time(),
+    phase="following",
+)
+DOWN = SideView(up=False, problem="login_refused", message="It said 401.", advice="Log in.")
+ADDRESSES = ("/livez", "/readyz", "/health", "/metrics", "/api/status", "/")
+HEALTH_FIELDS = {
+    "status",
+    "reasons",
+    "checkpoint",
+    "last",
+    "lag_changes",
+    "lag_s",
+    "oldest_unfinished",
+    "in_flight",
+    "parked",
+    "parked_total",
+}
+
+
+class Asked:
+    """An answer."""
+
+    def __init__(self, status: int, body: str, content_type: str) -> None:
+        self.status, self.body, self.content_type = status, body, content_type
+
+    @property
+    def json(self) -> dict[str, object]:
+        value: dict[str, object] = json.loads(self.body)
+        return value
+
+    @property
+    def codes(self) -> list[str]:
+        reasons = self.json["reasons"]
+        assert isinstance(reasons, list)
+        return [reason["code"] for reason in reasons]
+
+
+class Monitored:
+    def __init__(self, state_path: Path, limits: HealthLimits) -> None:
+        self.state_path = state_path
+        self.board = Board(state_path, limits)
+        self.board.on_progress(WELL)
+        self.metrics = Metrics(self.board)
+        self.server = MonitoringServer(
+            application(self.board, self.metrics), host="127.0.0.1", port=0
+        )
+
+    def ask(self, path: str, method: str = "GET") -> Asked:
+        host, port = self.server.url.removeprefix("http://").split(":")
+        connection = HTTPConnection(host, int(port), timeout=10)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read().decode()
+            return Asked(answer.status, body, answer.headers.get("content-type", ""))
+        finally:
+            connection.close()
+
+    def park(self, count: int) -> None:
+        with Ledger(self.state_path) as ledger:
+            parked = tuple(
+                Parked(Move(f"i{number}"), Reason.UNDECODABLE, "no", 1, 1.0, 1.0)
+                for number in range(count)
+            )
+            ledger.commit(Entry(parked=parked))
+
+
+@pytest.fixture
+def monitored(tmp_path: Path) -> Iterator[Monitored]:
+    path = tmp_path / "state.sqlite3"
+    Ledger(path).close()
+    watched = Monitored(path, HealthLimits())
+    watched.server.start()
+    yield watched
+    watched.server.stop()
+
+
+def test_all_is_well(monitored: Monitored) -> None:
+    for path in ADDRESSES:
+        assert monitored.ask(path).status == 200, path
+    health = monitored.ask("/health").json
+    assert health.keys() >= HEALTH_FIELDS
+    assert health["status"] == "ok"
+    assert health["reasons"] == []
+    assert (health["checkpoint"], health["last"], health["lag_changes"]) == (90, 100, 10)
+    assert (health["in_flight"], health["oldest_unfinished"]) == (1, 91)
+    assert health["waiting"] == 3
+    assert monitored.ask("/readyz").json == {"ready": True, "reasons": []}
+    flights = monitored.ask("/api/status").json["in_flight"]
+    assert isinstance(flights, list)
+    assert (flights[0]["instance"], flights[0]["attempt"]) == ("an-instance", 2)
+
+
+def test_before_anything_was_asked_it_is_not_ready(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    Ledger(path).close()
+    watched = Monitored(path, HealthLimits())
+    watched.board.progress = Board(path, HealthLimits()).progress
+    watched.server.start()
+    try:
+        assert watched.ask("/livez").status == 200
+        assert watched.ask("/readyz").status == 503
+        assert watched.ask("/health").codes == ["source_not_contacted", "target_not_contacted"]
+    finally:
+        watched.server.stop()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_server_that_is_down_is_named(monitored: Monitored, side: str) -> None:
+    down = replace(WELL, source=DOWN) if side == "source" else replace(WELL, target=DOWN)
+    monitored.board.on_progress(down)
+    assert monitored.ask("/livez").status == 200, "restarting the bridge would not help"
+    for path in ("/readyz", "/health"):
+        answer = monitored.ask(path)
+        assert answer.status == 503
+        assert answer.codes == [f"{side}_login_refused"]
+        assert "It said 401." in answer.body
+        assert "Log in." in answer.body
+    assert monitored.ask("/api/status").status == 200, "the page must show it"
+
+
+def test_a_state_that_cannot_be_written(monitored: Monitored) -> None:
+    monitored.board.on_progress(replace(WELL, state_error="The disk is full."))
+    assert monitored.ask("/readyz").codes == ["state_unwritable"]
+    assert monitored.ask("/health").status == 503
+
+
+def test_a_state_that_cannot_be_read(monitored: Monitored) -> None:
+    monitored.state_path.write_bytes(b"no database at all " * 100)
+    answer = monitored.ask("/health")
+    assert answer.status == 503
+    assert answer.codes == ["state_unreadable"]
+
+
+def test_parked_instances_make_it_unhealthy_but_not_unready(monitored: Monitored) -> None:
+    monitored.park(3)
+    answer = monitored.ask("/health")
+    assert answer.status == 503
+    assert answer.codes == ["parked"]
+    assert answer.json["parked"] == {"undecodable": 3}
+    assert answer.json["parked_total"] == 3
+    assert monitored.ask("/readyz").status == 200
+
+
+def test_so_many_parked_instances_are_borne_as_the_setting_says(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    watched = Monitored(path, HealthLimits(parked_limit=3))
+    watched.park(3)
+    assert not watched.board.findings()
+    watched = Monitored(path, HealthLimits(parked_limit=2))
+    assert [finding.code for finding in watched.board.findings()] == ["parked"]
+
+
+def test_a_feed_that_went_backwards_is_said_until_a_snapshot_is_over(monitored: Monitored) -> None:
+    monitored.board.on_event(FeedReset("It ends at 3."))
+    assert monitored.ask("/health").codes == ["feed_went_backwards"]
+    monitored.board.on_progress(replace(WELL, phase="snapshot"))
+    assert monitored.ask("/health").codes == ["feed_went_backwards"]
+    monitored.board.on_progress(replace(WELL, phase="following"))
+    assert monitored.ask("/health").status == 200
+
+
+def test_no_progress_with_work_left_is_a_stall(monitored: Monitored) -> None:
+    long_ago = time.time() - 10_000
+    monitored.board.on_progress(replace(WELL, last_progress_at=long_ago))
+    assert monitored.ask("/health").codes == ["stalled"]
+
+
+def test_lag_above_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    Ledger(path).close()
+    board = Board(path, HealthLimits(lag_limit_s=60))
+    board.on_progress(WELL)
+    assert [finding.code for finding in board.findings()] == ["lag_above_limit"]
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_it_only_reads(monitored: Monitored, path: str, method: str) -> None:
+    assert monitored.ask(path, method).status == 405
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+def test_head_is_get_without_a_body(monitored: Monitored, path: str) -> None:
+    answer = monitored.ask(path, "HEAD")
+    assert answer.status == 200
+    assert answer.body == ""
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/livez/", "/docs", "/openapi.json", "/.env"])
+def test_nothing_else_is_there(monitored: Monitored, path: str) -> None:
+    assert monitored.ask(path).status in {404, 307}
+
+
+def test_metrics_can_be_parsed_and_are_those_that_are_documented(monitored: Monitored) -> None:
+    answer = monitored.ask("/metrics")
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    shown = set()
+    for family in text_string_to_metric_families(answer.body):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        shown.add(name)
+        for sample in family.samples:
+            assert sample.name.startswith("orthanc_bridge_")
+    assert shown == set(METRIC_NAMES)
+
+
+def test_the_page_needs_no_internet(monitored: Monitored) -> None:
+    page = monitored.ask("/")
+    assert page.content_type.startswith("text/html")
+    assert "http://" not in page.body.replace("http://www.w3.org/", "")
+    assert "https://" not in page.body
+
+
+def test_a_port_in_use_names_the_setting(monitored: Monitored) -> None:
+    port = int(monitored.server.url.rsplit(":", 1)[1])
+    with pytest.raises(ConfigurationError) as refused:
+        MonitoringServer(
+            application(monitored.board, monitored.metrics), host="127.0.0.1", port=port
+        )
+    assert refused.value.exit_code == 2
+    assert f"BRIDGE_HEALTH_PORT {port}" in str(refused.value)
+    assert "Address already in use" in str(refused.value)
+
+
+def test_the_port_is_taken_before_it_serves(tmp_path: Path) -> None:
+    first = Monitored(tmp_path / "state.sqlite3", HealthLimits())
+    port = int(first.server.url.rsplit(":", 1)[1])
+    with pytest.raises(ConfigurationError, match="BRIDGE_HEALTH_PORT"):
+        MonitoringServer(application(first.board, first.metrics), host="127.0.0.1", port=port)
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass  # the address is there as soon as it can be printed
+    first.server.start()
+    first.server.stop()
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "no.such.host.invalid", "a..b", "x" * 70 + ".y"])
+def test_a_host_that_is_none_names_the_setting(tmp_path: Path, host: str) -> None:
+    board = Board(tmp_path / "state.sqlite3", HealthLimits())
+    with pytest.raises(ConfigurationError, match="BRIDGE_HEALTH_HOST"):
+        MonitoringServer(application(board, Metrics(board)), host=host, port=0)
+
+
+def test_an_ipv6_address_is_printed_in_brackets(tmp_path: Path) -> None:
+    board = Board(tmp_path / "state.sqlite3", HealthLimits())
+    try:
+        server = MonitoringServer(application(board, Metrics(board)), host="::1", port=0)
+    except ConfigurationError:
+        pytest.skip("this machine has no IPv6")
+    assert server.url.startswith("http://[::1]:")
+    server.start()
+    server.stop()
