@@ -33,6 +33,8 @@ SECRETS = tuple(
 )
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
 MAX_SEQUENCE = 2**31 - 1
 """Orthanc writes sequences as 32-bit integers."""
 
@@ -94,9 +96,10 @@ def _executor(value: str) -> str:
 
 
 def _retention(value: str) -> str:
-    if value == "keep":
+    number, unit = value[:-1], value[-1:]
+    if value == "keep" or (number.isascii() and number.isdigit() and unit in UNITS_S):
         return value
-    raise ValueError("must be keep; this version never deletes from the source")
+    raise ValueError("must be keep or a duration such as 24h (units: s, m, h, d)")
 
 
 Url = Annotated[str, AfterValidator(_base_url)]
@@ -190,7 +193,9 @@ class Settings(BaseSettings):
         description="What proves arrival: the target's answer, or also the MD5 it then holds.",
     )
     source_retention: Annotated[str, AfterValidator(_retention)] = Field(
-        "keep", description="What to do with delivered instances at the source: keep."
+        "keep",
+        description="What to do with delivered instances at the source: keep, or delete them after "
+        "a duration such as 24h. Only what is proved is deleted (implies proof=stored).",
     )
     command_patience_s: float = Field(
         60.0,
@@ -249,7 +254,8 @@ class Settings(BaseSettings):
             wanted_syntax=self.transfer_syntax,
             on_undecodable=self.on_undecodable,
             on_video=self.on_video,
-            proof=self.proof,
+            proof=self.proof if self.retention_s is None else "stored",
+            keeps_evidence=self.retention_s is not None,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
             transcode=TranscodeOptions(verify=self.verify),
@@ -262,6 +268,12 @@ class Settings(BaseSettings):
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
         )
+
+    @property
+    def retention_s(self) -> float | None:
+        """How old a delivery is when the source may let go of it, seconds; None means never."""
+        value = self.source_retention
+        return None if value == "keep" else float(value[:-1]) * UNITS_S[value[-1]]
 
     @property
     def window_size(self) -> int:

@@ -15,7 +15,7 @@ from bridge.core.history import History
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
 from bridge.feed import RESET_ADVICE, MovePage
-from bridge.ledger import Attempts, Entry, Ledger, Parked
+from bridge.ledger import Attempts, Entry, Kept, Ledger, Parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Journal(Protocol):
     def spend(self, move: Move, attempts: Attempts) -> None:
         """Note attempts spent on an unfinished instance."""
 
-    def settle(self, move: Move, parked: Parked | None) -> None:
-        """Note that a move is finished, parked when ``parked`` is given."""
+    def settle(self, move: Move, parked: Parked | None, kept: Kept | None = None) -> None:
+        """Note that a move is finished: parked, or delivered and ``kept`` by the source."""
 
     def flush(self) -> None:
         """Write what was noted. Raises StateError; nothing noted is lost then."""
@@ -65,10 +65,13 @@ class _Notes:
         self.attempts: dict[str, Attempts] = {}
         self.finished: dict[str, None] = {}
         self.recent: list[tuple[int, str]] = []
+        self.kept: dict[str, Kept] = {}
 
-    def finish(self, move: Move, parked: Parked | None) -> None:
+    def finish(self, move: Move, parked: Parked | None, kept: Kept | None) -> None:
         self.attempts.pop(move.instance_id, None)
         self.finished[move.instance_id] = None
+        if kept is not None:
+            self.kept[move.instance_id] = kept
         if parked is None:
             self.parked.pop(move.instance_id, None)
             self.unparked[move.instance_id] = None
@@ -87,6 +90,7 @@ class _Notes:
             finished=tuple(self.finished),
             recent=tuple(row for row in self.recent if row[0] >= (recent_from or 0)),
             recent_from=recent_from,
+            kept=tuple(self.kept.values()),
         )
 
     def any(self) -> bool:
@@ -130,16 +134,16 @@ class CommandJournal:
     def spend(self, move: Move, attempts: Attempts) -> None:
         """Ignore: the attempts of a command end with it."""
 
-    def settle(self, move: Move, parked: Parked | None) -> None:
+    def settle(self, move: Move, parked: Parked | None, kept: Kept | None = None) -> None:
         """Note that a move is finished."""
-        self._notes.finish(move, parked)
+        self._notes.finish(move, parked, kept)
 
     def flush(self) -> None:
         """Write what was noted. Raises StateError; nothing noted is lost then."""
         if not self._notes.any():
             return
         notes = self._notes.entry()
-        self._ledger.commit(Entry(parked=notes.parked, unparked=notes.unparked))
+        self._ledger.commit(Entry(parked=notes.parked, unparked=notes.unparked, kept=notes.kept))
         self._notes = _Notes()
 
     def oldest_open(self) -> int | None:
@@ -172,9 +176,9 @@ class ReplayJournal(CommandJournal):
         self._watermark.advance(page.frontier)
         return Admission(moves)
 
-    def settle(self, move: Move, parked: Parked | None) -> None:
+    def settle(self, move: Move, parked: Parked | None, kept: Kept | None = None) -> None:
         """Note that a move is finished."""
-        super().settle(move, parked)
+        super().settle(move, parked, kept)
         if move.sequence is not None:
             self._watermark.settle(move.sequence)
 
@@ -240,11 +244,11 @@ class FollowJournal:
         self._notes.attempts[move.instance_id] = attempts
         self._notes.finished.pop(move.instance_id, None)
 
-    def settle(self, move: Move, parked: Parked | None) -> None:
+    def settle(self, move: Move, parked: Parked | None, kept: Kept | None = None) -> None:
         """Note that a move is finished."""
         if move.sequence is None:
             raise ValueError("a follower's move has a sequence")
-        self._notes.finish(move, parked)
+        self._notes.finish(move, parked, kept)
         if self._late.pop(move.sequence, None) is not None:
             # Only now: a late row that was remembered before it is settled would be lost by a
             # crash, since the checkpoint has passed it already.

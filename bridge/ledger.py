@@ -13,7 +13,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from typing import IO, Self
 from bridge.core.errors import StateError
 from bridge.core.model import Move, Reason
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 PAGE_ROWS_MAX = 500
 
@@ -50,13 +50,27 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A delivered and proved instance that still lies at the source.
+
+    ``source_md5``: of the file as it was fetched. ``target_md5``: of the file as it was stored.
+    """
+
+    instance_id: str
+    source_md5: str
+    target_md5: str
+    delivered_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One transaction. Every part is optional.
 
     ``checkpoint`` None leaves it as it is. ``settled`` are sequences to remember above the
     checkpoint, ``finished`` instance IDs whose attempts need not be remembered any more,
     ``unparked`` those that are no longer parked, ``recent`` rows of the feed to remember, of
-    which those below ``recent_from`` are forgotten.
+    which those below ``recent_from`` are forgotten. ``kept`` are delivered instances
+    that the source still holds, ``not_kept`` those of which that is no longer true.
     """
 
     checkpoint: int | None = None
@@ -67,6 +81,8 @@ class Entry:
     finished: tuple[str, ...] = ()
     recent: tuple[tuple[int, str], ...] = ()
     recent_from: int | None = None
+    kept: tuple[Kept, ...] = ()
+    not_kept: tuple[str, ...] = ()
 
 
 def _statements() -> dict[str, str]:
@@ -195,6 +211,15 @@ class Ledger:
             row = self._db.execute(self._sql["get_parked"], {"instance_id": instance_id}).fetchone()
             return None if row is None else _parked(row)
 
+    def kept(self, *, delivered_before: float, limit: int) -> list[Kept]:
+        """List delivered instances of that age, the oldest first; parked or unfinished ones never.
+
+        ``delivered_before``: epoch seconds.
+        """
+        wanted = {"delivered_before": delivered_before, "limit": limit}
+        with self._explained():
+            return [Kept(*row) for row in self._db.execute(self._sql["list_kept"], wanted)]
+
     def parked_by_reason(self) -> dict[str, int]:
         """Count the parked instances by reason."""
         with self._explained():
@@ -214,6 +239,8 @@ class Ledger:
         )
         many(sql["forget_attempt"], _by_id(entry.finished))
         many(sql["add_recent"], [{"sequence": s, "instance_id": i} for s, i in entry.recent])
+        many(sql["forget_kept"], _by_id(entry.not_kept))
+        many(sql["add_kept"], [asdict(kept) for kept in entry.kept])
         if entry.recent_from is not None:
             run(sql["forget_recent"], {"below": entry.recent_from})
         if entry.checkpoint is not None:

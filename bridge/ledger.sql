@@ -39,6 +39,31 @@ CREATE TABLE parked (
 ) WITHOUT ROWID;
 CREATE INDEX parked_by_reason ON parked (reason, parked_at);
 
+-- name: schema_2
+-- What was delivered and proved and still lies at the source: BRIDGE_SOURCE_RETENTION.
+CREATE TABLE kept (
+    instance_id  TEXT PRIMARY KEY,
+    source_md5   TEXT NOT NULL,
+    target_md5   TEXT NOT NULL,
+    delivered_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX kept_by_age ON kept (delivered_at);
+
+-- name: add_kept
+INSERT OR REPLACE INTO kept (instance_id, source_md5, target_md5, delivered_at)
+VALUES (:instance_id, :source_md5, :target_md5, :delivered_at);
+
+-- name: forget_kept
+DELETE FROM kept WHERE instance_id = :instance_id;
+
+-- name: list_kept
+SELECT instance_id, source_md5, target_md5, delivered_at FROM kept
+WHERE delivered_at <= :delivered_before
+  AND instance_id NOT IN (SELECT instance_id FROM parked)
+  AND instance_id NOT IN (SELECT instance_id FROM attempt)
+ORDER BY delivered_at
+LIMIT :limit;
+
 -- name: get_meta
 SELECT value FROM meta WHERE key = :key;
 

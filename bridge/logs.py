@@ -22,11 +22,12 @@ from bridge.core.events import (
     SideDown,
     SideStillDown,
     SideUp,
+    SourceSwept,
     StateFailed,
     StateRecovered,
     WorkerLost,
 )
-from bridge.core.model import Delivered, Move, Skipped, StageTimes
+from bridge.core.model import Delivered, ExecutorFailed, Move, Skipped, StageTimes
 
 LOGGER = logging.getLogger("orthanc_bridge")
 REPEAT_S = 60.0
@@ -57,7 +58,7 @@ class LogObserver:
     def on_progress(self, progress: Progress) -> None:
         """Say nothing: progress is for the status page."""
 
-    def on_event(self, event: Event) -> None:  # noqa: PLR0912 (a table of cases)
+    def on_event(self, event: Event) -> None:
         """Write the line of an event."""
         match event:
             case Settled(move=move, outcome=Delivered() as done, attempt=attempt):
@@ -69,45 +70,72 @@ class LogObserver:
                 text = f"parked {_name(move)} after {attempts} attempts: {reason}: {message}"
                 fields = {"reason": reason, "attempts": attempts, "detail": message}
                 log(logging.ERROR, "instance_parked", text, **_of(move), **fields)
+            case InstanceRetried(outcome=ExecutorFailed(message=message)):
+                if self._quiet_since("executor"):
+                    log(logging.ERROR, "executor_failed", f"no worker can work: {message}")
             case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
                 why = getattr(outcome, "message", "")
                 text = f"will retry {_name(move)} in {after_s:.1f} s ({attempts} spent): {why}"
                 fields = {"attempts": attempts, "after_s": round(after_s, 1), "detail": why}
                 log(logging.WARNING, "instance_retried", text, **_of(move), **fields)
+            case WorkerLost(move=move, failure=failure):
+                text = f"lost a worker with {_name(move)}: {failure.message}"
+                log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
+            case PageRead(new=new, late=late, frontier=frontier):
+                level = logging.WARNING if late else logging.DEBUG
+                text = f"read the feed up to {frontier}: {new} new, {late} of them late"
+                log(level, "page_read", text, new=new, late=late, frontier=frontier)
+            case SideDown() | SideStillDown() | SideUp():
+                self._about_a_side(event)
+            case _:
+                _log_service(event)
+
+    def _about_a_side(self, event: SideDown | SideStillDown | SideUp) -> None:
+        match event:
             case SideDown(failure=failure):
                 self._said_s[failure.side] = self._steady_s()
                 text = f"{failure.side} is unusable ({failure.problem}): {failure.message}"
                 fields = {"side": failure.side, "problem": failure.problem}
                 log(logging.ERROR, "side_down", f"{text} {failure.advice}".strip(), **fields)
             case SideStillDown(failure=failure, down_s=down_s):
-                if self._steady_s() - self._said_s.get(failure.side, 0.0) < REPEAT_S:
-                    return
-                self._said_s[failure.side] = self._steady_s()
-                text = f"{failure.side} is still unusable after {down_s:.0f} s: {failure.message}"
-                fields = {"side": failure.side, "problem": failure.problem}
-                log(logging.ERROR, "side_still_down", text, **fields, down_s=round(down_s))
+                if self._quiet_since(failure.side):
+                    text = f"{failure.side} is still unusable after {down_s:.0f} s"
+                    fields = {"side": failure.side, "problem": failure.problem}
+                    text += f": {failure.message}"
+                    log(logging.ERROR, "side_still_down", text, **fields, down_s=round(down_s))
             case SideUp(side=side, down_s=down_s):
                 text = f"{side} serves again after {down_s:.1f} s"
                 log(logging.INFO, "side_up", text, side=side, down_s=round(down_s, 1))
-            case PageRead(new=new, late=late, frontier=frontier):
-                level = logging.WARNING if late else logging.DEBUG
-                text = f"read the feed up to {frontier}: {new} new, {late} of them late"
-                log(level, "page_read", text, new=new, late=late, frontier=frontier)
-            case WorkerLost(move=move, failure=failure):
-                text = f"lost a worker with {_name(move)}: {failure.message}"
-                log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
-            case StateFailed(message=message):
-                log(logging.ERROR, "state_failed", message)
-            case StateRecovered():
-                log(logging.INFO, "state_recovered", "the state file can be written again")
-            case FeedReset(message=message):
-                log(logging.ERROR, "feed_reset", message)
-            case Draining(in_flight=in_flight):
-                text = f"stopping: {in_flight} instances may finish"
-                log(logging.INFO, "draining", text, in_flight=in_flight)
-            case Abandoned(in_flight=in_flight):
-                text = f"left {in_flight} instances unfinished; they are done after the restart"
-                log(logging.WARNING, "abandoned", text, in_flight=in_flight)
+
+    def _quiet_since(self, subject: str) -> bool:
+        """Whether nothing was said of a lasting trouble for a while; notes that it is said now."""
+        now_s = self._steady_s()
+        if now_s - self._said_s.get(subject, float("-inf")) < REPEAT_S:
+            return False
+        self._said_s[subject] = now_s
+        return True
+
+
+def _log_service(event: Event) -> None:
+    match event:
+        case SourceSwept(deleted=deleted, differing=differing):
+            text = f"deleted {deleted} delivered instances from the source"
+            if differing:
+                text += f"; spared {differing} that differ from what was moved"
+            level = logging.WARNING if differing else logging.INFO
+            log(level, "source_swept", text, deleted=deleted, differing=differing)
+        case StateFailed(message=message):
+            log(logging.ERROR, "state_failed", message)
+        case StateRecovered():
+            log(logging.INFO, "state_recovered", "the state file can be written again")
+        case FeedReset(message=message):
+            log(logging.ERROR, "feed_reset", message)
+        case Draining(in_flight=in_flight):
+            text = f"stopping: {in_flight} instances may finish"
+            log(logging.INFO, "draining", text, in_flight=in_flight)
+        case Abandoned(in_flight=in_flight):
+            text = f"left {in_flight} instances unfinished; they are done after the restart"
+            log(logging.WARNING, "abandoned", text, in_flight=in_flight)
 
 
 def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:

@@ -56,6 +56,12 @@ class Client(FeedClient, ListingClient, Protocol):
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether the server holds an instance."""
 
+    def stored_md5(self, instance_id: str) -> str:
+        """Return the MD5 of an instance's file. Raises InstanceGone, InstanceError."""
+
+    def delete_instance(self, instance_id: str) -> bool:
+        """Delete an instance; False when it was not there any more."""
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
 

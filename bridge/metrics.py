@@ -26,6 +26,7 @@ from bridge.core.events import (
     Progress,
     Settled,
     SideDown,
+    SourceSwept,
     WorkerLost,
 )
 from bridge.core.health import lag_of
@@ -46,6 +47,7 @@ METRIC_NAMES = (
     "orthanc_bridge_worker_losses_total",
     "orthanc_bridge_late_changes_total",
     "orthanc_bridge_feed_resets_total",
+    "orthanc_bridge_source_deletions_total",
     "orthanc_bridge_side_outages_total",
     "orthanc_bridge_side_up",
     "orthanc_bridge_state_writable",
@@ -88,6 +90,9 @@ class Metrics:
         self._losses = self._counter("worker_losses", "Workers lost during a task.", "reason")
         self._late = self._counter("late_changes", "Changes that became visible late.")
         self._resets = self._counter("feed_resets", "Times the feed went backwards.")
+        self._deletions = self._counter(
+            "source_deletions", "Delivered instances deleted from the source."
+        )
         self._outages = self._counter("side_outages", "Outages begun.", "side", "problem")
         self._stages = Histogram(
             f"{NAMESPACE}_stage_seconds",
@@ -124,6 +129,8 @@ class Metrics:
                 self._losses.labels(failure.reason).inc()
             case PageRead(late=late):
                 self._late.inc(late)
+            case SourceSwept(deleted=deleted):
+                self._deletions.inc(deleted)
             case FeedReset():
                 self._resets.inc()
             case SideDown(failure=failure):

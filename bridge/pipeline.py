@@ -44,7 +44,7 @@ from bridge.core.model import (
 from bridge.core.policy import Limits, Park, PauseSide, RetryLater, Settle, decide
 from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
-from bridge.ledger import Attempts, Parked
+from bridge.ledger import Attempts, Kept, Parked
 from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDone
 from bridge.servers import Servers
 from bridge.sides import failure_of
@@ -390,9 +390,20 @@ class Pipeline:
                 self._summary.delivered += 1
         elif isinstance(outcome, Skipped):
             self._summary.skipped[outcome.reason] += 1
-        self._journal.settle(item.move, None)
+        self._journal.settle(item.move, None, self._kept(item, outcome))
         self._observer.on_event(Settled(item.move, outcome, item.attempts + 1))
         self._progressed(item)
+
+    def _kept(self, item: _Item, outcome: Outcome) -> Kept | None:
+        """What to remember of a proved delivery, so that the source may let go of it later."""
+        if not (self._job.keeps_evidence and isinstance(outcome, Delivered)):
+            return None
+        return Kept(
+            instance_id=item.move.instance_id,
+            source_md5=outcome.source_md5,
+            target_md5=outcome.target_md5,
+            delivered_at=self._clock.now_s(),
+        )
 
     def _park(
         self, item: _Item, outcome: Outcome, reason: Reason, message: str, attempts: int

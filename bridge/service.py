@@ -6,8 +6,8 @@ then following), each a pipeline of its own over the same workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +23,7 @@ from bridge.listing import FeedEnd, Lacking, Listing
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.pipeline import Pace, Pipeline
 from bridge.rehearsal import RehearsalExecutor
+from bridge.retention import Janitor
 from bridge.runtime import TaskDone
 from bridge.summary import Summary
 
@@ -94,6 +95,11 @@ class Service:
         SourceError and TargetError.
         """
         total = Summary()
+        with self._sweeping(ledger, once=once):
+            self._follow_on(ledger, total, once=once)
+        return total
+
+    def _follow_on(self, ledger: Ledger, total: Summary, *, once: bool) -> None:
         while True:
             try:
                 if not self._stopping:
@@ -102,7 +108,7 @@ class Service:
                     self._snapshot(ledger, total)
                 if not self._stopping:
                     self._follow(ledger, total, once=once)
-                return total
+                return
             except FeedWentBackwards:
                 if self._settings.on_feed_reset == "stop":
                     raise
@@ -141,6 +147,35 @@ class Service:
         given = GivenMoves(moves, page_size=self._settings.page_size)
         self._run(given, CommandJournal(ledger), total, phase="retrying")
         return total
+
+    @contextmanager
+    def _sweeping(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
+        """Let the source go of what is old enough: meanwhile, or (``once``) at the end."""
+        retention_s = self._settings.retention_s
+        if retention_s is None:
+            yield
+            return
+        with (
+            closing(self._machinery.client(SideName.SOURCE)) as source,
+            closing(self._machinery.client(SideName.TARGET)) as target,
+        ):
+            janitor = Janitor(
+                state_path=ledger.path,
+                source=source,
+                target=target,
+                retention_s=retention_s,
+                observer=self._observer,
+            )
+            if once:
+                yield
+                while not self._stopping and janitor.sweep_once().more:
+                    pass
+                return
+            janitor.start()
+            try:
+                yield
+            finally:
+                janitor.stop(self._settings.http_timeout_s)
 
     # The phases of following
 

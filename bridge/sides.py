@@ -80,6 +80,14 @@ class SideClient:
         """Return what Orthanc knows of an instance. Raises InstanceGone."""
         return self._call(lambda client: client.instance_metadata(instance_id))
 
+    def stored_md5(self, instance_id: str) -> str:
+        """Return the MD5 of an instance's file. Raises InstanceGone, InstanceError."""
+        return self._call(lambda client: client.stored_md5(instance_id))
+
+    def delete_instance(self, instance_id: str) -> bool:
+        """Delete an instance; False when it was not there any more."""
+        return self._call(lambda client: client.delete_instance(instance_id))
+
     def _call(self, ask: Callable[[OrthancClient], _Answer]) -> _Answer:
         try:
             if self._client is None:

@@ -62,6 +62,7 @@ class Attempt:
     marks: list[float] = field(default_factory=lambda: [time.monotonic()])
     source_syntax: str = ""
     sop_instance_uid: str = ""
+    source_md5: str = ""
 
     def mark(self) -> None:
         """Note the end of a stage."""
@@ -144,6 +145,8 @@ def process_client(endpoint: Endpoint) -> OrthancClient:
 def _move(attempt: Attempt) -> Delivered:
     with _fetched(attempt) as body:
         attempt.mark()
+        if attempt.job.keeps_evidence:
+            attempt.source_md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
         try:
             with _prepared(attempt, body) as parcel:
                 return _deliver(attempt, parcel, len(body))
@@ -248,6 +251,7 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         stages=attempt.stages(),
         decoder=done.decoder if done else "",
         fallbacks=done.fallbacks if done else (),
+        source_md5=attempt.source_md5,
         target_md5=stored_md5,
     )
 

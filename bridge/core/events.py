@@ -81,6 +81,17 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSwept:
+    """Delivered instances were deleted from the source; ``differing`` were spared.
+
+    ``differing``: source or target now hold other bytes than were moved.
+    """
+
+    deleted: int
+    differing: int
+
+
+@dataclass(frozen=True, slots=True)
 class StateFailed:
     """The ledger cannot be written; nothing new is started until it can."""
 
@@ -122,6 +133,7 @@ Event = (
     | SideUp
     | PageRead
     | WorkerLost
+    | SourceSwept
     | StateFailed
     | StateRecovered
     | FeedReset

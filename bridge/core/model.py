@@ -154,7 +154,10 @@ class TranscodeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker needs to know beside the instance: the same for every task of a run."""
+    """What a worker needs to know beside the instance: the same for every task of a run.
+
+    ``keeps_evidence``: the MD5 on both sides is wanted, to delete from the source later.
+    """
 
     source: Endpoint
     target: Endpoint
@@ -162,6 +165,7 @@ class Job:
     on_undecodable: str = "park"
     on_video: str = "forward"
     proof: str = "answer"
+    keeps_evidence: bool = False
     task_timeout_s: float = 300.0
     spool_above_bytes: int = 64 * 1024 * 1024
     transcode: TranscodeOptions = field(default_factory=TranscodeOptions)
@@ -221,8 +225,8 @@ class Delivered:
     stages: StageTimes
     decoder: str = ""
     fallbacks: tuple[str, ...] = ()
+    source_md5: str = ""
     target_md5: str = ""
-    note: str = ""
 
     @property
     def already_there(self) -> bool:

@@ -133,6 +133,12 @@ class SimulatedClient:
         self._world.check_up(self._side)
         return instance_id in self._world.target
 
+    def stored_md5(self, instance_id: str) -> str:
+        raise NotImplementedError(instance_id)
+
+    def delete_instance(self, instance_id: str) -> bool:
+        raise NotImplementedError(instance_id)
+
     def close(self) -> None:
         pass
 

@@ -14,7 +14,7 @@ from bridge.core.model import Move, Reason, SideFailed
 from bridge.core.policy import Decision, Park, decide
 from bridge.core.watermark import Watermark
 from bridge.journal import _Notes
-from bridge.ledger import Ledger, Parked
+from bridge.ledger import Kept, Ledger, Parked
 from tests.simulation.bench import settings_for, simulate
 from tests.simulation.world import Violation
 
@@ -109,8 +109,8 @@ def test_it_notices_a_ledger_that_forgets_a_parked_instance(
 ) -> None:
     remember = _Notes.finish
 
-    def forgetful(self: _Notes, move: Move, _parked: Parked | None) -> None:
-        remember(self, move, None)
+    def forgetful(self: _Notes, move: Move, _parked: Parked | None, kept: Kept | None) -> None:
+        remember(self, move, None, kept)
 
     monkeypatch.setattr(_Notes, "finish", forgetful)
     assert _violations(home, settings)
@@ -130,3 +130,12 @@ def test_it_notices_a_restart_that_trusts_a_sequence_without_its_instance(
     for seed in SEEDS_THAT_ONCE_FAILED:
         with pytest.raises(Violation):
             simulate(seed, home, settings)
+
+
+@pytest.mark.timeout(600)
+def test_it_notices_a_pipeline_that_suspects_nobody(
+    home: Path, settings: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge.pipeline, "SUSPECT_AFTER_OUTAGES", 10**9)
+    monkeypatch.setattr("tests.simulation.world.STEPS_MAX", 20_000)
+    assert _violations(home, settings)
