@@ -30,6 +30,7 @@ from bridge.core.plans import (
     encoded_changes,
     held_frames,
     icon_changes,
+    refuse_above_32_bits,
 )
 from bridge.core.rewrite import Changes, Pieces, Rewriter
 from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, Syntax, syntax_of
@@ -183,6 +184,7 @@ class Job:
             hold = frames.d.native_bytes <= self._options.hold_bytes_max
             plan = EncodedPlan(frames, decoded, encoder, hold=hold)
         else:
+            refuse_above_32_bits(frames.d)
             held = held_frames(frames, self._options.hold_bytes_max)
             plan = NativePlan(held, implicit=self.target.implicit)
         return self._body(changes, plan), frames.d.frames

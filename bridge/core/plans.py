@@ -147,16 +147,20 @@ def pixel_vr(d: Description) -> bytes:
     return b"OW" if d.allocated > 8 else b"OB"
 
 
+def refuse_above_32_bits(d: Description) -> None:
+    """Raise InstanceError where the length of native pixel data would not fit (PS3.5 7.1.1)."""
+    if d.native_bytes > NATIVE_BYTES_MAX:
+        raise InstanceError(
+            Reason.TOO_LARGE,
+            f"{d.native_bytes} bytes of pixels are too large for the wanted syntax.",
+        )
+
+
 class NativePlan:
     """Decoded frames as native pixel data."""
 
     def __init__(self, frames: FrameSource, *, implicit: bool) -> None:
         d = frames.d
-        if d.native_bytes > NATIVE_BYTES_MAX:
-            raise InstanceError(
-                Reason.TOO_LARGE,
-                f"{d.native_bytes} bytes of pixels are too large for the wanted syntax.",
-            )
         self._frames = frames
         self._length = d.native_bytes + (d.native_bytes & 1)
         self._header = element_header(PIXEL_DATA, pixel_vr(d), self._length, implicit=implicit)

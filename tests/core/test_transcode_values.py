@@ -258,6 +258,7 @@ UNREADABLE = {
     "SC_rgb_jpeg.dcm": Reason.WRONG_SYNTAX_LABEL,
     "meta_missing_tsyntax.dcm": Reason.NOT_DICOM,
     "no_meta.dcm": Reason.NOT_DICOM,
+    "JPEG2000-embedded-sequence-delimiter.dcm": Reason.UNDECODABLE,
     "DICOMDIR-nooffset": Reason.UNDECODABLE,
 }
 """Files of the wheel that cannot be converted, and why; everything else must be."""

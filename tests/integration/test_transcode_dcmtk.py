@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pydicom import dcmread
 
 from tests.transcode_cases import EXPLICIT, WHEEL, Image, native_file, read, run, samples
 
-SOURCES = {
+SOURCES: dict[str, Callable[[], bytes]] = {
     "ct": (WHEEL / "CT_small.dcm").read_bytes,
     "mr": (WHEEL / "MR_small.dcm").read_bytes,
     "u12": lambda: native_file(Image(rows=33, columns=65, stored=12, frames=3)),
