@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -73,20 +73,16 @@ class Monitored:
         self.board = Board(state_path, limits)
         self.board.on_progress(WELL)
         self.metrics = Metrics(self.board)
-        self.server = MonitoringServer(
-            application(self.board, self.metrics), host="127.0.0.1", port=0
-        )
+        self.app = application(self.board, self.metrics)
 
     def ask(self, path: str, method: str = "GET") -> Asked:
-        host, port = self.server.url.removeprefix("http://").split(":")
-        connection = HTTPConnection(host, int(port), timeout=10)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            body = answer.read().decode()
-            return Asked(answer.status, body, answer.headers.get("content-type", ""))
-        finally:
-            connection.close()
+        return asyncio.run(self._ask(path, method))
+
+    async def _ask(self, path: str, method: str) -> Asked:
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
+            answer = await client.request(method, path)
+        return Asked(answer.status_code, answer.text, answer.headers.get("content-type", ""))
 
     def park(self, count: int) -> None:
         with Ledger(self.state_path) as ledger:
@@ -98,13 +94,10 @@ class Monitored:
 
 
 @pytest.fixture
-def monitored(tmp_path: Path) -> Iterator[Monitored]:
+def monitored(tmp_path: Path) -> Monitored:
     path = tmp_path / "state.sqlite3"
     Ledger(path).close()
-    watched = Monitored(path, HealthLimits())
-    watched.server.start()
-    yield watched
-    watched.server.stop()
+    return Monitored(path, HealthLimits())
 
 
 def test_all_is_well(monitored: Monitored) -> None:
@@ -128,13 +121,9 @@ def test_before_anything_was_asked_it_is_not_ready(tmp_path: Path) -> None:
     Ledger(path).close()
     watched = Monitored(path, HealthLimits())
     watched.board.progress = Board(path, HealthLimits()).progress
-    watched.server.start()
-    try:
-        assert watched.ask("/livez").status == 200
-        assert watched.ask("/readyz").status == 503
-        assert watched.ask("/health").codes == ["source_not_contacted", "target_not_contacted"]
-    finally:
-        watched.server.stop()
+    assert watched.ask("/livez").status == 200
+    assert watched.ask("/readyz").status == 503
+    assert watched.ask("/health").codes == ["source_not_contacted", "target_not_contacted"]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -243,26 +232,32 @@ def test_the_page_needs_no_internet(monitored: Monitored) -> None:
     assert "https://" not in page.body
 
 
+def test_the_server_answers_at_the_address_that_it_tells(monitored: Monitored) -> None:
+    server = MonitoringServer(monitored.app, host="127.0.0.1", port=0)
+    address = f"{server.url}/livez"
+    server.start()
+    try:
+        answer = httpx.get(address, timeout=10, trust_env=False)
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        assert "server" not in answer.headers, "no need to tell what we are"
+    finally:
+        server.stop()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address, timeout=10, trust_env=False)
+
+
 def test_a_port_in_use_names_the_setting(monitored: Monitored) -> None:
-    port = int(monitored.server.url.rsplit(":", 1)[1])
-    with pytest.raises(ConfigurationError) as refused:
-        MonitoringServer(
-            application(monitored.board, monitored.metrics), host="127.0.0.1", port=port
-        )
+    first = MonitoringServer(monitored.app, host="127.0.0.1", port=0)
+    port = int(first.url.rsplit(":", 1)[1])
+    with pytest.raises(ConfigurationError) as refused:  # even before the first one serves
+        MonitoringServer(monitored.app, host="127.0.0.1", port=port)
     assert refused.value.exit_code == 2
     assert f"BRIDGE_HEALTH_PORT {port}" in str(refused.value)
     assert "Address already in use" in str(refused.value)
-
-
-def test_the_port_is_taken_before_it_serves(tmp_path: Path) -> None:
-    first = Monitored(tmp_path / "state.sqlite3", HealthLimits())
-    port = int(first.server.url.rsplit(":", 1)[1])
-    with pytest.raises(ConfigurationError, match="BRIDGE_HEALTH_PORT"):
-        MonitoringServer(application(first.board, first.metrics), host="127.0.0.1", port=port)
     with socket.create_connection(("127.0.0.1", port), timeout=5):
         pass  # the address is there as soon as it can be printed
-    first.server.start()
-    first.server.stop()
+    first.start()
+    first.stop()
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "no.such.host.invalid", "a..b", "x" * 70 + ".y"])
