@@ -1,0 +1,240 @@
+"""``python -m bridge ...`` as a real process, and waiting for what it says and does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WAIT_S = 30.0
+POLL_S = 0.02
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+def process_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Nothing of our own environment but what a process needs, and the settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {"LANG": "C.UTF-8", "PYTHONPATH": str(REPOSITORY)} | kept | dict(settings)
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+    """Ask again and again until it holds; raises TimeoutError naming ``what``."""
+    until = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
+        pause.wait(POLL_S)
+
+
+def run_bridge(
+    *arguments: str, settings: Mapping[str, str], cwd: Path, timeout_s: float = 60.0
+) -> Finished:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", *arguments],
+        env=process_environment(settings),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+class BridgeProcess:
+    """A command that goes on until it is told to end. Logs in JSON, in a group of its own.
+
+    A context manager: whatever is left of the process at the end is killed.
+    """
+
+    def __init__(self, *arguments: str, settings: Mapping[str, str], cwd: Path) -> None:
+        environment = process_environment(
+            {"BRIDGE_LOG_FORMAT": "json", "BRIDGE_HEALTH_PORT": "0"} | dict(settings)
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bridge", *arguments],
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._changed = threading.Condition()
+        self._out: list[str] = []
+        self._err: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in (
+                (self._process.stdout, self._out),
+                (self._process.stderr, self._err),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def stderr(self) -> str:
+        with self._changed:
+            return "".join(self._err)
+
+    def logged(self, event: str, **fields: object) -> list[Line]:
+        """The log lines so far of one event whose fields have these values."""
+        with self._changed:
+            lines = [parsed for text in self._err if (parsed := _parsed(text)) is not None]
+        return [
+            line
+            for line in lines
+            if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
+        ]
+
+    def wait_logged(
+        self, event: str, count: int = 1, timeout_s: float = WAIT_S, **fields: object
+    ) -> list[Line]:
+        """Wait for ``count`` such lines; raises TimeoutError with what was said instead."""
+
+        def enough() -> bool:
+            return len(self.logged(event, **fields)) >= count or not self._alive()
+
+        with self._changed:
+            self._changed.wait_for(enough, timeout_s)
+        found = self.logged(event, **fields)
+        if len(found) < count:
+            raise TimeoutError(f"{len(found)} of {count} lines {event} {fields}:\n{self.stderr}")
+        return found
+
+    @property
+    def url(self) -> str:
+        """Where its monitoring server listens."""
+        return str(self.wait_logged("monitoring")[0]["url"])
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Ask its monitoring server; the status and the JSON (or text) of the answer."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{self.url}{path}", timeout=WAIT_S) as answer:
+                status, body = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            status, body = exc.code, exc.read().decode()
+        return status, json.loads(body) if body[:1] in ("{", "[") else body
+
+    def wait_health(self, holds: Callable[[Line], bool], what: str) -> Line:
+        """Wait until /health says what is wanted; returns what it says."""
+        said: Line = {}
+
+        def asked() -> bool:
+            said.update(self.get("/health")[1])
+            return holds(said)
+
+        wait_until(asked, what)
+        return said
+
+    def workers(self) -> list[int]:
+        """The processes that it has started (not the helper that only tracks resources)."""
+        children: list[int] = []
+        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            children += [int(pid) for pid in listing.read_text().split()]
+        return [pid for pid in children if b"resource_tracker" not in _command_line(pid)]
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def send_to_group(self, number: signal.Signals) -> None:
+        os.killpg(self.pid, number)
+
+    def wait(self, timeout_s: float = WAIT_S) -> int:
+        """Wait for its end; the exit code (negative: ended by that signal)."""
+        code = self._process.wait(timeout_s)
+        for reader in self._readers:
+            reader.join(timeout_s)
+        return code
+
+    def finish(self, timeout_s: float = 60.0) -> Finished:
+        """Wait for its end; what it said."""
+        code = self.wait(timeout_s)
+        return Finished(code, "".join(self._out), "".join(self._err))
+
+    def kill(self) -> None:
+        """SIGKILL to the process alone: its workers must follow by themselves."""
+        if self.is_running:
+            self._process.kill()
+        self.wait()
+
+    def _alive(self) -> bool:
+        return any(reader.is_alive() for reader in self._readers)
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            with self._changed:
+                lines.append(line)
+                self._changed.notify_all()
+        stream.close()
+        with self._changed:
+            self._changed.notify_all()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _parsed(text: str) -> Line | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and "event" in value else None

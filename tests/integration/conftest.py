@@ -1,0 +1,115 @@
+"""Two real Orthancs and bridges between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
+
+from bridge.core.model import Change, Endpoint, SideName
+from bridge.credentials import Credentials
+from bridge.ledger import Ledger
+from bridge.orthanc import OrthancClient
+from bridge.sandbox import OrthancServer
+from tests.bridge_process import BridgeProcess, Finished, run_bridge
+from tests.dicom_samples import file_bytes, small_ct_dataset
+
+ORTHANC = {"StableAge": 600}
+"""No Stable* rows during a test: the feed is then ours alone."""
+
+
+class Pair:
+    """A source, a target, a home for the state, and commands with settings for all of them."""
+
+    def __init__(
+        self, source: OrthancServer, target: OrthancServer, home: Path, stack: ExitStack
+    ) -> None:
+        self.source_server, self.target_server, self.home = source, target, home
+        self._stack = stack
+        self.source = self._client(SideName.SOURCE, source)
+        self.target = self._client(SideName.TARGET, target)
+        self.state_path = home / "state" / "bridge.sqlite3"
+        self.settings = {
+            "BRIDGE_SOURCE_URL": source.url,
+            "BRIDGE_TARGET_URL": target.url,
+            "BRIDGE_STATE_PATH": str(self.state_path),
+            "BRIDGE_WORKERS": "2",
+            "BRIDGE_POLL_INTERVAL_S": "0.1",
+            "BRIDGE_HEALTH_PORT": "0",
+        }
+
+    def start(self, *arguments: str, **settings: str) -> BridgeProcess:
+        """Start a command; it is killed at the end of the test. BRIDGE_ is put before names."""
+        process = BridgeProcess(*arguments, settings=self._with(settings), cwd=self.home)
+        return self._stack.enter_context(process)
+
+    def run(self, *arguments: str, **settings: str) -> Finished:
+        """Run a command to its end."""
+        return run_bridge(*arguments, settings=self._with(settings), cwd=self.home)
+
+    def send(self, data: bytes) -> str:
+        """Put an instance into the source; its ID."""
+        return self.source.store(data, deadline_s=30.0).instance_id
+
+    def arrivals(self) -> list[str]:
+        """The instances that the target's feed says are new, in order, repetitions included."""
+        return [change.resource_id for change in self._feed_of_target()]
+
+    def held(self) -> set[str]:
+        """The instances that the target holds."""
+        return set(self.target.list_instances(0, 10_000))
+
+    def ledger(self) -> Ledger:
+        return self._stack.enter_context(Ledger(self.state_path, create=False))
+
+    def checkpoint(self) -> int:
+        with Ledger(self.state_path, create=False) as ledger:
+            return ledger.checkpoint() or 0
+
+    def parked(self) -> dict[str, int]:
+        with Ledger(self.state_path, create=False) as ledger:
+            return ledger.parked_by_reason()
+
+    def last(self) -> int:
+        """The source's last sequence."""
+        return self.source.last_change().last
+
+    def _feed_of_target(self) -> list[Change]:
+        page = self.target.changes(0, 100_000)
+        assert page.done
+        return [change for change in page.changes if change.change_type == "NewInstance"]
+
+    def _client(self, side: SideName, server: OrthancServer) -> OrthancClient:
+        credentials = Credentials(server.username, server.password)
+        return self._stack.enter_context(OrthancClient(Endpoint(side, server.url), credentials))
+
+    def _with(self, settings: dict[str, str]) -> dict[str, str]:
+        return self.settings | {f"BRIDGE_{name}": value for name, value in settings.items()}
+
+
+@pytest.fixture
+def pair(orthanc: Callable[..., OrthancServer], tmp_path: Path) -> Iterator[Pair]:
+    """Return two empty servers and a home without a state."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with ExitStack() as stack:
+        yield Pair(
+            orthanc("source", config=ORTHANC),
+            orthanc("target", config=ORTHANC | {"ExecuteLuaEnabled": True}),
+            home,
+            stack,
+        )
+
+
+def undecodable_ct() -> bytes:
+    """Return an instance that Orthanc stores and no decoder can decode."""
+    dataset = small_ct_dataset()
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = encapsulate([b"this is no codestream at all"])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return file_bytes(dataset)
