@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.core.errors import ConfigurationError
 from bridge.core.health import HealthLimits
 from bridge.core.model import Endpoint, Job, SideName, TranscodeOptions
+from bridge.core.rules import Rule, parse_rules
 from bridge.core.syntaxes import target_syntax_uid
 from bridge.credentials import credentials_of
 
@@ -149,6 +150,10 @@ class Settings(BaseSettings):
     on_video: Literal["forward", "park"] = Field(
         "forward", description="Video and referenced pixel data: forward as it is, or park."
     )
+    rules_file: File = Field(
+        None,
+        description="Rules (TOML) that forward, skip or transcode instances differently.",
+    )
     verify: Annotated[str, AfterValidator(_verify)] = Field(
         "off",
         description="Decode lossless instances a second time with an independent decoder: off, "
@@ -255,6 +260,7 @@ class Settings(BaseSettings):
             on_undecodable=self.on_undecodable,
             on_video=self.on_video,
             proof=self.proof if self.retention_s is None else "stored",
+            rules=self.rules(),
             keeps_evidence=self.retention_s is not None,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
@@ -268,6 +274,19 @@ class Settings(BaseSettings):
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
         )
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Read the rules file. Raises ConfigurationError that names the line."""
+        if self.rules_file is None:
+            return ()
+        try:
+            text = Path(self.rules_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(
+                f"BRIDGE_RULES_FILE cannot be read: {type(exc).__name__}.",
+                advice="It must be a UTF-8 text file.",
+            ) from exc
+        return parse_rules(text)
 
     @property
     def retention_s(self) -> float | None:
@@ -318,6 +337,7 @@ def load_settings(**overrides: object) -> Settings:
         ) from None
     for side in SideName:
         credentials_of(side)
+    settings.rules()
     return settings
 
 

@@ -154,7 +154,7 @@ class Pipeline:
         self._alone: _Item | None = None
         self._accusation: _Accusation | None = None
         self._delayed: list[tuple[float, int, _Item]] = []
-        self._in_flight: dict[Task, _Item] = {}
+        self._in_flight: dict[int, _Item] = {}
         self._changed_at: dict[int, str] = {}
         self._attempts = dict(journal.attempts())
         self._page_due_s = 0.0
@@ -233,7 +233,7 @@ class Pipeline:
         # the two apart.
         task = Task(item.move, self._job, item.number)
         item.started_at = self._clock.now_s()
-        self._in_flight[task] = item
+        self._in_flight[item.number] = item
         self._executor.submit(task)
 
     def _ask_for_page(self) -> None:
@@ -274,7 +274,7 @@ class Pipeline:
     def _handle(self, message: TaskDone | Answered | StopAsked) -> None:
         match message:
             case TaskDone(task=task, outcome=outcome):
-                item = self._in_flight.pop(task, None)
+                item = self._in_flight.pop(task.number, None)
                 if item is not None:
                     self._judge(item, outcome)
                     self._alone = None

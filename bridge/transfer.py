@@ -8,14 +8,9 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import mmap
-import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
 
 from bridge.core.errors import InstanceError, InstanceGone, SideError
 from bridge.core.model import (
@@ -34,21 +29,25 @@ from bridge.core.model import (
     StoreAnswer,
     Task,
 )
-from bridge.core.transcode import Transcoded, peek_syntax, transcode
+from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file
+from bridge.core.transcode import peek_syntax
 from bridge.orthanc import OrthancClient
+from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
 
 HEAD_BYTES = 64 * 1024
-JOIN_BYTES_MAX = 8 * 1024 * 1024
-"""Bodies up to this size are sent from one buffer; larger ones frame by frame."""
+METADATA = {
+    "syntax": "TransferSyntax",
+    "sop_class": "SopClassUid",
+    "remote_aet": "RemoteAET",
+    "called_aet": "CalledAET",
+}
+"""Which of Orthanc's metadata tells which fact of the rules."""
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
 
 MEMORY_TEXT = "It needs more memory than BRIDGE_WORKER_MEMORY_MB allows one worker."
-
-Buffer = bytes | mmap.mmap
-Chunk = bytes | bytearray | memoryview
 
 
 @dataclass(slots=True)
@@ -63,6 +62,7 @@ class Attempt:
     source_syntax: str = ""
     sop_instance_uid: str = ""
     source_md5: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
     def mark(self) -> None:
         """Note the end of a stage."""
@@ -88,16 +88,6 @@ class Attempt:
     def failed(self, reason: Reason, message: str, *, final: bool) -> InstanceFailed:
         """Report the instance's failure with what is known."""
         return InstanceFailed(reason, message, final, self.source_syntax, self.sop_instance_uid)
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What is to be sent. ``transcoded`` is None when it is the source's own bytes."""
-
-    action: Action
-    body: bytes | Iterable[Chunk]
-    body_bytes: int
-    transcoded: Transcoded | None = None
 
 
 def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
@@ -142,104 +132,91 @@ def process_client(endpoint: Endpoint) -> OrthancClient:
     return connect(endpoint)
 
 
-def _move(attempt: Attempt) -> Delivered:
-    with _fetched(attempt) as body:
-        attempt.mark()
-        if attempt.job.keeps_evidence:
-            attempt.source_md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        try:
-            with _prepared(attempt, body) as parcel:
-                return _deliver(attempt, parcel, len(body))
-        except InstanceError as exc:
-            if not _forwards(attempt.job, exc.reason):
-                raise
-        # A frame may turn out undecodable when earlier ones are on their way; the target has
-        # refused that cut body, and the instance follows as it is.
-        del attempt.marks[2:]
-        return _deliver(attempt, Parcel(Action.FORWARDED, _chunks(body), len(body)), len(body))
-
-
-@contextmanager
-def _fetched(attempt: Attempt) -> Iterator[Buffer]:
-    """Download the instance: in memory when small, mapped from an unnamed file when large."""
-    limit = attempt.job.spool_above_bytes
-    with tempfile.SpooledTemporaryFile(max_size=limit) as spool:
-        held = _download(attempt, spool, limit)
-        if held is not None:
-            yield held
-            return
-        spool.flush()
-        with mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            yield mapped
-
-
-def _download(attempt: Attempt, spool: IO[bytes], limit: int) -> bytes | None:
-    """Return the file, or None when it was too large for memory and is in ``spool``."""
-    deadline_s = attempt.job.task_timeout_s * SIDE_SHARE
-    with attempt.source.open_instance(attempt.instance_id, deadline_s=deadline_s) as body:
-        if body.content_length is not None and body.content_length <= limit:
-            return b"".join(body.chunks)
-        for chunk in body.chunks:
-            spool.write(chunk)
-    if spool.tell() > limit:
-        return None
-    spool.seek(0)
-    return spool.read()
-
-
-@contextmanager
-def _prepared(attempt: Attempt, body: Buffer) -> Iterator[Parcel]:
-    """Bring the instance into the wanted syntax, ready to be sent."""
+def _move(attempt: Attempt) -> Outcome:
     job = attempt.job
-    attempt.source_syntax = peek_syntax(body[:HEAD_BYTES])
-    if attempt.source_syntax == job.wanted_syntax:
+    choice = _early_choice(attempt)
+    if choice is not None and choice.action is RuleAction.SKIP:
+        return _skipped(attempt, choice)
+    with fetched(
+        attempt.source,
+        attempt.instance_id,
+        spool_above_bytes=job.spool_above_bytes,
+        deadline_s=job.task_timeout_s * SIDE_SHARE,
+    ) as body:
         attempt.mark()
-        yield Parcel(Action.UNCHANGED, _chunks(body), len(body))
-        return
-    result = transcode(
-        body,
-        wanted_syntax=job.wanted_syntax,
-        options=job.transcode,
-        instance_id=attempt.instance_id,
-    )
-    attempt.sop_instance_uid = result.sop_instance_uid
-    known = result.body.body_bytes
-    if known is not None and known > JOIN_BYTES_MAX:
-        attempt.mark()
-        yield Parcel(result.action, result.body, known, result)
-    elif known is not None:
-        joined = b"".join(result.body)
-        attempt.mark()
-        yield Parcel(result.action, joined, len(joined), result)
-    else:
-        with tempfile.SpooledTemporaryFile(max_size=job.spool_above_bytes) as spool:
-            for chunk in result.body:
-                spool.write(chunk)
-            attempt.mark()
-            body_bytes = spool.tell()
-            yield Parcel(result.action, _Spooled(spool), body_bytes, result)
+        if job.keeps_evidence:
+            attempt.source_md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        attempt.source_syntax = peek_syntax(body[:HEAD_BYTES])
+        if choice is None:
+            attempt.facts |= facts_of_file(memoryview(body))
+            # Nothing about an instance is unknown once its file is here.
+            facts = dict.fromkeys(FIELDS, "") | attempt.facts
+            choice = choose(job.rules, facts, default_to=job.wanted_syntax)
+        if choice is None or choice.action is RuleAction.SKIP:
+            return _skipped(attempt, choice)
+        return _send(attempt, body, choice)
+
+
+def _early_choice(attempt: Attempt) -> Choice | None:
+    """Apply the rules to what Orthanc knows; None when only the file can tell."""
+    job = attempt.job
+    if job.rules:
+        known = attempt.source.instance_metadata(attempt.instance_id)
+        attempt.facts = {field: known[name] for field, name in METADATA.items() if name in known}
+        for field in ("remote_aet", "called_aet"):
+            # Orthanc has these for what came by DICOM; nothing else will ever tell.
+            attempt.facts.setdefault(field, "")
+        attempt.source_syntax = attempt.facts.get("syntax", "")
+    return choose(job.rules, attempt.facts, default_to=job.wanted_syntax)
+
+
+def _skipped(attempt: Attempt, choice: Choice | None) -> Skipped:
+    line = choice.line if choice else 0
+    return Skipped(Reason.RULE, f"by the rule at line {line}", attempt.source_syntax)
+
+
+def _send(attempt: Attempt, body: Buffer, choice: Choice) -> Delivered:
+    if choice.action is RuleAction.FORWARD:
+        return _deliver(attempt, as_it_is(body, Action.FORWARDED), len(body))
+    if attempt.source_syntax == choice.to:
+        return _deliver(attempt, as_it_is(body, Action.UNCHANGED), len(body))
+    job = attempt.job
+    try:
+        with transcoded(
+            body,
+            wanted_syntax=choice.to,
+            options=job.transcode,
+            instance_id=attempt.instance_id,
+            spool_above_bytes=job.spool_above_bytes,
+        ) as parcel:
+            return _deliver(attempt, parcel, len(body))
+    except InstanceError as exc:
+        if not _forwards(job, exc.reason):
+            raise
+    # A frame may turn out undecodable when earlier ones are on their way; the target has refused
+    # that cut body, and the instance follows as it is.
+    del attempt.marks[2:]
+    return _deliver(attempt, as_it_is(body, Action.FORWARDED), len(body))
 
 
 def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
-    if len(attempt.marks) == 2:
-        attempt.mark()
-    digest = hashlib.md5(usedforsecurity=False) if attempt.job.proof == "stored" else None
-    body = parcel.body
-    if digest is not None and not isinstance(body, bytes):
-        body = b"".join(body) if parcel.body_bytes <= JOIN_BYTES_MAX else body
+    attempt.mark()
+    done = parcel.transcoded
+    if done is not None:
+        attempt.sop_instance_uid = done.sop_instance_uid
     answer = attempt.target.store(
-        body, body_bytes=parcel.body_bytes, deadline_s=attempt.deadline_s()
+        parcel.body, body_bytes=parcel.body_bytes, deadline_s=attempt.deadline_s()
     )
     attempt.mark()
     _check_answer(answer, attempt.instance_id)
     stored_md5 = ""
-    if digest is not None:
-        for chunk in (body,) if isinstance(body, bytes) else body:
+    if attempt.job.proof == "stored":
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in parcel.chunks():
             digest.update(chunk)
         stored_md5 = attempt.target.stored_md5(attempt.instance_id)
         _check_stored(stored_md5, digest.hexdigest(), answer.status)
     attempt.mark()
-    done = parcel.transcoded
     return Delivered(
         status=answer.status,
         action=parcel.action,
@@ -301,37 +278,6 @@ def _side_failed(error: SideError) -> SideFailed:
         # A password file may have been renewed: read it again for the next attempt.
         process_client.cache_clear()
     return failure_of(error)
-
-
-def _chunks(body: Buffer) -> bytes | Iterable[Chunk]:
-    return body if isinstance(body, bytes) else _Mapped(body)
-
-
-class _Mapped:
-    """A mapped file as chunks, any number of times."""
-
-    CHUNK_BYTES = 1024 * 1024
-
-    def __init__(self, mapped: mmap.mmap) -> None:
-        self._mapped = mapped
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._mapped), self.CHUNK_BYTES):
-            yield self._mapped[start : start + self.CHUNK_BYTES]
-
-
-class _Spooled:
-    """A spooled file as chunks, any number of times."""
-
-    CHUNK_BYTES = 1024 * 1024
-
-    def __init__(self, spool: IO[bytes]) -> None:
-        self._spool = spool
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._spool.seek(0)
-        while chunk := self._spool.read(self.CHUNK_BYTES):
-            yield chunk
 
 
 def _kind_and_place(exc: Exception) -> str:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridge.core.rules import Rule
 
 
 class SideName(StrEnum):
@@ -166,6 +170,7 @@ class Job:
     on_video: str = "forward"
     proof: str = "answer"
     keeps_evidence: bool = False
+    rules: tuple[Rule, ...] = ()
     task_timeout_s: float = 300.0
     spool_above_bytes: int = 64 * 1024 * 1024
     transcode: TranscodeOptions = field(default_factory=TranscodeOptions)

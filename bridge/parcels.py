@@ -1,0 +1,134 @@
+"""The instance between the two servers: fetched into memory or a file, prepared, ready to send."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO
+
+from bridge.core.model import Action, TranscodeOptions
+from bridge.core.transcode import Transcoded, transcode
+from bridge.orthanc import OrthancClient
+
+JOIN_BYTES_MAX = 8 * 1024 * 1024
+"""Bodies up to this size are sent from one buffer; larger ones frame by frame."""
+CHUNK_BYTES = 1024 * 1024
+
+Buffer = bytes | mmap.mmap
+Chunk = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is to be sent. ``transcoded`` is None when it is the source's own bytes."""
+
+    action: Action
+    body: bytes | Iterable[Chunk]
+    body_bytes: int
+    transcoded: Transcoded | None = None
+
+    def chunks(self) -> Iterable[Chunk]:
+        """The body, once more."""
+        return (self.body,) if isinstance(self.body, bytes) else self.body
+
+
+@contextmanager
+def fetched(
+    source: OrthancClient, instance_id: str, *, spool_above_bytes: int, deadline_s: float
+) -> Iterator[Buffer]:
+    """Download an instance: in memory when small, mapped from an unnamed file when large.
+
+    Raises SideError, InstanceGone, InstanceError, and OSError when it cannot be spooled.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=spool_above_bytes) as spool:
+        held = _download(source, instance_id, spool, spool_above_bytes, deadline_s)
+        if held is not None:
+            yield held
+            return
+        spool.flush()
+        mapped = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            yield mapped
+        finally:
+            # Views of it may live on in a traceback; the mapping goes with the last of them.
+            with suppress(BufferError):
+                mapped.close()
+
+
+def _download(
+    source: OrthancClient,
+    instance_id: str,
+    spool: IO[bytes],
+    spool_above_bytes: int,
+    deadline_s: float,
+) -> bytes | None:
+    """Return the file, or None when it was too large for memory and is in ``spool``."""
+    with source.open_instance(instance_id, deadline_s=deadline_s) as body:
+        if body.content_length is not None and body.content_length <= spool_above_bytes:
+            return b"".join(body.chunks)
+        for chunk in body.chunks:
+            spool.write(chunk)
+    if spool.tell() > spool_above_bytes:
+        return None
+    spool.seek(0)
+    return spool.read()
+
+
+def as_it_is(body: Buffer, action: Action) -> Parcel:
+    """Wrap the source's own bytes."""
+    return Parcel(action, body if isinstance(body, bytes) else _Mapped(body), len(body))
+
+
+@contextmanager
+def transcoded(
+    body: Buffer,
+    *,
+    wanted_syntax: str,
+    options: TranscodeOptions,
+    instance_id: str,
+    spool_above_bytes: int,
+) -> Iterator[Parcel]:
+    """Bring an instance into the wanted syntax. Raises InstanceError.
+
+    Large native pixel data is decoded while it is sent; an error then comes from reading the
+    parcel's body, and the cut upload is refused by the target.
+    """
+    result = transcode(body, wanted_syntax=wanted_syntax, options=options, instance_id=instance_id)
+    known = result.body.body_bytes
+    if known is not None and known > JOIN_BYTES_MAX:
+        yield Parcel(result.action, result.body, known, result)
+    elif known is not None:
+        joined = b"".join(result.body)
+        yield Parcel(result.action, joined, len(joined), result)
+    else:
+        with tempfile.SpooledTemporaryFile(max_size=spool_above_bytes) as spool:
+            for chunk in result.body:
+                spool.write(chunk)
+            body_bytes = spool.tell()
+            yield Parcel(result.action, _Spooled(spool), body_bytes, result)
+
+
+class _Mapped:
+    """A mapped file as chunks, any number of times."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self._mapped = mapped
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._mapped), CHUNK_BYTES):
+            yield self._mapped[start : start + CHUNK_BYTES]
+
+
+class _Spooled:
+    """A spooled file as chunks, any number of times."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        self._spool = spool
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._spool.seek(0)
+        while chunk := self._spool.read(CHUNK_BYTES):
+            yield chunk
