@@ -117,24 +117,35 @@ def restored_jpeg(frame: bytes) -> bytes:
     return bytes(imagecodecs.jpegxl_decode_jpeg(frame, numthreads=1))
 
 
-def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:
-    """pylibjpeg-rle (Rust). Its output is colour by plane."""
-    check_rle(frame, d)
-    planes = pylibjpeg_rle.decode_frame(frame, d.rows * d.columns, d.allocated, "<")
-    return _planes(planes, d)
-
-
 def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
-    """imagecodecs' PackBits, segment by segment (PS3.5 G.3): the most significant byte first."""
+    """imagecodecs' PackBits, segment by segment (PS3.5 G.3): the most significant byte first.
+
+    A segment may decode to more than its plane where it is padded with zeros, or by the one
+    or two bytes that some writers add.
+    """
     offsets = check_rle(frame, d)
     pixel_count, width = d.rows * d.columns, d.container_bytes
-    planes = np.zeros((d.samples, pixel_count, width), dtype=np.uint8)
+    pixels = np.empty((pixel_count, d.samples, width), dtype=np.uint8)
     for i, (start, stop) in enumerate(zip(offsets, [*offsets[1:], len(frame)], strict=True)):
         segment = np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), dtype=np.uint8)
-        if segment.size < pixel_count:
-            raise SamplesError(f"RLE segment {i} holds {segment.size} of {pixel_count} bytes")
-        planes[i // width, :, width - 1 - i % width] = segment[:pixel_count]
-    return _planes(planes.tobytes(), d)
+        surplus = segment[pixel_count:]
+        if segment.size < pixel_count or (surplus.size > 2 and surplus.any()):
+            raise SamplesError(f"RLE segment {i} holds {segment.size} bytes, not {pixel_count}")
+        pixels[:, i // width, width - 1 - i % width] = segment[:pixel_count]
+    array = pixels.reshape(-1).view(f"<{'i' if d.signed else 'u'}{width}")
+    return array.reshape((d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, -1))
+
+
+def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:
+    """pylibjpeg-rle (Rust). Its output is colour by plane; its panics are no Exception."""
+    check_rle(frame, d)
+    try:
+        planes = pylibjpeg_rle.decode_frame(frame, d.rows * d.columns, d.allocated, "<")
+    except BaseException as exc:
+        if type(exc).__name__ == "PanicException":  # pyo3's: it cannot be imported
+            raise SamplesError("pylibjpeg-rle panicked") from exc
+        raise
+    return _planes(planes, d)
 
 
 def check_rle(frame: bytes, d: Description) -> tuple[int, ...]:

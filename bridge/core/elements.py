@@ -41,7 +41,8 @@ class Element(NamedTuple):
     """Where one element lies: header from ``start``, value ``[value:stop)``, next at ``end``.
 
     ``undefined``: the length was FFFFFFFF, and ``[stop:end)`` is the delimiter (or nothing,
-    where the file ends without one).
+    where the file ends without one). ``irregular``: something nested in it has an odd length or
+    a VR that is not in the standard, so it cannot be copied as it lies.
     """
 
     tag: int
@@ -51,6 +52,7 @@ class Element(NamedTuple):
     stop: int
     end: int
     undefined: bool
+    irregular: bool = False
 
 
 class Item(NamedTuple):
@@ -68,12 +70,13 @@ def damaged(offset: int, what: str) -> NoReturn:
 
 
 class Reader:
-    """Walks elements of one encoding in ``data``. Cheap to make; holds no state but these."""
+    """Walks elements of one encoding in ``data``, counting what is irregular in nested ones."""
 
     def __init__(self, data: memoryview, *, implicit: bool, big_endian: bool = False) -> None:
         self.data = data
         self.implicit = implicit
         self.big_endian = big_endian
+        self.irregularities = 0
         mark = ">" if big_endian else "<"
         self._header = Struct(mark + "HHI")
         self._explicit = Struct(mark + "HH2sH")
@@ -114,6 +117,7 @@ class Reader:
         Seen: "??" and blanks with a 16-bit length, VRs of a later edition with a 32-bit length
         (PS3.5 6.2 note 2), and implicit elements inside an explicit data set.
         """
+        self.irregularities += 1
         readings = [(vr, pos + 8, self._explicit.unpack_from(self.data, pos)[3])]
         if end - pos >= 12:
             readings.append((vr, pos + 12, self._long.unpack_from(self.data, pos + 8)[0]))
@@ -140,6 +144,7 @@ class Reader:
         found: list[Element] = []
         pos = start
         while pos < end:
+            irregularities = self.irregularities
             if end - pos < 8 and not any(self.data[pos:end]):
                 break  # a few zero bytes after the last element: padding of the transport
             tag, vr, value, length = self.header(pos, end)
@@ -149,13 +154,17 @@ class Reader:
                 break
             if length == UNDEFINED:
                 stop, after = self.skip_undefined(tag, vr, value, end, depth + 1)
-                found.append(Element(tag, vr, pos, value, stop, after, True))
+                irregular = self.irregularities > irregularities
+                found.append(Element(tag, vr, pos, value, stop, after, True, irregular))
                 pos = after
             else:
                 stop = value + length
                 if stop > end:
                     damaged(pos, f"an element of {length} bytes runs past the end")
-                found.append(Element(tag, vr, pos, value, stop, stop, False))
+                if vr == b"SQ" and not depth:
+                    self.check_items(value, stop, 1)
+                irregular = self.irregularities > irregularities
+                found.append(Element(tag, vr, pos, value, stop, stop, False, irregular))
                 pos = stop
             if len(found) > LEVEL_ELEMENTS_MAX:
                 raise InstanceError(
@@ -188,6 +197,8 @@ class Reader:
                         return end, end  # cut short; the frame decides whether it is whole
                     damaged(pos, "a sequence item runs past the end")
                 pos = value + length
+                if not (fragments or reader.implicit):
+                    reader.check_level(value, pos, depth + 1)
             elif fragments:
                 damaged(pos, "a fragment of undefined length")
             else:
@@ -210,6 +221,31 @@ class Reader:
                 pos = value + length
                 if pos > end:
                     damaged(pos, "an element runs past the end of its item")
+                self.irregularities += length & 1
+                if vr == b"SQ":
+                    self.check_items(value, pos, depth + 1)
+
+    def check_level(self, pos: int, end: int, depth: int) -> None:
+        """Walk ``[pos:end)`` to its end at every depth; raise if it cannot be walked."""
+        while pos < end:
+            tag, vr, value, length = self.header(pos, end)
+            if tag >= ITEM:
+                damaged(pos, "a sequence delimiter outside a sequence")
+            if length == UNDEFINED:
+                _, pos = self.skip_undefined(tag, vr, value, end, depth + 1)
+                continue
+            pos = value + length
+            if pos > end:
+                damaged(value, "an element runs past the end of its item")
+            self.irregularities += length & 1
+            if vr == b"SQ":
+                self.check_items(value, pos, depth + 1)
+
+    def check_items(self, pos: int, end: int, depth: int) -> None:
+        """Walk the items of a sequence of defined length; raise if they cannot be walked."""
+        for item in self.items(Element(0, b"SQ", pos, pos, end, end, False), depth):
+            if not item.undefined:
+                self.check_level(item.start, item.stop, depth + 1)
 
     def items(self, element: Element, depth: int) -> Iterator[Item]:
         """Yield the items of a sequence element; ``self`` reads its content."""

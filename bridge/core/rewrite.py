@@ -150,7 +150,7 @@ class Rewriter:
 
     def _untouched(self, e: Element) -> bool:
         """True if the element can be copied as it lies: even, delimited, no icon inside."""
-        if e.vr not in KNOWN_VRS:
+        if e.irregular or e.vr not in KNOWN_VRS:
             return False
         if e.undefined:
             if e.end == e.stop:
@@ -191,9 +191,9 @@ class Rewriter:
             out.add(b" " if vr in TEXT_VRS else b"\0")
 
     def _fragments(self, e: Element, vr: bytes, out: Pieces) -> None:
-        """Encapsulated data of a private or nested element: carried as it is."""
-        if self._reader.big_endian:
-            damaged(e.start, "encapsulated data in a big endian data set")
+        """Encapsulated data of another element than Pixel Data: carried as it is, if at all."""
+        if self._reader.big_endian or self._implicit:
+            damaged(e.start, "encapsulated data that the wanted syntax cannot hold")
         out.add(element_header(e.tag, vr, UNDEFINED, implicit=self._implicit))
         out.add(self._data[e.value : e.stop])
         out.add(_delimiter(SEQUENCE_END))

@@ -275,7 +275,7 @@ def test_memory_error_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("bridge.core.decoders.pylibjpeg_rle.decode_frame", exhausted)
+    monkeypatch.setattr("bridge.core.decoders.imagecodecs.packbits_decode", exhausted)
 
     with pytest.raises(MemoryError):
         run(encoded_file(GREY, RLE))
