@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -35,13 +36,16 @@ def failure_of(error: SideError) -> SideFailed:
 
 
 class SideClient:
-    """The calls of the bridge's own process to one server; for one thread at a time.
+    """The calls of the bridge's own process to one server.
 
+    One call at a time: a pipeline that ends leaves a hanging call behind, the next pipeline has
+    threads of its own, and two calls at once would leave their deadlines to each other.
     After a refused login the next call reads the credentials again.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._turn = threading.Lock()
         self._client: OrthancClient | None = None
 
     def close(self) -> None:
@@ -89,11 +93,12 @@ class SideClient:
         return self._call(lambda client: client.delete_instance(instance_id))
 
     def _call(self, ask: Callable[[OrthancClient], _Answer]) -> _Answer:
-        try:
-            if self._client is None:
-                self._client = connect(self.endpoint)
-            return ask(self._client)
-        except SideError as exc:
-            if exc.problem is SideProblem.LOGIN_REFUSED:
-                self.close()
-            raise
+        with self._turn:
+            try:
+                if self._client is None:
+                    self._client = connect(self.endpoint)
+                return ask(self._client)
+            except SideError as exc:
+                if exc.problem is SideProblem.LOGIN_REFUSED:
+                    self.close()
+                raise
