@@ -81,7 +81,7 @@ class FeedReader:
         page = self._client.changes(since, limit, only_new_instances=self._filters)
         reached = page.changes[-1].sequence if page.changes else since
         last = page.last
-        if page.done and reached < self.position:
+        if page.done and (reached < self.position or not page.changes):
             # Rows vanish when their resource is deleted, so a re-read that stops short proves
             # nothing; only an empty page tells the server's own counter.
             last = max(last, self._counter_at(self.position))
