@@ -57,6 +57,6 @@ def run(
             monitoring.stop()
     if once or as_json:
         print_summary(summary, as_json=as_json)
-    if interruption.by_keyboard:
-        return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if once and parked and not summary.stopped else EXIT_DONE
+    if interruption.by_keyboard or (once and summary.stopped):
+        return EXIT_INTERRUPTED  # SIGTERM is how a service ends; a job has not been done
+    return EXIT_INCOMPLETE if once and parked else EXIT_DONE

@@ -21,6 +21,14 @@ from tests.dicom_samples import file_bytes, small_ct_dataset
 ORTHANC = {"StableAge": 600}
 """No Stable* rows during a test: the feed is then ours alone."""
 
+FILTER_LUA = """
+function ReceivedInstanceFilter(dicom, origin)
+  local flag = io.open("%s")
+  if flag then flag:close() end
+  return flag == nil
+end
+"""
+
 
 class Pair:
     """A source, a target, a home for the state, and commands with settings for all of them."""
@@ -32,6 +40,7 @@ class Pair:
         self._stack = stack
         self.source = self._client(SideName.SOURCE, source)
         self.target = self._client(SideName.TARGET, target)
+        self.refusal = home / "the-target-refuses"
         self.state_path = home / "state" / "bridge.sqlite3"
         self.settings = {
             "BRIDGE_SOURCE_URL": source.url,
@@ -54,6 +63,13 @@ class Pair:
     def send(self, data: bytes) -> str:
         """Put an instance into the source; its ID."""
         return self.source.store(data, deadline_s=30.0).instance_id
+
+    def filter_out(self, *, everything: bool) -> None:
+        """Let the target's Lua filter refuse everything, or nothing."""
+        if everything:
+            self.refusal.touch()
+        else:
+            self.refusal.unlink()
 
     def arrivals(self) -> list[str]:
         """The instances that the target's feed says are new, in order, repetitions included."""
@@ -96,13 +112,12 @@ def pair(orthanc: Callable[..., OrthancServer], tmp_path: Path) -> Iterator[Pair
     """Return two empty servers and a home without a state."""
     home = tmp_path / "home"
     home.mkdir()
+    script = tmp_path / "filter.lua"
+    script.write_text(FILTER_LUA % (home / "the-target-refuses"))
+    source = orthanc("source", config=ORTHANC)
+    target = orthanc("target", config=ORTHANC | {"LuaScripts": [str(script)]})
     with ExitStack() as stack:
-        yield Pair(
-            orthanc("source", config=ORTHANC),
-            orthanc("target", config=ORTHANC | {"ExecuteLuaEnabled": True}),
-            home,
-            stack,
-        )
+        yield Pair(source, target, home, stack)
 
 
 def undecodable_ct() -> bytes:
