@@ -37,6 +37,11 @@ class FileMeta:
         raw = self.values.get(number, (b"", b""))[1]
         return raw.rstrip(b"\0 ").decode("ascii", "replace")
 
+    def uid(self, number: int) -> str:
+        """Return the UID of element (0002,number), or "" where it is none (PS3.5 section 9.1)."""
+        text = self.text(number)
+        return text if len(text) <= 64 and set(text) <= set("0123456789.") else ""
+
 
 def _not_dicom(what: str) -> InstanceError:
     return InstanceError(Reason.NOT_DICOM, f"Not a DICOM file: {what}.")

@@ -63,13 +63,20 @@ class NativeFrames:
     """Frames of native Pixel Data, colour by pixel, chroma at full resolution.
 
     ``d`` describes what is yielded: YBR_FULL_422 (two bytes a pixel) becomes YBR_FULL by
-    repeating each chroma sample, which loses nothing.
+    repeating each chroma sample, which loses nothing. ``as_stored`` leaves unused bits alone.
     """
 
     def __init__(
-        self, data: memoryview, element: Element, d: Description, *, big_endian: bool
+        self,
+        data: memoryview,
+        element: Element,
+        d: Description,
+        *,
+        big_endian: bool,
+        as_stored: bool = False,
     ) -> None:
         self.evidence = Evidence(decoder="native")
+        self._as_stored = as_stored
         self._value = data[element.value : element.stop]
         self._stored = d
         self._word_bytes = pixel_word_bytes(element.vr, d.allocated) if big_endian else 1
@@ -109,7 +116,8 @@ class NativeFrames:
             if self._stored.allocated == 1:
                 yield self._bits(index)
             else:
-                yield _with_sign(self._frame(index), self._stored)
+                frame = self._frame(index)
+                yield frame if self._as_stored else with_sign(frame, self._stored)
 
     def _frame(self, index: int) -> Array:
         d, size = self._stored, self._frame_bytes
@@ -139,7 +147,7 @@ class NativeFrames:
         return np.ascontiguousarray(bits[skip : skip + d.frame_samples].reshape(shape))
 
 
-def _with_sign(array: Array, d: Description) -> Array:
+def with_sign(array: Array, d: Description) -> Array:
     """Widen two's complement of Bits Stored to the container where the unused bits are zero.
 
     The sample is the same (PS3.5 8.1.1), but readers of compressed data take what the decoder

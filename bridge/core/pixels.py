@@ -136,6 +136,8 @@ def _text(reader: Reader, element: Element | None) -> str:
 def _check(d: Description) -> None:
     if not 1 <= d.frames <= FRAMES_MAX:
         raise _contradiction(f"{d.frames} frames")
+    if d.allocated not in (1, 8, 16, 32, 64):
+        raise _contradiction(f"{d.allocated} bits allocated")
     if d.stored > d.allocated:
         raise _contradiction(f"{d.stored} bits stored in {d.allocated} allocated")
     if d.frame_array_bytes > FRAME_BYTES_MAX:

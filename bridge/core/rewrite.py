@@ -178,7 +178,7 @@ class Rewriter:
             self._sequence(e, out, signed=signed, depth=depth)
             return
         if e.undefined:
-            self._fragments(e, vr, out)
+            self._fragments(e, out)
             return
         value: Chunk = self._data[e.value : e.stop]
         word_bytes = WORD_BYTES.get(vr) if self._reader.big_endian else None
@@ -190,13 +190,13 @@ class Rewriter:
         if odd:
             out.add(b" " if vr in TEXT_VRS else b"\0")
 
-    def _fragments(self, e: Element, vr: bytes, out: Pieces) -> None:
+    def _fragments(self, e: Element, out: Pieces) -> None:
         """Encapsulated data of another element than Pixel Data: carried as it is, if at all."""
         if self._reader.big_endian or self._implicit:
             damaged(e.start, "encapsulated data that the wanted syntax cannot hold")
-        out.add(element_header(e.tag, vr, UNDEFINED, implicit=self._implicit))
-        out.add(self._data[e.value : e.stop])
-        out.add(_delimiter(SEQUENCE_END))
+        if e.end == e.stop:
+            damaged(e.stop, "encapsulated data that is cut off")
+        out.add(self._data[e.start : e.end])
 
     def _sequence(self, e: Element, out: Pieces, *, signed: bool, depth: int) -> None:
         reader = self._reader.nested(e.vr)

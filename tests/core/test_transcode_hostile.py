@@ -141,6 +141,8 @@ def test_more_than_four_gigabytes_of_pixels_do_not_fit_in_a_native_syntax() -> N
         {"Rows": 0},
         {"Columns": 0},
         {"BitsAllocated": 0},
+        {"BitsAllocated": 9},
+        {"BitsAllocated": 12, "BitsStored": 12},
         {"BitsStored": 17},
         {"NumberOfFrames": -1},
         {"NumberOfFrames": 99_999_999},
