@@ -75,12 +75,14 @@ class BridgeProcess:
     A context manager: whatever is left of the process at the end is killed.
     """
 
-    def __init__(self, *arguments: str, settings: Mapping[str, str], cwd: Path) -> None:
+    def __init__(
+        self, *arguments: str, settings: Mapping[str, str], cwd: Path, module: str = "bridge"
+    ) -> None:
         environment = process_environment(
             {"BRIDGE_LOG_FORMAT": "json", "BRIDGE_HEALTH_PORT": "0"} | dict(settings)
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -121,13 +123,16 @@ class BridgeProcess:
         with self._changed:
             return "".join(self._err)
 
+    def lines(self) -> list[Line]:
+        """The log lines so far."""
+        with self._changed:
+            return [parsed for text in self._err if (parsed := _parsed(text)) is not None]
+
     def logged(self, event: str, **fields: object) -> list[Line]:
         """The log lines so far of one event whose fields have these values."""
-        with self._changed:
-            lines = [parsed for text in self._err if (parsed := _parsed(text)) is not None]
         return [
             line
-            for line in lines
+            for line in self.lines()
             if line["event"] == event and all(line.get(k) == v for k, v in fields.items())
         ]
 
