@@ -11,6 +11,7 @@ from bridge.core.events import Event, Observer, Progress
 from bridge.core.model import Outcome, SideName, Task
 from bridge.feed import FeedClient
 from bridge.listing import ListingClient
+from bridge.retention import HoldingServer, KeepingServer
 from bridge.runtime import (
     Background,
     Clock,
@@ -47,7 +48,7 @@ class ClosableExecutor(Executor, Protocol):
         """End it at once."""
 
 
-class Client(FeedClient, ListingClient, Protocol):
+class Client(FeedClient, ListingClient, KeepingServer, HoldingServer, Protocol):
     """The calls of the bridge's own process to one server."""
 
     def probe(self) -> None:
@@ -55,12 +56,6 @@ class Client(FeedClient, ListingClient, Protocol):
 
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether the server holds an instance."""
-
-    def stored_md5(self, instance_id: str) -> str:
-        """Return the MD5 of an instance's file. Raises InstanceGone, InstanceError."""
-
-    def delete_instance(self, instance_id: str) -> bool:
-        """Delete an instance; False when it was not there any more."""
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -9,19 +9,19 @@ from typing import TypeVar
 from bridge.core.errors import ConfigurationError, SideError, side_error
 from bridge.core.model import Endpoint, Page, ServerInfo, SideFailed, SideProblem
 from bridge.credentials import credentials_of
-from bridge.orthanc import OrthancClient
+from bridge.orthanc import CustodyClient
 
 _Answer = TypeVar("_Answer")
 
 
-def connect(endpoint: Endpoint) -> OrthancClient:
+def connect(endpoint: Endpoint) -> CustodyClient:
     """Make a client with the credentials of this moment.
 
     Raises SideError LOGIN_REFUSED when they cannot be read: a secret file that is being renewed
     is an outage of that side, not a reason to end.
     """
     try:
-        return OrthancClient(endpoint, credentials_of(endpoint.side))
+        return CustodyClient(endpoint, credentials_of(endpoint.side))
     except ConfigurationError as exc:
         raise side_error(
             endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
@@ -46,7 +46,7 @@ class SideClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._turn = threading.Lock()
-        self._client: OrthancClient | None = None
+        self._client: CustodyClient | None = None
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -92,7 +92,19 @@ class SideClient:
         """Delete an instance; False when it was not there any more."""
         return self._call(lambda client: client.delete_instance(instance_id))
 
-    def _call(self, ask: Callable[[OrthancClient], _Answer]) -> _Answer:
+    def verify_stored(self, instance_id: str) -> bool:
+        """Have the server read its file again. Raises InstanceGone, InstanceError."""
+        return self._call(lambda client: client.verify_stored(instance_id))
+
+    def set_metadata(self, instance_id: str, name: str, value: str) -> None:
+        """Set a metadata of an instance. Raises InstanceGone, InstanceError."""
+        self._call(lambda client: client.set_metadata(instance_id, name, value))
+
+    def delete_metadata(self, instance_id: str, name: str) -> None:
+        """Delete a metadata of an instance. Raises InstanceGone, InstanceError."""
+        self._call(lambda client: client.delete_metadata(instance_id, name))
+
+    def _call(self, ask: Callable[[CustodyClient], _Answer]) -> _Answer:
         with self._turn:
             try:
                 if self._client is None:

@@ -151,6 +151,35 @@ def _delete(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str
     return _json({"RemainingAncestor": None})
 
 
+def _verify(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str) -> Answer:
+    if instance_id not in fake.store.instances:
+        path = f"/instances/{instance_id}/attachments/dicom/verify-md5"
+        return _error(HTTPStatus.NOT_FOUND, 17, "Unknown resource", ("POST", path))
+    return _json({})
+
+
+def _set_metadata(
+    fake: Server, _query: dict[str, str], body: bytes, instance_id: str, name: str
+) -> Answer:
+    with fake.store.lock:
+        stored = fake.store.instances.get(instance_id)
+        if stored is None:
+            return Answer(status=404, content_type=None)
+        stored.metadata[name] = body.decode()
+    return Answer(content_type=None)
+
+
+def _delete_metadata(
+    fake: Server, _query: dict[str, str], _body: bytes, instance_id: str, name: str
+) -> Answer:
+    with fake.store.lock:
+        stored = fake.store.instances.get(instance_id)
+        if stored is None:
+            return Answer(status=404, content_type=None)
+        stored.metadata.pop(name, None)
+    return Answer(content_type=None)
+
+
 def _statistics(fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
     with fake.store.lock:
         stored = list(fake.store.instances.values())
@@ -177,4 +206,7 @@ _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
     ("POST", "/instances"): _upload,
     ("GET", r"/instances/([^/]+)(|/file|/metadata|/attachments/dicom/(?:md5|size))"): _instance,
     ("DELETE", "/instances/([^/]+)"): _delete,
+    ("POST", "/instances/([^/]+)/attachments/dicom/verify-md5"): _verify,
+    ("PUT", r"/instances/([^/]+)/metadata/(\d+)"): _set_metadata,
+    ("DELETE", r"/instances/([^/]+)/metadata/(\d+)"): _delete_metadata,
 }

@@ -205,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._act(fake.behaviour_for(f"{self.command} {self.path}"), body)
 
-    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  (names that http.server calls)
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815  (names that http.server calls)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Print nothing."""

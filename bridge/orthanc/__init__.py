@@ -3,6 +3,7 @@
 The only importer of httpx and tenacity.
 
     client.py     the calls
+    custody.py    the calls before a deletion
     answers.py    what answers must look like
     wire.py       requests: deadlines, bounds, retries of seconds
     transport.py  connections: TLS, deadlines byte by byte
@@ -11,7 +12,15 @@ The only importer of httpx and tenacity.
 
 from bridge.orthanc.answers import INSTANCE_ID, Statistics
 from bridge.orthanc.client import OrthancClient
+from bridge.orthanc.custody import CustodyClient
 from bridge.orthanc.downloads import InstanceBody
 from bridge.orthanc.wire import RetryPolicy
 
-__all__ = ["INSTANCE_ID", "InstanceBody", "OrthancClient", "RetryPolicy", "Statistics"]
+__all__ = [
+    "INSTANCE_ID",
+    "CustodyClient",
+    "InstanceBody",
+    "OrthancClient",
+    "RetryPolicy",
+    "Statistics",
+]

@@ -139,6 +139,18 @@ class SimulatedClient:
     def delete_instance(self, instance_id: str) -> bool:
         raise NotImplementedError(instance_id)
 
+    def verify_stored(self, instance_id: str) -> bool:
+        raise NotImplementedError(instance_id)
+
+    def instance_metadata(self, instance_id: str) -> dict[str, str]:
+        raise NotImplementedError(instance_id)
+
+    def set_metadata(self, instance_id: str, name: str, value: str) -> None:
+        raise NotImplementedError((instance_id, name, value))
+
+    def delete_metadata(self, instance_id: str, name: str) -> None:
+        raise NotImplementedError((instance_id, name))
+
     def close(self) -> None:
         pass
 

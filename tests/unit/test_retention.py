@@ -1,0 +1,439 @@
+"""Source retention: everything that could make it delete what it should not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bridge.core.errors import ConfigurationError, SideError, SourceError, TargetError
+from bridge.core.events import Event, Progress, SourceSwept
+from bridge.core.model import Endpoint, Move, Reason, SideName
+from bridge.ledger import Attempts, Entry, Kept, Ledger, Parked
+from bridge.retention import BATCH, FAILURES_MAX, JUMP_S, AgeClock, Janitor, Sweep, Sweeper
+from bridge.sides import SideClient
+from tests.bridge_process import wait_until
+from tests.dicom_samples import identity_of, small_ct, small_series
+from tests.fake_orthanc import FakeOrthanc, Respond
+
+DELIVERED_AT = 1000.0
+LATER = 5000.0
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+class Rig:
+    """Two fake servers, a ledger, and a sweeper between them."""
+
+    def __init__(self, source: FakeOrthanc, target: FakeOrthanc, state_path: Path) -> None:
+        self.source, self.target, self.state_path = source, target, state_path
+        self.ledger = Ledger(state_path)
+        self.clients = [
+            SideClient(Endpoint(SideName.SOURCE, source.url, timeout_s=5)),
+            SideClient(Endpoint(SideName.TARGET, target.url, timeout_s=5)),
+        ]
+        self.sweeper = Sweeper(*self.clients)
+
+    def close(self) -> None:
+        self.ledger.close()
+        for client in self.clients:
+            client.close()
+
+    def deliver(self, data: bytes, *, at: float = DELIVERED_AT, sent: bytes | None = None) -> str:
+        """Put an instance on both sides, with the evidence of its delivery."""
+        sent = data if sent is None else sent
+        instance_id = self.source.put(data)
+        assert self.target.put(sent) == instance_id
+        self.ledger.commit(Entry(kept=(Kept(instance_id, md5(data), md5(sent), at),)))
+        return instance_id
+
+    def sweep(self, *, before: float = LATER) -> Sweep:
+        done = Sweep()
+        self.sweeper.sweep(self.ledger, delivered_before=before, done=done)
+        return done
+
+    def kept(self, *, before: float = 1e12) -> list[str]:
+        rows = self.ledger.kept(delivered_before=before, limit=10_000)
+        return [kept.instance_id for kept in rows]
+
+    @property
+    def at_source(self) -> set[str]:
+        return set(self.source.store.instances)
+
+    @property
+    def deletions(self) -> int:
+        return sum(request.startswith("DELETE /instances") for request in self.source.requests)
+
+
+@pytest.fixture
+def rig(fake_orthanc: Callable[..., FakeOrthanc], tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(fake_orthanc(overwrite=True), fake_orthanc(overwrite=True), tmp_path / "l.sqlite3")
+    yield rig
+    rig.close()
+
+
+def resent(instance: bytes, seed: int = 99) -> bytes:
+    """Return the same instance with other pixels."""
+    who = identity_of(instance)
+    return small_ct(
+        seed=seed,
+        patient_id=who.patient_id,
+        study_uid=who.study_uid,
+        series_uid=who.series_uid,
+        sop_uid=who.sop_uid,
+    )
+
+
+def test_what_is_delivered_and_old_enough_is_deleted(rig: Rig) -> None:
+    gone = rig.deliver(small_ct())
+    assert rig.sweep() == Sweep(deleted=1)
+    assert gone not in rig.at_source
+    assert gone in rig.target.store.instances
+    assert rig.kept() == []
+
+
+def test_a_transcoded_instance_is_judged_by_what_was_sent(rig: Rig) -> None:
+    data = small_ct()
+    rig.deliver(data, sent=resent(data))
+    assert rig.sweep().deleted == 1
+
+
+def test_what_is_not_old_enough_stays(rig: Rig) -> None:
+    young = rig.deliver(small_ct(), at=LATER + 1)
+    assert rig.sweep() == Sweep()
+    assert young in rig.at_source
+    assert rig.kept() == [young]
+
+
+def test_what_the_ledger_does_not_know_stays(rig: Rig) -> None:
+    data = small_ct()
+    stranger = rig.source.put(data)
+    rig.target.put(data)
+    assert rig.sweep() == Sweep()
+    assert stranger in rig.at_source
+
+
+def test_what_is_parked_stays_though_it_was_delivered_once(rig: Rig) -> None:
+    kept = rig.deliver(small_ct())
+    parked = Parked(Move(kept, 1), Reason.VERIFICATION_FAILED, "no", 1, 1.0, 1.0)
+    rig.ledger.commit(Entry(parked=(parked,)))
+    assert rig.sweep() == Sweep()
+    assert kept in rig.at_source
+
+
+def test_what_is_unfinished_stays(rig: Rig) -> None:
+    kept = rig.deliver(small_ct())
+    rig.ledger.commit(Entry(attempts={kept: Attempts(1, 1.0)}))
+    assert rig.sweep() == Sweep()
+    assert kept in rig.at_source
+
+
+def test_an_instance_overwritten_at_the_source_stays(rig: Rig) -> None:
+    data = small_ct()
+    kept = rig.deliver(data)
+    rig.source.put(resent(data))
+    assert rig.sweep() == Sweep(spared=1)
+    assert kept in rig.at_source
+    assert rig.sweep() == Sweep(), "and it is said once"
+
+
+def test_the_new_version_is_deleted_after_its_own_delivery(rig: Rig) -> None:
+    data = small_ct()
+    rig.deliver(data)
+    rig.source.put(resent(data))
+    rig.sweep()
+    kept = rig.deliver(resent(data))
+    assert rig.sweep().deleted == 1
+    assert kept not in rig.at_source
+
+
+def test_what_the_target_lost_stays(rig: Rig) -> None:
+    kept = rig.deliver(small_ct())
+    rig.target.store.delete(kept)
+    assert rig.sweep() == Sweep(spared=1)
+    assert kept in rig.at_source
+
+
+def test_what_was_changed_at_the_target_stays(rig: Rig) -> None:
+    data = small_ct()
+    kept = rig.deliver(data)
+    rig.target.put(resent(data))
+    assert rig.sweep() == Sweep(spared=1)
+    assert kept in rig.at_source
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_what_the_target_cannot_read_any_more_stays_and_is_looked_at_again(
+    rig: Rig, status: int
+) -> None:
+    kept = rig.deliver(small_ct())
+    rig.target.script("POST /instances/.*/verify-md5", Respond(status))
+    assert rig.sweep() == Sweep(spared=1)
+    assert kept in rig.at_source
+    rig.target.behave()
+    assert rig.sweep() == Sweep(), "not at once"
+    assert rig.sweep(before=LATER + 3601).deleted == 1
+
+
+def test_what_is_gone_from_the_source_is_forgotten_and_not_counted(rig: Rig) -> None:
+    rig.source.store.delete(rig.deliver(small_ct()))
+    assert rig.sweep() == Sweep()
+    assert rig.kept() == []
+
+
+def test_a_crash_between_deletion_and_note_only_costs_a_look(rig: Rig) -> None:
+    """As SIGKILL leaves it: deleted at the source, still in the ledger."""
+    rows = [rig.deliver(data) for data in small_series(3)]
+    rig.source.store.delete(rows[0])
+    assert rig.sweep().deleted == 2
+    assert rig.at_source == set()
+
+
+def test_an_older_copy_of_the_ledger_deletes_nothing_wrong(rig: Rig) -> None:
+    data = small_ct()
+    old = Kept(rig.deliver(data), md5(data), md5(data), DELIVERED_AT)
+    assert rig.sweep().deleted == 1
+    rig.source.put(resent(data))  # sent anew after the copy was made, not handled yet
+    rig.ledger.commit(Entry(kept=(old,)))
+    assert rig.sweep() == Sweep(spared=1)
+    assert rig.at_source == {old.instance_id}
+
+
+def test_a_source_that_is_another_one_keeps_what_only_it_has(rig: Rig) -> None:
+    rig.deliver(small_ct())
+    rig.source.store.reset()
+    fresh = rig.source.put(small_ct())
+    assert rig.sweep().deleted == 0
+    assert rig.at_source == {fresh}
+
+
+def test_the_same_uid_for_two_patients_is_two_instances(rig: Rig) -> None:
+    data = small_ct(patient_id="ONE")
+    who = identity_of(data)
+    other = small_ct(
+        patient_id="TWO", study_uid=who.study_uid, series_uid=who.series_uid, sop_uid=who.sop_uid
+    )
+    first = rig.deliver(data)
+    second = rig.source.put(other)
+    assert first != second
+    assert rig.sweep().deleted == 1
+    assert rig.at_source == {second}
+
+
+def test_one_server_behind_two_addresses_loses_nothing(rig: Rig) -> None:
+    kept = rig.deliver(small_ct())
+    twice = [
+        SideClient(Endpoint(side, rig.source.url.replace("127.0.0.1", host), timeout_s=5))
+        for side, host in ((SideName.SOURCE, "127.0.0.1"), (SideName.TARGET, "localhost"))
+    ]
+    with pytest.raises(ConfigurationError, match="the same server"):
+        Sweeper(*twice).sweep(rig.ledger, delivered_before=LATER, done=Sweep())
+    assert kept in rig.at_source
+    assert rig.source.store.instances[kept].metadata.keys().isdisjoint({"4222"})
+    for client in twice:
+        client.close()
+
+
+def test_the_proof_that_there_are_two_servers_is_made_once(rig: Rig) -> None:
+    for data in small_series(5):
+        rig.deliver(data)
+    assert rig.sweep().deleted == 5
+    assert sum("metadata/4222" in request for request in rig.source.requests) == 2
+
+
+def test_a_batch_is_bounded(rig: Rig) -> None:
+    rows = tuple(Kept(f"{n:08x}-0-0-0-0", "a", "a", float(n)) for n in range(BATCH + 1))
+    rig.ledger.commit(Entry(kept=rows))
+    assert rig.sweep().more
+    assert len(rig.kept()) == 1
+    assert not rig.sweep().more
+
+
+def test_a_wish_to_stop_is_heard_between_two_instances(rig: Rig) -> None:
+    for data in small_series(5):
+        rig.deliver(data)
+    sweeper = Sweeper(*rig.clients, stopping=lambda: len(rig.at_source) <= 3)
+    done = Sweep()
+    sweeper.sweep(rig.ledger, delivered_before=LATER, done=done)
+    assert (done.deleted, len(rig.at_source)) == (2, 3)
+
+
+def test_a_target_that_goes_down_stops_the_sweep_and_what_was_done_is_counted(rig: Rig) -> None:
+    for data in small_series(5):
+        rig.deliver(data)
+
+    def ends_the_target() -> bool:
+        if len(rig.at_source) == 3:
+            rig.target.stop()
+        return False
+
+    done = Sweep()
+    with pytest.raises(TargetError):
+        Sweeper(*rig.clients, stopping=ends_the_target).sweep(
+            rig.ledger, delivered_before=LATER, done=done
+        )
+    assert done.deleted == 5 - len(rig.at_source) == 2
+    rig.target.start()
+    assert rig.sweep().deleted == 2, "all but the one that was looked at"
+    assert rig.sweep(before=LATER + 3601).deleted == 1
+
+
+def test_one_instance_that_a_server_stumbles_over_does_not_hold_up_the_others(rig: Rig) -> None:
+    sick, *others = (rig.deliver(data, at=n) for n, data in enumerate(small_series(4)))
+    rig.source.script(f"GET /instances/{sick}/attachments", Respond(500))
+    assert rig.sweep() == Sweep(deleted=3, spared=1)
+    assert rig.at_source == {sick}
+    rig.source.behave()
+    assert rig.sweep(before=LATER + 3601).deleted == 1
+    assert others
+
+
+def test_a_server_that_stumbles_over_everything_is_left_alone(rig: Rig) -> None:
+    for data in small_series(FAILURES_MAX + 3):
+        rig.deliver(data)
+    rig.source.script("DELETE", Respond(500))
+    with pytest.raises(SourceError):
+        rig.sweep()
+    assert rig.deletions == FAILURES_MAX
+
+
+def test_evidence_that_changes_during_the_look_at_the_target_counts(rig: Rig) -> None:
+    """The pipeline delivers a new version, or parks, while the target reads its file."""
+    kept = rig.deliver(small_ct())
+    parked = Parked(Move(kept, 1), Reason.PROOF_MISMATCH, "no", 1, 1.0, 1.0)
+
+    class Meanwhile(SideClient):
+        def verify_stored(self, instance_id: str) -> bool:
+            rig.ledger.commit(Entry(parked=(parked,)))
+            return super().verify_stored(instance_id)
+
+    target = Meanwhile(rig.clients[1].endpoint)
+    done = Sweep()
+    Sweeper(rig.clients[0], target).sweep(rig.ledger, delivered_before=LATER, done=done)
+    assert done == Sweep()
+    assert kept in rig.at_source
+    target.close()
+
+
+class Clocks:
+    def __init__(self) -> None:
+        self.wall, self.steady = 1_000_000.0, 50.0
+
+    def passes(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def ages(clocks: Clocks) -> AgeClock:
+    return AgeClock(3600.0, now_s=lambda: clocks.wall, steady_s=lambda: clocks.steady)
+
+
+def test_a_clock_that_only_goes_is_followed(clocks: Clocks, ages: AgeClock) -> None:
+    for _ in range(100):
+        clocks.passes(1000)
+        assert ages.now_s() == clocks.wall
+
+
+def test_small_corrections_are_followed(clocks: Clocks, ages: AgeClock) -> None:
+    clocks.wall += JUMP_S
+    assert ages.now_s() == clocks.wall
+
+
+def test_a_clock_set_forward_makes_nothing_older(clocks: Clocks, ages: AgeClock) -> None:
+    clocks.wall += 1e8
+    assert ages.now_s() == 1_000_000.0
+    clocks.passes(3599)
+    assert ages.now_s() == 1_003_599.0
+    clocks.passes(1)
+    assert ages.now_s() == clocks.wall, "what was noted before is now old enough in truth"
+
+
+def test_a_clock_set_forward_and_back_is_forgotten(clocks: Clocks, ages: AgeClock) -> None:
+    clocks.wall += 1e8
+    ages.now_s()
+    clocks.wall -= 1e8
+    clocks.passes(10)
+    assert ages.now_s() == 1_000_010.0
+
+
+def test_a_clock_set_back_is_followed(clocks: Clocks, ages: AgeClock) -> None:
+    clocks.wall -= 1e6
+    assert ages.now_s() == 0.0
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def on_progress(self, progress: Progress) -> None:
+        raise AssertionError(progress)
+
+
+def janitor(rig: Rig, seen: Seen, clocks: Clocks, *, retention_s: float = 3600.0) -> Janitor:
+    return Janitor(
+        state_path=rig.state_path,
+        source=rig.clients[0],
+        target=rig.clients[1],
+        retention_s=retention_s,
+        observer=seen,
+        now_s=lambda: clocks.wall,
+        steady_s=lambda: clocks.steady,
+    )
+
+
+def test_deletions_are_reported_though_the_sweep_ends_badly(rig: Rig, clocks: Clocks) -> None:
+    for number, data in enumerate(small_series(3)):
+        rig.deliver(data, at=float(number))
+    last = rig.kept()[-1]
+    rig.source.script(f"DELETE /instances/{last}$", Respond(403))
+    seen = Seen()
+    with pytest.raises(SideError):
+        janitor(rig, seen, clocks).sweep_once()
+    assert seen.events == [SourceSwept(2, 1)]
+
+
+def test_the_clock_of_the_janitor_does_not_jump(rig: Rig, clocks: Clocks) -> None:
+    kept = rig.deliver(small_ct(), at=clocks.wall)
+    swept = janitor(rig, Seen(), clocks)
+    clocks.wall += 1e8
+    assert swept.sweep_once() == Sweep()
+    assert kept in rig.at_source
+    clocks.passes(3600)
+    assert swept.sweep_once().deleted == 1
+
+
+def test_a_refused_deletion_is_said(
+    rig: Rig, clocks: Clocks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline does not meet this: its login may read everything."""
+    monkeypatch.setattr("bridge.logs.LOGGER.propagate", True)
+    rig.deliver(small_ct(), at=0.0)
+    rig.source.script("DELETE", Respond(403))
+    swept = janitor(rig, Seen(), clocks)
+    swept.start()
+    wait_until(lambda: "nothing is deleted at present" in caplog.text, "a complaint")
+    swept.stop(10.0)
+    assert "forbids this request" in caplog.text
+
+
+def test_evidence_of_two_deliveries_is_that_of_the_last(rig: Rig) -> None:
+    data = small_ct()
+    kept = rig.deliver(data)
+    row = rig.ledger.kept(delivered_before=LATER, limit=1)[0]
+    rig.ledger.commit(Entry(kept=(replace(row, delivered_at=LATER + 1),)))
+    assert rig.sweep() == Sweep()
+    assert rig.kept() == [kept]
