@@ -12,7 +12,7 @@ Faults are made outside: see fault_proxy, fake_orthanc and sandbox. Times are me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +42,9 @@ class Bench:
         source_url: str,
         target_url: str,
         home: Path,
+        settings: Mapping[str, str] | None = None,
         *,
         login: Credentials | None = None,
-        **settings: str,
     ) -> None:
         self.home = home
         self.state_path = home / "state" / "bridge.sqlite3"
@@ -56,7 +56,7 @@ class Bench:
             "BRIDGE_POLL_INTERVAL_S": str(POLL_S),
             "BRIDGE_HTTP_TIMEOUT_S": "2",
             "BRIDGE_HEALTH_PORT": "0",
-        } | _settings(settings)
+        } | _settings(settings or {})
         self._stack = ExitStack()
         self.source = self._client(SideName.SOURCE, source_url, None)
         self.target = self._client(SideName.TARGET, target_url, login)
@@ -205,5 +205,5 @@ def assert_few_words(bridge: BridgeProcess, outages: int) -> None:
     assert others == [], events
 
 
-def _settings(settings: dict[str, str]) -> dict[str, str]:
+def _settings(settings: Mapping[str, str]) -> dict[str, str]:
     return {f"BRIDGE_{name}": value for name, value in settings.items()}

@@ -34,7 +34,7 @@ Line = dict[str, tuple[OrthancServer, FaultProxy]]
 
 def _bench(line: Line, home: Path, **settings: str) -> Bench:
     urls = {f"{side.upper()}_URL": proxy.url for side, (_, proxy) in line.items()}
-    return Bench(line["source"][0].url, line["target"][0].url, home, **(urls | settings))
+    return Bench(line["source"][0].url, line["target"][0].url, home, urls | settings)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -192,12 +192,14 @@ def test_a_source_that_refuses_for_a_while(fake_orthanc: Fakes, tmp_path: Path, 
 @pytest.mark.orthanc
 def test_a_password_that_is_corrected_while_it_runs(orthanc: Orthancs, tmp_path: Path) -> None:
     source = orthanc("source", config=FOLLOWING_ONLY)
-    target = orthanc("target", config=FOLLOWING_ONLY, username="bridge", password="right")
+    login = Credentials("bridge", "right")
+    target = orthanc(
+        "target", config=FOLLOWING_ONLY, username=login.username, password=login.password
+    )
     secret = tmp_path / "password"
     secret.write_text("wrong")
-    login = Credentials("bridge", "right")
     user = {"TARGET_USERNAME": "bridge", "TARGET_PASSWORD_FILE": str(secret)}
-    with Bench(source.url, target.url, tmp_path, login=login, **user) as bench:
+    with Bench(source.url, target.url, tmp_path, user, login=login) as bench:
         sent = bench.send_all(small_series(5))
         bridge = bench.start("run")
         endure(bench, bridge, "target_login_refused", lambda: secret.write_text("right"))
@@ -228,7 +230,7 @@ def test_a_name_that_does_not_resolve(fake_orthanc: Fakes, tmp_path: Path, side:
 def test_a_long_outage_is_told_in_few_lines(fake_orthanc: Fakes, tmp_path: Path) -> None:
     """At the shortest poll interval, so that dozens of probes and trials are silent."""
     source, target = fake_orthanc(), fake_orthanc()
-    with Bench(source.url, target.url, tmp_path, POLL_INTERVAL_S="0.05") as bench:
+    with Bench(source.url, target.url, tmp_path, {"POLL_INTERVAL_S": "0.05"}) as bench:
         target.script("POST /instances", Respond(507))
         sent = bench.send_all(small_series(30))
         bridge = bench.start("run")
