@@ -15,6 +15,7 @@ import bridge
 from bridge.commands.demo import demo
 from bridge.commands.doctor import doctor
 from bridge.commands.parked import parked_app
+from bridge.commands.pause import pause, resume
 from bridge.commands.replay import replay
 from bridge.commands.run import run
 from bridge.commands.status import status
@@ -57,6 +58,8 @@ app.add_typer(parked_app, name="parked")
 app.command("transcode")(transcode)
 app.command("doctor")(doctor)
 app.command("demo")(demo)
+app.command("pause")(pause)
+app.command("resume")(resume)
 
 
 def run_command_line(arguments: list[str] | None = None) -> None:

@@ -20,7 +20,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.core.errors import ConfigurationError
 from bridge.core.health import HealthLimits
 from bridge.core.model import Endpoint, Job, SideName, TranscodeOptions
+from bridge.core.pacing import Allowance
 from bridge.core.rules import Rule, parse_rules
+from bridge.core.schedule import parse_schedule
 from bridge.core.syntaxes import target_syntax_uid
 from bridge.credentials import credentials_of
 
@@ -86,6 +88,11 @@ def _verify(value: str) -> str:
     ):
         return value
     raise ValueError("must be off, all or sample:N (one instance in N)")
+
+
+def _schedule(value: str) -> str:
+    parse_schedule(value)
+    return value
 
 
 def _executor(value: str) -> str:
@@ -171,6 +178,19 @@ class Settings(BaseSettings):
     spool_above_mb: int = Field(
         64, ge=1, description="Larger instances are spooled to disk (TMPDIR) instead of memory, MB."
     )
+    max_instances_s: float = Field(
+        0.0, ge=0, description="Instances moved a second at most, on average; 0 means no limit."
+    )
+    max_mbit_s: float = Field(
+        0.0,
+        ge=0,
+        description="Megabits a second at most, both directions together; 0 means no limit.",
+    )
+    schedule: Annotated[str, AfterValidator(_schedule)] = Field(
+        "",
+        description="Quiet hours in which nothing is moved, for example mon-fri 07:00-19:00 "
+        "Europe/Berlin; several are separated by commas.",
+    )
     window: int = Field(
         0, ge=0, le=10_000, description="Instances in flight at most; 0 means 3 for each worker."
     )
@@ -207,6 +227,14 @@ class Settings(BaseSettings):
         ge=0,
         description="How long run --once, replay and parked retry bear an outage, seconds, before "
         "they end with exit code 10 or 11. run itself waits for ever.",
+    )
+    audit_path: Path | None = Field(
+        None,
+        description="Proof for the record: a JSON Lines file that gets a line for each instance "
+        "(docs/audit.md). Not set: none is written.",
+    )
+    audit_max_mb: int = Field(
+        100, ge=1, le=100_000, description="Size at which the audit file is put aside, MB."
     )
     shutdown_timeout_s: float = Field(
         30.0, ge=0, le=3600, description="How long running instances may finish after SIGTERM."
@@ -264,7 +292,9 @@ class Settings(BaseSettings):
             keeps_evidence=self.retention_s is not None,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
-            transcode=TranscodeOptions(verify=self.verify),
+            transcode=TranscodeOptions(
+                verify=self.verify, hash_samples=self.audit_path is not None
+            ),
         )
 
     def health_limits(self) -> HealthLimits:
@@ -287,6 +317,14 @@ class Settings(BaseSettings):
                 advice="It must be a UTF-8 text file.",
             ) from exc
         return parse_rules(text)
+
+    def allowance(self) -> Allowance:
+        """Return how much may be moved, and when."""
+        return Allowance(
+            instances_s=self.max_instances_s,
+            mbit_s=self.max_mbit_s,
+            schedule=parse_schedule(self.schedule) if self.schedule else None,
+        )
 
     @property
     def retention_s(self) -> float | None:

@@ -24,7 +24,8 @@ class MovePage:
 
     ``since`` and ``frontier``: the rows with since < sequence <= frontier have been read (both 0
     when there are no sequences). ``done``: nothing more at the moment. ``ended``: never more.
-    ``last``: the newest sequence of the feed, when known.
+    ``last``: the newest sequence of the feed, when known. ``ahead``: read out of turn, beyond
+    what is read in order; ``frontier`` then does not tell how far everything was read.
     """
 
     moves: tuple[Move, ...]
@@ -33,6 +34,7 @@ class MovePage:
     done: bool = False
     ended: bool = False
     last: int | None = None
+    ahead: bool = False
 
 
 class FeedClient(Protocol):
@@ -93,6 +95,12 @@ class FeedReader:
             last=max(last, reached, self.position) if page.done else None,
         )
 
+    def read_ahead(self, since: int) -> MovePage:
+        """Read rows far beyond the position, out of turn. Raises SourceError."""
+        page = self._client.changes(since, self._page_size, only_new_instances=bool(self._filters))
+        reached = page.changes[-1].sequence if page.changes else since
+        return MovePage(tuple(_moves(page.changes)), since=since, frontier=reached, ahead=True)
+
     def accept(self, page: MovePage) -> None:
         """Move the position to the end of a page."""
         self.position = max(self.position, page.frontier)
@@ -119,7 +127,14 @@ class FollowFeed:
 
     While catching up it reads pages without a gap. Once at the end, each look begins ``overlap``
     sequences back, so that late rows and a changed history show.
+
+    A long way behind, every other page is read from where the feed ended when that was noticed:
+    a patient who is being examined now must not wait for last year's archive.
     """
+
+    FAR_BEHIND_PAGES = 3
+    AHEAD_MAX = 50_000
+    """Moves read out of turn during one backlog: each is remembered until it is caught up."""
 
     def __init__(
         self,
@@ -136,11 +151,36 @@ class FollowFeed:
         self._floor = floor
         self._overlap = overlap
         self._until = until
+        self._far_behind = self.FAR_BEHIND_PAGES * page_size
         self._at_end = True
         self._last: int | None = None
+        self._ahead: int | None = None
+        self._ahead_next = False
+        self._ahead_given = 0
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError, FeedWentBackwards."""
+        if self._ahead is not None and self._ahead_next:
+            self._ahead_next = False
+            page = self._reader.read_ahead(self._ahead)
+            if page.moves:
+                self._ahead = page.frontier
+                self._ahead_given += len(page.moves)
+                return page
+        page = self._next_in_order()
+        self._plan_ahead()
+        return page
+
+    def _plan_ahead(self) -> None:
+        behind = 0 if self._last is None else self._last - self._reader.position
+        if self._until is not None or behind <= self._far_behind:
+            self._ahead = None
+        elif self._ahead is None:
+            self._ahead = self._last
+            self._ahead_given = 0
+        self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
+
+    def _next_in_order(self) -> MovePage:
         back_to = max(self._floor, self._reader.position - self._overlap)
         page = self._reader.read(back_to=back_to if self._at_end else None)
         if page.done or self._last is None or page.frontier >= self._last:

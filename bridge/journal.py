@@ -52,7 +52,7 @@ class Journal(Protocol):
         """Return the lowest unfinished sequence, where there are sequences."""
 
     def spread(self) -> int:
-        """Count what is remembered above the checkpoint."""
+        """How many sequences reading is ahead of the oldest unfinished one."""
 
 
 class _Notes:
@@ -151,7 +151,7 @@ class CommandJournal:
         return None
 
     def spread(self) -> int:
-        """Return 0: nothing is remembered above a checkpoint."""
+        """Return 0: there are no sequences."""
         return 0
 
 
@@ -187,8 +187,8 @@ class ReplayJournal(CommandJournal):
         return self._watermark.oldest_open()
 
     def spread(self) -> int:
-        """Count the settled sequences above the first unfinished one."""
-        return self._watermark.settled_above_count
+        """How many sequences reading is ahead of the oldest unfinished one."""
+        return self._watermark.spread
 
 
 class FollowJournal:
@@ -229,8 +229,10 @@ class FollowJournal:
             raise FeedWentBackwards(
                 f"The source's feed has another history: {seen.difference}.", advice=RESET_ADVICE
             )
-        late = [move for move in seen.late if self._open_late(move)]
         fresh = [m for m in seen.fresh if m.sequence is not None and self._open(m, m.sequence)]
+        if page.ahead:
+            return Admission(tuple(fresh))
+        late = [move for move in seen.late if self._open_late(move)]
         self._watermark.advance(page.frontier)
         self._history.forget_below(self._history.keep_from(self._watermark.frontier))
         return Admission((*late, *fresh), late=len(late))
@@ -274,8 +276,8 @@ class FollowJournal:
         return min((*self._late, *(() if opened is None else (opened,))), default=None)
 
     def spread(self) -> int:
-        """Count the settled sequences above the checkpoint."""
-        return self._watermark.settled_above_count
+        """How many sequences reading is ahead of the oldest unfinished one."""
+        return self._watermark.spread
 
     def _open(self, move: Move, sequence: int) -> bool:
         opened = self._watermark.open(sequence)

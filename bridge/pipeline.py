@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from bridge.brake import Brake, Hold
 from bridge.core.errors import BridgeError, FeedWentBackwards, SideError, StateError
 from bridge.core.events import (
     Abandoned,
@@ -52,7 +53,7 @@ from bridge.summary import Summary
 from bridge.workers import Executor
 
 SPREAD_MAX = 100_000
-"""Settled sequences above the checkpoint at which no more of the feed is read for a while."""
+"""Sequences that reading may be ahead of the oldest unfinished one: memory stays bounded."""
 
 SUSPECT_AFTER_OUTAGES = 2
 """An instance that was under way in so many outages is from then on sent alone."""
@@ -126,6 +127,7 @@ class Pipeline:
         observer: Observer,
         probes: Mapping[SideName, Callable[[], None]],
         chance: Callable[[], float],
+        brake: Brake,
         phase: str = "following",
     ) -> None:
         self._job = job
@@ -138,6 +140,7 @@ class Pipeline:
         self._clock = clock
         self._observer = observer
         self._chance = chance
+        self._brake = brake
         self._phase = phase
         self._servers = Servers(
             probes=probes,
@@ -166,6 +169,7 @@ class Pipeline:
         self._drain_until_s: float | None = None
         self._state_error = ""
         self._executor_error = ""
+        self._held = Hold.NONE
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
         self._last_progress_at = clock.now_s()
@@ -206,8 +210,9 @@ class Pipeline:
             self._enqueue(heapq.heappop(self._delayed)[2])
         if self._draining or self._state_error or self._alone or self._accusation:
             return
+        self._held = self._brake.hold()
         if self._suspects_turn(now_s):
-            if not self._in_flight and self._servers.allow(0):
+            if not self._in_flight and self._servers.allow(0) and not self._held:
                 self._suspect_sent_s = now_s
                 self._alone = self._suspects.popleft()
                 self._start(self._alone)
@@ -216,8 +221,10 @@ class Pipeline:
             self._ready
             and len(self._in_flight) < self._pace.window
             and self._servers.allow(len(self._in_flight))
+            and not self._held
         ):
             self._start(self._ready.popleft())
+            self._held = self._brake.hold()
 
     def _suspects_turn(self, now_s: float) -> bool:
         """Whether the next to be started is a suspect, alone."""
@@ -234,6 +241,7 @@ class Pipeline:
         task = Task(item.move, self._job, item.number)
         item.started_at = self._clock.now_s()
         self._in_flight[item.number] = item
+        self._brake.started()
         self._executor.submit(task)
 
     def _ask_for_page(self) -> None:
@@ -256,7 +264,7 @@ class Pipeline:
     def _idle_s(self) -> float:
         """Tell how long nothing needs doing unless a message comes, in seconds."""
         now_s = self._clock.steady_s()
-        due = [now_s + TICK_S]
+        due = [now_s + (min(TICK_S, self._brake.hold_s()) if self._held else TICK_S)]
         if self._delayed and not self._draining:
             due.append(self._delayed[0][0])
         if self._wants_page():
@@ -276,6 +284,7 @@ class Pipeline:
             case TaskDone(task=task, outcome=outcome):
                 item = self._in_flight.pop(task.number, None)
                 if item is not None:
+                    self._brake.ended(outcome)
                     self._judge(item, outcome)
                     self._alone = None
             case Answered(name=name) if name == PAGE:
@@ -312,23 +321,29 @@ class Pipeline:
             self._servers.open(self._page_failed)
             self._page_failed = None
         self._feed_read_at = self._clock.now_s()
-        self._ended = page.ended
-        self._done = page.done
         if page.last is not None:
             self._last = page.last
-        self._page_due_s = self._clock.steady_s() + (
-            self._pace.poll_interval_s if page.done else 0.0
-        )
-        for move in admission.moves:
-            spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
-            item = _Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
-            self._ready.append(item)
-            if move.sequence is not None:
-                self._changed_at[move.sequence] = move.changed_at
+        items = [self._item(move) for move in admission.moves]
+        if page.ahead:
+            # Fresh arrivals go before the backlog.
+            self._ready.extendleft(reversed(items))
+        else:
+            self._ready.extend(items)
+            self._ended = page.ended
+            self._done = page.done
+            self._page_due_s = self._clock.steady_s() + (
+                self._pace.poll_interval_s if page.done else 0.0
+            )
         self._summary.late += admission.late
         if admission.moves:
             event = PageRead(len(admission.moves), admission.late, page.frontier)
             self._observer.on_event(event)
+
+    def _item(self, move: Move) -> _Item:
+        spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
+        if move.sequence is not None:
+            self._changed_at[move.sequence] = move.changed_at
+        return _Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
 
     def _feed_reset(self, error: FeedWentBackwards) -> None:
         self._observer.on_event(FeedReset(error.message))
@@ -554,6 +569,7 @@ class Pipeline:
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
             executor_error=self._executor_error,
+            hold=self._held,
             last_progress_at=self._last_progress_at,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,

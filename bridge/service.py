@@ -11,6 +11,8 @@ from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Self
 
+from bridge.brake import OperatorsBrake
+from bridge.audit import audit_trails
 from bridge.config import Settings
 from bridge.core.errors import ConfigurationError, FeedWentBackwards
 from bridge.core.events import Observer
@@ -26,6 +28,7 @@ from bridge.rehearsal import RehearsalExecutor
 from bridge.retention import Janitor
 from bridge.runtime import TaskDone
 from bridge.summary import Summary
+from bridge.throughput import Throughput
 
 SNAPSHOT_KEY = "snapshot_last"
 """Ledger: the feed's last sequence when a snapshot began that is not finished yet."""
@@ -44,7 +47,9 @@ class Service:
     ) -> None:
         self._settings = settings
         self._machinery = machinery or RealMachinery(settings)
-        self._observer = Observers(observers)
+        self._audits = audit_trails(settings)
+        self._throughput = Throughput()
+        self._observer = Observers((*observers, *self._audits, self._throughput))
         self._job = settings.job()
         self._pace = Pace(
             window=settings.window_size,
@@ -64,6 +69,8 @@ class Service:
     def __enter__(self) -> Self:
         for client in (self._source, *self._probes.values()):
             self._stack.callback(client.close)
+        for audit in self._audits:
+            self._stack.callback(audit.close)
         return self
 
     def __exit__(
@@ -95,7 +102,7 @@ class Service:
         SourceError and TargetError.
         """
         total = Summary()
-        with self._sweeping(ledger, once=once):
+        with self._sweeping(ledger, once=once), self._throughput.kept_in(ledger):
             self._follow_on(ledger, total, once=once)
         return total
 
@@ -207,7 +214,7 @@ class Service:
         with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size)
             moves = Lacking(listing, target)
-            ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot")
+            ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
             ledger.restart_at(last)
             ledger.set_meta(SNAPSHOT_KEY, None)
@@ -229,7 +236,7 @@ class Service:
             overlap=overlap,
             until=until,
         )
-        self._run(feed, journal, total, phase="following")
+        self._run(feed, journal, total, phase="following", ledger=ledger)
 
     def _last_sequence(self, ledger: Ledger, total: Summary) -> int | None:
         """Ask for the end of the feed, as patiently as for everything else. None when stopped."""
@@ -237,8 +244,19 @@ class Service:
         self._run(end, CommandJournal(ledger), total, phase="starting")
         return end.last
 
-    def _run(self, moves: MoveSource, journal: Journal, total: Summary, *, phase: str) -> bool:
-        """Run one pipeline and add up; True when it came to its end without being stopped."""
+    def _run(
+        self,
+        moves: MoveSource,
+        journal: Journal,
+        total: Summary,
+        *,
+        phase: str,
+        ledger: Ledger | None = None,
+    ) -> bool:
+        """Run one pipeline and add up; True when it came to its end without being stopped.
+
+        With ``ledger`` it obeys pause and quiet hours.
+        """
         self._inbox = self._machinery.inbox()
         background = self._machinery.background(self._inbox)
         self._pipeline = Pipeline(
@@ -253,6 +271,9 @@ class Service:
             observer=self._observer,
             probes={side: client.probe for side, client in self._probes.items()},
             chance=self._machinery.chance,
+            brake=OperatorsBrake(
+                self._settings.allowance(), ledger=ledger, clock=self._machinery.clock
+            ),
             phase=phase,
         )
         if self._stopping:

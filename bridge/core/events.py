@@ -185,6 +185,7 @@ class Progress:
     target: SideView = SideView()
     state_error: str = ""
     executor_error: str = ""
+    hold: str = ""
     last_progress_at: float = 0.0
     feed_read_at: float | None = None
     phase: str = "starting"

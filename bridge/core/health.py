@@ -108,6 +108,8 @@ def _side_findings(side: SideName, view: SideView) -> tuple[Finding, ...]:
 def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Finding, ...]:
     if not (progress.source.up and progress.target.up) or progress.state_error:
         return ()
+    if progress.hold:
+        return ()  # somebody wanted it so: pause, quiet hours, a rate limit
     advice = "Look at the log; if nothing explains it, restart the bridge: nothing is lost."
     busy = bool(progress.waiting or progress.delayed or progress.in_flight)
     if busy and now - progress.last_progress_at > limits.stall_after_s:

@@ -46,6 +46,12 @@ class Watermark:
         """How many sequences above the checkpoint are settled already."""
         return len(self._settled)
 
+    @property
+    def spread(self) -> int:
+        """How many sequences reading in order is ahead of the oldest unfinished one."""
+        oldest = self.oldest_open()
+        return 0 if oldest is None else max(0, self._frontier - oldest)
+
     def oldest_open(self) -> int | None:
         """Return the lowest unfinished sequence, or None."""
         while self._open_heap and self._open_heap[0] not in self._open:
