@@ -20,7 +20,7 @@ from typing import Protocol
 from pebble import ProcessExpired, ProcessPool
 
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
-from bridge.transfer import move
+from bridge.transfer import MEMORY_TEXT, move
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
@@ -96,18 +96,29 @@ class LocalExecutor:
 
 def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
     """Turn the end of a task, whatever it is, into an Outcome."""
-    try:
-        return ended.result()
-    except FutureTimeoutError:
-        return InstanceFailed(
-            Reason.TIMED_OUT,
-            f"Not finished within BRIDGE_TASK_TIMEOUT_S ({task.job.task_timeout_s:g} s); its "
-            "worker was ended.",
-        )
-    except ProcessExpired as exc:
-        return InstanceFailed(Reason.WORKER_DIED, _death(exc.exitcode))
-    except (CancelledError, RuntimeError, OSError) as exc:
-        return ExecutorFailed(f"The worker pool lost the task: {type(exc).__name__}")
+    if ended.cancelled():
+        return ExecutorFailed("The worker pool lost the task: it was cancelled")
+    match ended.exception():
+        case None:
+            return ended.result()
+        case FutureTimeoutError():
+            return InstanceFailed(
+                Reason.TIMED_OUT,
+                f"Not finished within BRIDGE_TASK_TIMEOUT_S ({task.job.task_timeout_s:g} s); its "
+                "worker was ended.",
+            )
+        case ProcessExpired(exitcode=exit_code):
+            return InstanceFailed(Reason.WORKER_DIED, _death(exit_code))
+        case MemoryError():
+            return InstanceFailed(Reason.OUT_OF_MEMORY, MEMORY_TEXT)
+        case CancelledError() | RuntimeError() | OSError() as exc:
+            return ExecutorFailed(f"The worker pool lost the task: {type(exc).__name__}")
+        case exc:
+            # `move` returns its failures; what is left, such as SystemExit, must still end the
+            # task. Only its kind is told: its text may quote values.
+            return InstanceFailed(
+                Reason.INTERNAL, f"A bug in the bridge: {type(exc).__name__} left a worker's task."
+            )
 
 
 def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
@@ -122,5 +133,7 @@ def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
 
 def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
-        return f"Its worker process was ended by signal {signal.Signals(-exit_code).name}."
+        known = -exit_code in {number.value for number in signal.Signals}
+        name = signal.Signals(-exit_code).name if known else str(-exit_code)
+        return f"Its worker process was ended by signal {name}."
     return f"Its worker process ended with code {exit_code}."
