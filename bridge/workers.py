@@ -17,13 +17,17 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Protocol
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
 from bridge.transfer import MEMORY_TEXT, move
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
+
+END_TIMEOUT_S = 0.1
+"""Between SIGTERM, which workers ignore, and SIGKILL."""
+CONSTS.term_timeout = END_TIMEOUT_S
 
 _PR_SET_PDEATHSIG = 1
 
@@ -127,6 +131,9 @@ def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
+    # SIGTERM to a whole group (systemd does that) asks the bridge to drain, not us to die with an
+    # instance in hand. The pool ends a worker with SIGKILL then, after END_TIMEOUT_S.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
