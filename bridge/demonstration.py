@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bridge.board import Board
 from bridge.commands.lifecycle import draining_on_signals
 from bridge.config import PREFIX, Settings, load_settings
 from bridge.core.events import Event, InstanceParked, Progress, Settled
 from bridge.core.model import InstanceFailed, Move, Outcome
 from bridge.demo.run import Announce, run_demo
-from bridge.health import Board, MonitoringServer, application
+from bridge.health import MonitoringServer, application
 from bridge.ledger import Ledger
 from bridge.logs import LogObserver, set_up_logging
 from bridge.metrics import Metrics

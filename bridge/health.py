@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,113 +15,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-import bridge
-from bridge.core.errors import ConfigurationError, StateError
-from bridge.core.events import Event, FeedReset, Progress, SideView
-from bridge.core.health import Finding, HealthLimits, judge, lag_of, unready
-from bridge.ledger import Ledger
+from bridge.board import Board
+from bridge.core.errors import ConfigurationError
+from bridge.core.health import unready
 from bridge.metrics import Metrics
-from bridge.page import PAGE_HTML
+from bridge.page import PAGE_FILES, PAGE_HEADERS
 
-PARKED_FRESH_S = 1.0
 START_TIMEOUT_S = 10.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REQUESTS_MAX = 64
 KEEP_ALIVE_S = 5
-
-NOT_CONTACTED = Progress(
-    source=SideView(up=False, problem="not_contacted", message="The source was not asked yet."),
-    target=SideView(up=False, problem="not_contacted", message="The target was not asked yet."),
-)
-
-
-class Board:
-    """What the pipeline last reported, for other threads. Values are replaced, never changed."""
-
-    def __init__(self, state_path: Path, limits: HealthLimits) -> None:
-        self._state_path = state_path
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._parked: Mapping[str, int] = {}
-        self._parked_at_s = 0.0
-        self._state_error = ""
-        self._feed_reset = ""
-        self.progress: Progress = NOT_CONTACTED
-
-    def on_event(self, event: Event) -> None:
-        """Remember that the feed was reset."""
-        if isinstance(event, FeedReset):
-            self._feed_reset = event.message
-
-    def on_progress(self, progress: Progress) -> None:
-        """Take the newest report. A snapshot that is over has answered a feed reset."""
-        if self.progress.phase == "snapshot" and progress.phase == "following":
-            self._feed_reset = ""
-        self.progress = progress
-
-    def parked(self) -> Mapping[str, int]:
-        """Count the parked instances by reason; at most a second old.
-
-        Read from the file, since commands beside this process park and unpark too.
-        """
-        with self._lock:
-            if time.monotonic() - self._parked_at_s >= PARKED_FRESH_S:
-                try:
-                    with Ledger(self._state_path, create=False) as ledger:
-                        self._parked = ledger.parked_by_reason()
-                    self._state_error = ""
-                except StateError as exc:
-                    self._state_error = exc.message
-                self._parked_at_s = time.monotonic()
-            return self._parked
-
-    def findings(self) -> tuple[Finding, ...]:
-        """List what is wrong now."""
-        parked = self.parked()
-        found = judge(
-            self.progress, parked, self._limits, now=time.time(), feed_reset=self._feed_reset
-        )
-        if self._state_error and not self.progress.state_error:
-            found = (*found, Finding("state_unreadable", self._state_error))
-        return found
-
-    def status(self) -> dict[str, object]:
-        """Return everything known, as JSON-ready values."""
-        progress = self.progress
-        now = time.time()
-        parked = dict(self.parked())
-        found = self.findings()
-        lag = lag_of(progress, now=now)
-        return {
-            "status": "ok" if not found else "failing",
-            "reasons": [asdict(finding) for finding in found],
-            "version": bridge.__version__,
-            "phase": progress.phase,
-            "checkpoint": progress.checkpoint,
-            "last": progress.last,
-            "caught_up": progress.caught_up,
-            "lag_changes": lag.changes,
-            "lag_s": round(lag.seconds, 1),
-            "oldest_unfinished": progress.oldest_open,
-            "oldest_unfinished_changed_at": progress.oldest_changed_at,
-            "waiting": progress.waiting + progress.delayed,
-            "in_flight": [
-                {
-                    "instance": item.instance_id,
-                    "sequence": item.sequence,
-                    "attempt": item.attempt,
-                    "age_s": round(now - item.started_at, 1),
-                }
-                for item in progress.in_flight
-            ],
-            "parked": parked,
-            "parked_total": sum(parked.values()),
-            "source": asdict(progress.source),
-            "target": asdict(progress.target),
-            "feed_read_at": progress.feed_read_at,
-            "last_progress_at": progress.last_progress_at or None,
-        }
-
 
 def application(board: Board, metrics: Metrics) -> Starlette:
     """Build the ASGI application. Every route answers GET only."""
@@ -141,9 +41,7 @@ def application(board: Board, metrics: Metrics) -> Starlette:
         return JSONResponse(body, status_code=503 if found else 200)
 
     def health(_: Request) -> Response:
-        status = board.status()
-        in_flight = status["in_flight"]
-        status["in_flight"] = len(in_flight) if isinstance(in_flight, list) else 0
+        status = board.health()
         return JSONResponse(status, status_code=200 if status["status"] == "ok" else 503)
 
     def metrics_text(_: Request) -> Response:
@@ -152,8 +50,9 @@ def application(board: Board, metrics: Metrics) -> Starlette:
     def api_status(_: Request) -> Response:
         return JSONResponse(board.status())
 
-    def page(_: Request) -> Response:
-        return Response(PAGE_HTML, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+    def page(request: Request) -> Response:
+        media_type, body = PAGE_FILES[request.url.path]
+        return Response(body, media_type=media_type, headers=PAGE_HEADERS)
 
     return Starlette(
         routes=[
@@ -162,17 +61,9 @@ def application(board: Board, metrics: Metrics) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics_text),
             Route("/api/status", api_status),
-            Route("/", page),
+            *(Route(path, page) for path in PAGE_FILES),
         ]
     )
-
-
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; connect-src 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class MonitoringServer:

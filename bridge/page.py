@@ -1,5 +1,27 @@
-"""The status page: one file, no internet, reads /api/status."""
+"""The status page: four files, no internet, no build step; it reads /api/status."""
+
+from __future__ import annotations
 
 from importlib import resources
 
-PAGE_HTML = resources.files("bridge").joinpath("page.html").read_text(encoding="utf-8")
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def _file(name: str) -> str:
+    return resources.files("bridge").joinpath(name).read_text(encoding="utf-8")
+
+
+PAGE_FILES = {
+    "/": ("text/html; charset=utf-8", _file("page.html")),
+    "/page.css": ("text/css; charset=utf-8", _file("page.css")),
+    "/page.js": ("text/javascript; charset=utf-8", _file("page.js")),
+    "/page.svg": ("image/svg+xml", _file("page.svg")),
+}
+"""Path -> media type and text."""

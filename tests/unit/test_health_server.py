@@ -13,11 +13,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.board import Board
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import FeedReset, InFlight, Progress, SideView
 from bridge.core.health import HealthLimits
 from bridge.core.model import Move, Reason
-from bridge.health import Board, MonitoringServer, application
+from bridge.health import MonitoringServer, application
 from bridge.ledger import Entry, Ledger, Parked
 from bridge.metrics import METRIC_NAMES, Metrics
 
