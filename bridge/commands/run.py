@@ -21,10 +21,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> int:
     """Follow the source's feed and bring every new instance to the target."""
+    from bridge.board import Board
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import print_summary
     from bridge.config import load_settings
-    from bridge.health import Board, MonitoringServer, application
+    from bridge.health import MonitoringServer, application
     from bridge.ledger import Ledger
     from bridge.logs import LogObserver, log
     from bridge.metrics import Metrics
