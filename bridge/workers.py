@@ -100,9 +100,7 @@ class LocalExecutor:
 
 def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
     """Turn the end of a task, whatever it is, into an Outcome."""
-    if ended.cancelled():
-        return ExecutorFailed("The worker pool lost the task: it was cancelled")
-    match ended.exception():
+    match CancelledError() if ended.cancelled() else ended.exception():
         case None:
             return ended.result()
         case FutureTimeoutError():
