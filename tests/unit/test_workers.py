@@ -1,0 +1,168 @@
+"""Worker processes that crash, exit, hang, eat memory, raise: the task fails, nobody else does."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.core.model import (
+    Endpoint,
+    ExecutorFailed,
+    InstanceFailed,
+    Job,
+    Move,
+    Outcome,
+    Reason,
+    SideName,
+    Skipped,
+    Task,
+)
+from bridge.workers import LocalExecutor
+from tests.bridge_process import is_alive, process_environment, wait_until
+from tests.worker_functions import PATIENT, misbehave
+
+MEMORY_BYTES = 512 * 1024 * 1024
+TIMEOUT_S = 0.7
+WAIT_S = 30.0
+
+
+def task(name: str, number: int = 0, *, timeout_s: float = 20.0) -> Task:
+    job = Job(
+        source=Endpoint(SideName.SOURCE, "http://source.invalid"),
+        target=Endpoint(SideName.TARGET, "http://target.invalid"),
+        wanted_syntax="1.2.840.10008.1.2.1",
+        task_timeout_s=timeout_s,
+    )
+    return Task(Move(name), job, number)
+
+
+class Bench:
+    """An executor and what comes back from it."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.ended: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
+        self.executor = LocalExecutor(
+            lambda task, outcome: self.ended.put((task, outcome)),
+            workers=workers,
+            memory_bytes=MEMORY_BYTES,
+            function=misbehave,
+        )
+
+    def run(self, *tasks: Task) -> dict[str, Outcome]:
+        """Run tasks; their outcomes by instance. Raises queue.Empty when one never ends."""
+        for each in tasks:
+            self.executor.submit(each)
+        return {
+            task.move.instance_id: outcome
+            for task, outcome in (self.ended.get(timeout=WAIT_S) for _ in tasks)
+        }
+
+    def pids(self) -> set[int]:
+        """The processes that do tasks."""
+        told = self.run(*(task(f"tell-{number}") for number in range(20)))
+        return {int(outcome.message) for outcome in told.values() if isinstance(outcome, Skipped)}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.executor.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "said"),
+    [
+        ("segfault", Reason.WORKER_DIED, "SIGSEGV"),
+        ("abort", Reason.WORKER_DIED, "SIGABRT"),
+        ("exit", Reason.WORKER_DIED, "code 7"),
+        ("hang", Reason.TIMED_OUT, "BRIDGE_TASK_TIMEOUT_S (0.7 s)"),
+        ("hang-in-c", Reason.TIMED_OUT, "BRIDGE_TASK_TIMEOUT_S (0.7 s)"),
+        ("eat", Reason.OUT_OF_MEMORY, "BRIDGE_WORKER_MEMORY_MB"),
+        ("raise", Reason.INTERNAL, "ValueError"),
+        ("unpicklable", Reason.WORKER_DIED, "code 1"),
+        ("system-exit", Reason.INTERNAL, "SystemExit"),
+    ],
+)
+def test_a_poison_fails_alone(bench: Bench, name: str, reason: Reason, said: str) -> None:
+    poison = task(name, timeout_s=TIMEOUT_S)
+    neighbours = [task(f"good-{number}") for number in range(8)]
+    ended = bench.run(*neighbours[:4], poison, *neighbours[4:])
+    failed = ended.pop(name)
+    assert isinstance(failed, InstanceFailed)
+    assert failed.reason is reason
+    assert said in failed.message
+    assert PATIENT not in repr(failed)
+    assert not failed.final, "bad luck may have been the cause: it has its other attempts"
+    assert all(isinstance(outcome, Skipped) for outcome in ended.values())
+    assert len(ended) == 8
+
+
+def test_an_idle_worker_that_is_killed_costs_nothing(bench: Bench) -> None:
+    before = bench.pids()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    ended = bench.run(*(task(f"good-{number}") for number in range(8)))
+    assert all(isinstance(o, Skipped | ExecutorFailed) or _lost_idle(o) for o in ended.values())
+    assert not bench.pids() & before
+
+
+def _lost_idle(outcome: Outcome) -> bool:
+    """A task may have been on its way to the worker at that moment."""
+    return isinstance(outcome, InstanceFailed) and outcome.reason is Reason.WORKER_DIED
+
+
+def test_close_ends_the_workers_and_reports_nothing_more() -> None:
+    made = Bench(workers=1)
+    pids = made.pids()
+    made.executor.submit(task("hang"))
+    made.executor.close()
+    assert pids
+    wait_until(lambda: not any(map(is_alive, pids)), "the workers end")
+    assert made.ended.empty()
+
+
+def test_workers_keep_no_core_file_and_have_a_memory_limit(bench: Bench) -> None:
+    for pid in bench.pids():
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        rows = {line[:26].strip(): line[26:].split()[0] for line in limits.splitlines()[1:]}
+        assert rows["Max core file size"] == "0"
+        assert rows["Max address space"] == str(MEMORY_BYTES)
+
+
+PARENT = """
+import sys, threading
+from bridge.workers import LocalExecutor
+from tests.unit.test_workers import task
+from tests.worker_functions import report_and_hang
+
+executor = LocalExecutor(
+    lambda *_: None, workers=2, memory_bytes=1 << 30, function=report_and_hang
+)
+executor.submit(task(sys.argv[1], 1))
+executor.submit(task(sys.argv[1], 2))
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -> None:
+    told = tmp_path / "pids"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(told)], env=process_environment({})
+    )
+    try:
+        wait_until(lambda: told.exists() and told.read_text().count("\n") == 2, "both work")
+        pids = [int(line) for line in told.read_text().split()]
+        assert all(map(is_alive, pids))
+    finally:
+        parent.send_signal(number)
+        parent.wait(WAIT_S)
+    wait_until(lambda: not any(map(is_alive, pids)), "the workers die too")
