@@ -121,7 +121,7 @@ def write_file_meta(
     """Return preamble, "DICM" and group 0002 for a data set in ``syntax``.
 
     The UIDs are the data set's; where it has none, those of the source's header are kept
-    (a DICOMDIR). AE titles and private information of the source's header are kept too.
+    (a DICOMDIR), if any. AE titles and private information of the source's header are kept too.
     The preamble is zero: what another format had put there no longer fits the file.
     """
     fixed = {
@@ -133,5 +133,6 @@ def write_file_meta(
         0x0013: (b"SH", IMPLEMENTATION_VERSION.encode()),
     }
     kept = {n: v for n, v in source.values.items() if n not in _REWRITTEN}
-    body = b"".join(_element(n, *value) for n, value in sorted({**kept, **fixed}.items()))
+    written = {n: v for n, v in {**kept, **fixed}.items() if v[1] or n not in (2, 3)}
+    body = b"".join(_element(n, *value) for n, value in sorted(written.items()))
     return bytes(_PREAMBLE_BYTES) + b"DICM" + _element(0, b"UL", pack("<I", len(body))) + body

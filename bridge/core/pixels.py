@@ -103,7 +103,8 @@ def describe(reader: Reader, elements: Iterable[Element]) -> Description:
     """Read the pixel description of one level. Raises InstanceError when it is unusable."""
     found = {e.tag: e for e in elements if e.tag in _WANTED and e.stop > e.value}
     values = {tag: number_of(reader, found[tag]) for tag in _NUMBERS if tag in found}
-    missing = [t for t in (ROWS, COLUMNS, ALLOCATED) if not values.get(t)]
+    needed = (ROWS, COLUMNS, ALLOCATED, *({SAMPLES} & values.keys()))
+    missing = [t for t in needed if not values.get(t)]
     if missing:
         names = ", ".join(f"({t >> 16:04X},{t & 0xFFFF:04X})" for t in missing)
         raise _contradiction(f"{names} missing or zero")

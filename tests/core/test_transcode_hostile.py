@@ -147,6 +147,7 @@ def test_more_than_four_gigabytes_of_pixels_do_not_fit_in_a_native_syntax() -> N
         {"NumberOfFrames": -1},
         {"NumberOfFrames": 99_999_999},
         {"SamplesPerPixel": 65535},
+        {"SamplesPerPixel": 0},
     ],
     ids=str,
 )
