@@ -13,7 +13,7 @@ from bridge.config import Settings, load_settings, unknown_variables
 from bridge.core.codecs import DECODERS
 from bridge.core.errors import BridgeError, ConfigurationError, InstanceError, SideError
 from bridge.core.model import ServerInfo, SideName
-from bridge.ledger import Ledger
+from bridge.ledger import Ledger, there_may_be
 from bridge.selftest import decode_sample
 from bridge.sides import SideClient
 
@@ -147,7 +147,7 @@ def _target(settings: Settings) -> Iterator[Diagnosis]:
 
 def _state(settings: Settings) -> Iterator[Diagnosis]:
     path = settings.state_path
-    existed = path.exists()
+    existed = there_may_be(path)
     with Ledger(path) as ledger:
         checkpoint = ledger.checkpoint()
         parked = sum(ledger.parked_by_reason().values())

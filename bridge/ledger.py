@@ -103,12 +103,16 @@ class Ledger:
         self.path = path
         self._sql = _statements()
         self._lock: IO[str] | None = None
-        if not create and not path.exists():
-            raise StateError(
-                f"There is no state file at BRIDGE_STATE_PATH ({path}).",
-                advice="Start the bridge once (orthanc-bridge run), or correct the setting.",
-            )
         with self._explained():
+            if path.is_dir():
+                raise StateError(
+                    f"BRIDGE_STATE_PATH ({path}) is a directory.", advice="Name a file in it."
+                )
+            if not create and not path.exists():
+                raise StateError(
+                    f"There is no state file at BRIDGE_STATE_PATH ({path}).",
+                    advice="Start the bridge once (orthanc-bridge run), or correct the setting.",
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
         if follow:
             self._lock = self._take_lock()
@@ -327,6 +331,17 @@ class Ledger:
                 f"The state file {self.path} cannot be used: {exc.strerror}.",
                 advice="Make the directory of BRIDGE_STATE_PATH writable for this user.",
             ) from exc
+
+
+def there_may_be(path: Path) -> bool:
+    """Tell whether a ledger may be at ``path``: True when that cannot be known.
+
+    To open it then explains what is wrong.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _advice(text: str) -> str:

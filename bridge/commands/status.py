@@ -25,12 +25,12 @@ def status(
     """
     from bridge.commands.output import print_json
     from bridge.config import load_settings
-    from bridge.ledger import Ledger
+    from bridge.ledger import Ledger, there_may_be
 
     settings = load_settings()
     found: dict[str, object] = {"state_path": str(settings.state_path)}
     exit_code = EXIT_DONE
-    if settings.state_path.exists():
+    if there_may_be(settings.state_path):
         with Ledger(settings.state_path, create=False) as ledger:
             found.update(_from_ledger(ledger))
     else:
