@@ -11,8 +11,8 @@ from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Self
 
-from bridge.brake import OperatorsBrake
 from bridge.audit import audit_trails
+from bridge.brake import OperatorsBrake
 from bridge.config import Settings
 from bridge.core.errors import ConfigurationError, FeedWentBackwards
 from bridge.core.events import Observer

@@ -13,6 +13,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from bridge.core.errors import InstanceError, InstanceGone, SideError
+from bridge.core.file_meta import read_file_meta
 from bridge.core.model import (
     Action,
     Delivered,
@@ -30,12 +31,12 @@ from bridge.core.model import (
     Task,
 )
 from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file
-from bridge.core.transcode import peek_syntax
 from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
 
 HEAD_BYTES = 64 * 1024
+MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 METADATA = {
     "syntax": "TransferSyntax",
     "sop_class": "SopClassUid",
@@ -146,7 +147,9 @@ def _move(attempt: Attempt) -> Outcome:
         attempt.mark()
         if job.keeps_evidence:
             attempt.source_md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        attempt.source_syntax = peek_syntax(body[:HEAD_BYTES])
+        meta = read_file_meta(memoryview(body[:HEAD_BYTES]))
+        attempt.source_syntax = meta.syntax
+        attempt.sop_instance_uid = meta.uid(MEDIA_STORAGE_SOP_INSTANCE_UID)
         if choice is None:
             attempt.facts |= facts_of_file(memoryview(body))
             # Nothing about an instance is unknown once its file is here.
@@ -230,6 +233,7 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         fallbacks=done.fallbacks if done else (),
         source_md5=attempt.source_md5,
         target_md5=stored_md5,
+        samples_sha256=done.samples_sha256 if done else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.fake_store import BadFile, FakeStore, FeedRow
+from tests.fake_store import BadFile, FakeStore, FeedRow, identified
 
 
 class Server(Protocol):
@@ -197,7 +198,38 @@ def _statistics(fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
     )
 
 
+def _now(_fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    return Answer(moment.encode(), content_type="text/plain")
+
+
+def _lookup(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
+    uid = body.decode()
+    with fake.store.lock:
+        found = {
+            level
+            for instance_id, stored in fake.store.instances.items()
+            for level in identified(uid, instance_id, stored)
+        }
+    return _json([{"ID": i, "Path": "/", "Type": level} for level, i in sorted(found)])
+
+
+def _parent(
+    fake: Server, _query: dict[str, str], _body: bytes, level: str, wanted: str
+) -> Answer:
+    at, below = (1, "Series") if level == "studies" else (0, "Instances")
+    with fake.store.lock:
+        inside = [(i, s) for i, s in fake.store.instances.items() if s.parents[at] == wanted]
+    if not inside:
+        return _error(HTTPStatus.NOT_FOUND, 17, "Unknown resource", ("GET", f"/{level}/{wanted}"))
+    children = {s.parents[0] if level == "studies" else i: None for i, s in inside}
+    return _json({"ID": wanted, below: list(children)})
+
+
 _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
+    ("GET", "/tools/now"): _now,
+    ("POST", "/tools/lookup"): _lookup,
+    ("GET", "/(studies|series)/([^/]+)"): _parent,
     ("GET", "/system"): lambda fake, _query, _body: _json(fake.system()),
     ("GET", "/statistics"): _statistics,
     ("GET", "/changes"): _changes,

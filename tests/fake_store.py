@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from tests.dicom_samples import orthanc_id
+from tests.dicom_samples import identity_of, orthanc_id
 
 
 class FeedRow(NamedTuple):
@@ -145,6 +145,19 @@ class FakeStore:
                     break
                 picked.append(row)
             return picked, done, picked[-1].seq if picked else self.counter
+
+
+def identified(uid: str, instance_id: str, stored: StoredInstance) -> set[tuple[str, str]]:
+    """What of an instance and its parents a DICOM identifier names: level and Orthanc ID."""
+    identity = identity_of(stored.data)
+    series, study, patient = stored.parents
+    named = {
+        ("Instance", instance_id): identity.sop_uid,
+        ("Series", series): identity.series_uid,
+        ("Study", study): identity.study_uid,
+        ("Patient", patient): identity.patient_id,
+    }
+    return {resource for resource, known_as in named.items() if known_as == uid}
 
 
 class _Parsed(NamedTuple):

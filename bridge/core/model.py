@@ -232,6 +232,8 @@ class Delivered:
     fallbacks: tuple[str, ...] = ()
     source_md5: str = ""
     target_md5: str = ""
+    samples_sha256: str = ""
+    """Of the decoded samples, when TranscodeOptions asks for it and there was decoding."""
 
     @property
     def already_there(self) -> bool:

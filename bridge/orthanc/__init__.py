@@ -4,6 +4,7 @@ The only importer of httpx and tenacity.
 
     client.py     the calls
     custody.py    the calls before a deletion
+    inspection.py the calls that only look
     answers.py    what answers must look like
     wire.py       requests: deadlines, bounds, retries of seconds
     transport.py  connections: TLS, deadlines byte by byte
@@ -14,11 +15,13 @@ from bridge.orthanc.answers import INSTANCE_ID, Statistics
 from bridge.orthanc.client import OrthancClient
 from bridge.orthanc.custody import CustodyClient
 from bridge.orthanc.downloads import InstanceBody
+from bridge.orthanc.inspection import InspectionClient
 from bridge.orthanc.wire import RetryPolicy
 
 __all__ = [
     "INSTANCE_ID",
     "CustodyClient",
+    "InspectionClient",
     "InstanceBody",
     "OrthancClient",
     "RetryPolicy",

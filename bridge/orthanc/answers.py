@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from bridge.core.model import Change, Page, ServerInfo, StoreAnswer
@@ -179,6 +180,36 @@ def parse_size(body: bytes) -> int:
     if not _SIZE.fullmatch(text):
         raise WrongAnswer("the body is not a size")
     return int(text)
+
+
+def parse_moment(body: bytes) -> datetime:
+    """Parse ``/tools/now``: ``YYYYMMDDTHHMMSS``."""
+    try:
+        return datetime.strptime(body.decode("ascii", "replace").strip(), "%Y%m%dT%H%M%S")
+    except ValueError:
+        raise WrongAnswer("the body is not a time") from None
+
+
+def parse_lookup(body: bytes) -> list[tuple[str, str]]:
+    """``/tools/lookup``: level and Orthanc ID of each resource found."""
+    rows = parse_json(body)
+    if not isinstance(rows, list):
+        raise WrongAnswer("the body is not a list")
+    return [(_text(_object(row), "Type"), _identifier(_text(row, "ID"))) for row in rows]
+
+
+def parse_children(body: bytes, name: str) -> list[str]:
+    """``/studies/{id}`` and ``/series/{id}``: the Orthanc IDs listed under ``name``."""
+    rows = _object(parse_json(body)).get(name)
+    if not isinstance(rows, list):
+        raise WrongAnswer(f"it has no list of {name}")
+    return [_identifier(row) for row in rows]
+
+
+def _identifier(value: object) -> str:
+    if not isinstance(value, str) or not INSTANCE_ID.fullmatch(value):
+        raise WrongAnswer("an ID is not an Orthanc identifier")
+    return value
 
 
 def _change(row: object) -> Change:

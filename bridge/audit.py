@@ -1,0 +1,258 @@
+"""The audit file: one JSON line for each instance that came to its end, kept for the record.
+
+Append-only. A line is written whole, by one ``write`` to a file opened with O_APPEND, before the
+ledger records the instance: a crash in between repeats the instance and its line, and never
+loses either. A file that has reached its size is put aside under the next number and a new one
+begun; nothing is ever deleted here. Several commands may write to the same file.
+
+Identifiers, UIDs, syntaxes, sizes, sums and times only; nothing else of the instance.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bridge import __version__
+from bridge.config import Settings
+from bridge.core.errors import ConfigurationError
+from bridge.core.events import Event, InstanceParked, Progress, Settled
+from bridge.core.model import Delivered, Move, Reason, Skipped
+from bridge.libraries import decoder_versions
+from bridge.logs import log
+
+SYNC_EVERY_S = 1.0
+"""What a power cut may take from the file; a killed process takes nothing."""
+PENDING_LINES_MAX = 10_000
+"""Lines kept in memory while the disk is full."""
+LINE_BYTES_MAX = 64 * 1024
+FILE_MODE = 0o640
+
+Line = dict[str, object]
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class AuditTrail:
+    """An observer that writes the audit file. Raises ConfigurationError when it cannot at all.
+
+    Later trouble (a full disk) is logged and tried again; lines wait in memory meanwhile.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        bytes_max: int,
+        now_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._bytes_max = bytes_max
+        self._now_s = now_s
+        self._steady_s = steady_s
+        self._pending: deque[bytes] = deque()
+        self._lost = 0
+        self._failing = False
+        self._synced_s = steady_s()
+        self._dirty = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            self._file = _open(path)
+            with self._alone():
+                repair(self._file)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"BRIDGE_AUDIT_PATH ({path}) cannot be written: {exc.strerror}.",
+                advice="Name a file in a directory that this user may write to.",
+            ) from exc
+
+    def close(self) -> None:
+        """Write what waits, bring it to the disk, and close the file."""
+        self._write_pending()
+        self._sync()
+        os.close(self._file)
+        os.close(self._lock)
+
+    def on_event(self, event: Event) -> None:
+        """Write the line of an instance that came to its end."""
+        match event:
+            case Settled(move=move, outcome=Delivered() as done, attempt=attempt):
+                self._append(move, _delivered(done), attempt)
+            case Settled(outcome=Skipped(reason=Reason.DRY_RUN)):
+                pass
+            case Settled(move=move, outcome=Skipped() as skipped, attempt=attempt):
+                fields: Line = {
+                    "outcome": "skipped",
+                    "reason": str(skipped.reason),
+                    "source_syntax": skipped.source_syntax,
+                }
+                self._append(move, fields, attempt)
+            case InstanceParked(move=move, reason=reason, attempts=attempts):
+                self._append(move, {"outcome": "parked", "reason": str(reason)}, attempts)
+            case _:
+                pass
+
+    def on_progress(self, progress: Progress) -> None:  # noqa: ARG002 (an observer's signature)
+        """Try again what could not be written; bring the file to the disk now and then."""
+        if self._pending:
+            self._write_pending()
+        if self._dirty and self._steady_s() - self._synced_s >= SYNC_EVERY_S:
+            self._sync()
+
+    def _append(self, move: Move, fields: Line, attempt: int) -> None:
+        line: Line = {
+            "time": stamp(self._now_s()),
+            "sequence": move.sequence,
+            "instance": move.instance_id,
+            **fields,
+            "attempt": attempt,
+            "bridge": __version__,
+        }
+        self._pending.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        if len(self._pending) > PENDING_LINES_MAX:
+            self._pending.popleft()
+            self._lost += 1
+        self._write_pending()
+
+    def _write_pending(self) -> None:
+        try:
+            with self._alone():
+                while self._pending:
+                    self._write(self._pending[0])
+                    self._pending.popleft()
+        except OSError as exc:
+            if not self._failing:
+                text = f"the audit file {self._path} cannot be written: {exc.strerror}"
+                log(logging.ERROR, "audit_failed", text, waiting=len(self._pending))
+            self._failing = True
+            return
+        if self._failing:
+            text = f"the audit file can be written again; {self._lost} lines were lost"
+            level = logging.ERROR if self._lost else logging.WARNING
+            log(level, "audit_recovered", text, lost=self._lost)
+            self._failing, self._lost = False, 0
+
+    def _write(self, line: bytes) -> None:
+        self._follow_path()
+        size = os.fstat(self._file).st_size
+        if size and size + len(line) > self._bytes_max:
+            self._put_aside()
+            size = 0
+        written = os.write(self._file, line)
+        self._dirty = True
+        if written < len(line):
+            os.ftruncate(self._file, size)
+            raise OSError(0, "the disk took only a part of a line")
+
+    def _follow_path(self) -> None:
+        """Open the file anew when another process has put ours aside."""
+        held = os.fstat(self._file)
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            named = None
+        if named is None or (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
+            os.close(self._file)
+            self._file = _open(self._path)
+            repair(self._file)
+
+    def _put_aside(self) -> None:
+        self._sync()
+        number = max((n for n, _ in set_aside(self._path)), default=0) + 1
+        self._path.rename(self._path.with_name(f"{self._path.name}.{number:06d}"))
+        os.close(self._file)
+        self._file = _open(self._path)
+
+    def _sync(self) -> None:
+        self._synced_s = self._steady_s()
+        try:
+            os.fdatasync(self._file)
+        except OSError as exc:
+            log(logging.ERROR, "audit_failed", f"the audit file: {exc.strerror}", waiting=0)
+        else:
+            self._dirty = False
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other writers away: replay and run may share a file."""
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+def audit_trails(settings: Settings) -> tuple[AuditTrail, ...]:
+    """Return the audit file that the settings ask for, if they do. Raises ConfigurationError."""
+    if settings.audit_path is None:
+        return ()
+    return (AuditTrail(settings.audit_path, bytes_max=settings.audit_max_mb * 1024 * 1024),)
+
+
+def repair(file: int) -> None:
+    """Cut a torn last line off: a power cut in the middle of a write leaves one."""
+    size = os.fstat(file).st_size
+    start = max(0, size - LINE_BYTES_MAX)
+    tail = os.pread(file, size - start, start)
+    if tail and not tail.endswith(b"\n"):
+        os.ftruncate(file, start + tail.rfind(b"\n") + 1)
+
+
+def lock_path(path: Path) -> Path:
+    """Name the file by which writers take turns."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def set_aside(path: Path) -> list[tuple[int, Path]]:
+    """List the files that were put aside, the oldest first, each with its number."""
+    found: list[tuple[int, Path]] = []
+    for other in path.parent.glob(f"{path.name}.*"):
+        number = other.name.removeprefix(f"{path.name}.")
+        if number.isascii() and number.isdigit():
+            found.append((int(number), other))
+    return sorted(found)
+
+
+def stamp(epoch_s: float) -> str:
+    """Write a time as UTC with milliseconds."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.open(path, flags, FILE_MODE)
+
+
+def _delivered(done: Delivered) -> Line:
+    times = {
+        name.removesuffix("_s") + "_ms": round(value * 1000, 1)
+        for name, value in asdict(done.stages).items()
+    }
+    uid = done.sop_instance_uid
+    return {
+        "outcome": "already_there" if done.already_there else "delivered",
+        "action": str(done.action),
+        "sop_instance_uid": uid if _UID.fullmatch(uid) else "",
+        "source_syntax": done.source_syntax,
+        "target_syntax": done.target_syntax,
+        "decoder": done.decoder,
+        "decoder_version": decoder_versions(done.decoder),
+        "fallbacks": list(done.fallbacks),
+        "samples_sha256": done.samples_sha256,
+        "source_bytes": done.source_bytes,
+        "target_bytes": done.target_bytes,
+        "target_md5": done.target_md5,
+        **times,
+    }

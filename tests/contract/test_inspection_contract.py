@@ -1,0 +1,89 @@
+"""The calls that only look, on fake and real servers: nothing of them is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bridge.core.errors import SideError
+from bridge.core.model import Endpoint, SideName, SideProblem
+from bridge.credentials import Credentials
+from bridge.orthanc import InspectionClient
+from tests.contract.conftest import PASSWORD, USERNAME
+from tests.dicom_samples import file_bytes, identity_of, small_ct, small_ct_dataset, small_series
+
+
+@pytest.fixture
+def looking() -> Iterator[Callable[..., InspectionClient]]:
+    with ExitStack() as stack:
+
+        def connect(url: str, username: str = "", password: str = "") -> InspectionClient:
+            credentials = Credentials(username or None, password or None)
+            client = InspectionClient(Endpoint(SideName.TARGET, url), credentials)
+            return stack.enter_context(client)
+
+        yield connect
+
+
+Looking = Callable[..., InspectionClient]
+
+
+def test_the_clock_is_utc(server_url: str, looking: Looking) -> None:
+    seen = looking(server_url).now()
+    assert abs(datetime.now(UTC) - seen) < timedelta(seconds=5)
+
+
+def test_the_head_is_the_beginning_of_the_file(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    data = small_ct(rows=400, columns=400)
+    instance_id = client.store(data, deadline_s=10).instance_id
+    assert client.head(instance_id, 1000) == data[:1000]
+    assert client.head(instance_id, 10_000_000) == data
+    assert client.has_instance(instance_id), "the client goes on working"
+
+
+def test_a_study_is_found_by_its_uid_with_all_its_instances(
+    server_url: str, looking: Looking
+) -> None:
+    client = looking(server_url)
+    files = small_series(3)
+    ids = {client.store(data, deadline_s=10).instance_id for data in files}
+    client.store(small_ct(), deadline_s=10)
+    found = client.lookup(identity_of(files[0]).study_uid)
+    assert [level for level, _ in found] == ["Study"]
+    assert set(client.instances_of_study(found[0][1]) or []) == ids
+
+
+def test_what_is_not_there_is_not_found(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    assert client.lookup("1.2.3.4") == []
+    assert client.instances_of_study("00000000-00000000-00000000-00000000-00000000") is None
+
+
+def test_asking_whether_one_may_store_stores_nothing(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    client.may_store()
+    client.may_delete()
+    assert client.list_instances(0, 10) == []
+    assert client.last_change().last == 0
+
+
+def test_who_may_not_store_is_told(locked_url: str, looking: Looking) -> None:
+    for allowed in (looking(locked_url).may_store, looking(locked_url).may_delete):
+        with pytest.raises(SideError) as caught:
+            allowed()
+        assert caught.value.problem is SideProblem.LOGIN_REFUSED
+    looking(locked_url, USERNAME, PASSWORD).may_store()
+
+
+def test_only_instances_with_pixels_have_their_offset(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    with_pixels = client.store(small_ct(), deadline_s=10).instance_id
+    dataset = small_ct_dataset()
+    del dataset.PixelData
+    without = client.store(file_bytes(dataset), deadline_s=10).instance_id
+    assert "PixelDataOffset" in client.instance_metadata(with_pixels)
+    assert "PixelDataOffset" not in client.instance_metadata(without)

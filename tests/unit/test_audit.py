@@ -1,0 +1,239 @@
+"""The audit file: whole lines, nothing lost by crashes, rotated, shared, no patient data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bridge import __version__, audit
+from bridge.audit import AuditTrail, set_aside
+from bridge.core.codecs import DECODERS
+from bridge.core.errors import ConfigurationError
+from bridge.core.events import InstanceParked, Progress, Settled
+from bridge.core.model import Action, Delivered, Move, Reason, Skipped, StageTimes
+from bridge.libraries import decoder_versions
+
+DELIVERED = Delivered(
+    status="Success",
+    action=Action.TRANSCODED,
+    source_syntax="1.2.840.10008.1.2.4.90",
+    target_syntax="1.2.840.10008.1.2.1",
+    sop_instance_uid="1.2.3",
+    source_bytes=100,
+    target_bytes=200,
+    stages=StageTimes(0.001, 0.002, 0.003, 0.004),
+    decoder="OpenJPEG",
+    target_md5="0" * 32,
+    samples_sha256="1" * 64,
+)
+
+
+def trail(path: Path, bytes_max: int = 1_000_000) -> AuditTrail:
+    return AuditTrail(path, bytes_max=bytes_max, now_s=lambda: 1_700_000_000.25)
+
+
+def deliver(audit_trail: AuditTrail, number: int, done: Delivered = DELIVERED) -> None:
+    audit_trail.on_event(Settled(Move(f"instance-{number}", number), done, 1))
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_delivery_is_one_line_with_everything_that_proves_it(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    deliver(written, 7)
+    assert lines(path) == [
+        {
+            "time": "2023-11-14T22:13:20.250Z",
+            "sequence": 7,
+            "instance": "instance-7",
+            "outcome": "delivered",
+            "action": "transcoded",
+            "sop_instance_uid": "1.2.3",
+            "source_syntax": "1.2.840.10008.1.2.4.90",
+            "target_syntax": "1.2.840.10008.1.2.1",
+            "decoder": "OpenJPEG",
+            "decoder_version": decoder_versions("OpenJPEG"),
+            "fallbacks": [],
+            "samples_sha256": "1" * 64,
+            "source_bytes": 100,
+            "target_bytes": 200,
+            "target_md5": "0" * 32,
+            "fetch_ms": 1.0,
+            "transcode_ms": 2.0,
+            "deliver_ms": 3.0,
+            "prove_ms": 4.0,
+            "attempt": 1,
+            "bridge": __version__,
+        }
+    ]
+    written.close()
+
+
+def test_parked_and_skipped_are_written_and_rehearsals_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    written.on_event(InstanceParked(Move("a", 1), Reason.UNDECODABLE, "said here only", 3))
+    written.on_event(Settled(Move("b", 2), Skipped(Reason.GONE, "", "1.2"), 1))
+    written.on_event(Settled(Move("c", 3), Skipped(Reason.DRY_RUN), 1))
+    found = [(line["instance"], line["outcome"], line["reason"]) for line in lines(path)]
+    assert found == [("a", "parked", "undecodable"), ("b", "skipped", "gone")]
+    assert "said here only" not in path.read_text()
+    written.close()
+
+
+def test_what_is_no_uid_is_not_written(tmp_path: Path) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    deliver(written, 1, replace(DELIVERED, sop_instance_uid="DOE^JOHN"))
+    assert lines(tmp_path / "audit.jsonl")[0]["sop_instance_uid"] == ""
+    written.close()
+
+
+def test_a_torn_last_line_is_cut_off_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    first = trail(path)
+    deliver(first, 1)
+    first.close()
+    whole = path.read_bytes()
+    for kept in (1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole + whole[:kept])
+        again = trail(path)
+        deliver(again, 2)
+        again.close()
+        assert [line["sequence"] for line in lines(path)] == [1, 2]
+    path.write_bytes(whole[:10])  # nothing but a torn line
+    trail(path).close()
+    assert path.read_bytes() == b""
+
+
+def test_a_full_file_is_put_aside_and_no_line_is_torn_or_lost(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path, bytes_max=2000)
+    for number in range(20):
+        deliver(written, number)
+    written.close()
+    files = [other for _, other in set_aside(path)] + [path]
+    assert len(files) > 3
+    assert all(file.stat().st_size <= 2000 for file in files)
+    assert [line["sequence"] for file in files for line in lines(file)] == list(range(20))
+
+
+def test_a_line_larger_than_the_limit_is_written_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path, bytes_max=10)
+    deliver(written, 1)
+    deliver(written, 2)
+    written.close()
+    assert [n for n, _ in set_aside(path)] == [1]
+    assert [line["sequence"] for line in lines(path)] == [2]
+
+
+def write_many(path: Path, first: int, count: int) -> None:
+    written = trail(path, bytes_max=20_000)
+    for number in range(first, first + count):
+        deliver(written, number)
+    written.close()
+
+
+def test_several_processes_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(path, 1000 * n, 200)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    files = [other for _, other in set_aside(path)] + [path]
+    seen = [line["sequence"] for file in files for line in lines(file)]
+    assert sorted(map(str, seen)) == sorted(str(1000 * n + i) for n in range(3) for i in range(200))
+
+
+def write_for_ever(path: Path, ready: object) -> None:
+    written = trail(path)
+    number = 0
+    while True:
+        number += 1
+        deliver(written, number)
+        if number == 50:
+            ready.set()  # type: ignore[attr-defined]
+
+
+def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    writer = context.Process(target=write_for_ever, args=(path, ready))
+    writer.start()
+    assert ready.wait(60)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join(60)
+    found = [line["sequence"] for line in lines(path)]
+    assert found == list(range(1, len(found) + 1))
+    assert len(found) >= 50
+
+
+def test_a_full_disk_delays_lines_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    real_write = os.write
+
+    def half(file: int, data: bytes) -> int:
+        return real_write(file, data[: len(data) // 2])
+
+    logging.getLogger("orthanc_bridge").propagate = True
+    monkeypatch.setattr(os, "write", half)
+    deliver(written, 1)
+    deliver(written, 2)
+    assert path.read_bytes() == b"", "half a line is taken back"
+    monkeypatch.setattr(os, "write", real_write)
+    written.on_progress(Progress())
+    assert [line["sequence"] for line in lines(path)] == [1, 2]
+    events = [record.__dict__.get("event") for record in caplog.records]
+    assert events == ["audit_failed", "audit_recovered"]
+    written.close()
+
+
+def test_waiting_lines_are_bounded_and_lost_ones_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit, "PENDING_LINES_MAX", 3)
+    written = trail(tmp_path / "audit.jsonl")
+    logging.getLogger("orthanc_bridge").propagate = True
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        for number in range(5):
+            deliver(written, number)
+    written.on_progress(Progress())
+    assert [line["sequence"] for line in lines(tmp_path / "audit.jsonl")] == [2, 3, 4]
+    assert "2 lines were lost" in caplog.text
+    written.close()
+
+
+def test_a_path_that_cannot_be_written_is_a_setting_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="BRIDGE_AUDIT_PATH"):
+        trail(tmp_path / "file" / "audit.jsonl")
+
+
+def test_every_decoder_has_a_version() -> None:
+    for table in DECODERS.values():
+        for decoder in table:
+            assert any(c.isdigit() for c in decoder_versions(decoder.name)), decoder.name
+    assert decoder_versions("") == ""
+    assert decoder_versions("libjxl, libjpeg-turbo").count("imagecodecs") == 2
