@@ -202,11 +202,26 @@ class CompressedFrames:
             except DECODE_FAULTS as exc:
                 refusals.append(f"{decoder.name} refused ({type(exc).__name__}: {exc})")
                 continue
+            if refusals and not self._confirmed(position, frame, info, array):
+                refusals.append(f"{decoder.name} is alone with its result")
+                continue
             self._note(decoder, index, refused=bool(refusals))
             if self._verify and not self._lossy(info):
                 self._check(index, frame, info, array, decoder)
             return array
         raise self._fault(index, "; ".join(refusals)[:500])
+
+    def _confirmed(self, position: int, frame: bytes, info: StreamInfo, array: Array) -> bool:
+        """True if the next decoder after a fallback agrees with it, or there is none.
+
+        The preferred decoder refuses damage that some others decode to something.
+        """
+        for other in DECODERS[info.family][position + 1 :]:
+            try:
+                return np.array_equal(other.decode(frame, info, self.d), array)
+            except DECODE_FAULTS:
+                return False
+        return True
 
     def _lossy(self, info: StreamInfo) -> bool:
         return info.lossy is True or (info.lossy is None and not self._syntax.lossless)
