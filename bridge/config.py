@@ -236,14 +236,6 @@ class Settings(BaseSettings):
     audit_max_mb: int = Field(
         100, ge=1, le=100_000, description="Size at which the audit file is put aside, MB."
     )
-    audit_path: Path | None = Field(
-        None,
-        description="Proof for the record: a JSON Lines file that gets a line for each instance "
-        "(docs/audit.md). Not set: none is written.",
-    )
-    audit_max_mb: int = Field(
-        100, ge=1, le=100_000, description="Size at which the audit file is put aside, MB."
-    )
     shutdown_timeout_s: float = Field(
         30.0, ge=0, le=3600, description="How long running instances may finish after SIGTERM."
     )

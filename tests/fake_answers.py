@@ -214,9 +214,7 @@ def _lookup(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
     return _json([{"ID": i, "Path": "/", "Type": level} for level, i in sorted(found)])
 
 
-def _parent(
-    fake: Server, _query: dict[str, str], _body: bytes, level: str, wanted: str
-) -> Answer:
+def _parent(fake: Server, _query: dict[str, str], _body: bytes, level: str, wanted: str) -> Answer:
     at, below = (1, "Series") if level == "studies" else (0, "Instances")
     with fake.store.lock:
         inside = [(i, s) for i, s in fake.store.instances.items() if s.parents[at] == wanted]
