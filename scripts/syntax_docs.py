@@ -102,12 +102,17 @@ TABLES = {"sources": sources, "targets": targets, "decoders": decoders, "refused
 
 
 def filled(page: str) -> str:
-    """Return ``page`` with every generated table brought up to date."""
+    """Return ``page`` with every generated table brought up to date.
+
+    Raises ValueError where the marks of a table are missing.
+    """
     for name, render in TABLES.items():
-        begin, end = f"<!-- {name}: generated -->\n", f"\n<!-- {name}: end -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = before + begin + render() + end + after
+        begin, end = f"<!-- {name}: generated -->\n", f"<!-- {name}: end -->"
+        before, found_begin, rest = page.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not (found_begin and found_end):
+            raise ValueError(f"{PAGE.name} has no place for the table {name!r}")
+        page = before + begin + render() + "\n" + end + after
     return page
 
 
