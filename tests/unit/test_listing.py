@@ -1,0 +1,113 @@
+"""Listings: nothing is passed over while instances are deleted and added between the pages."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.core.errors import TargetError
+from bridge.core.model import Move, SideProblem
+from bridge.feed import GivenMoves, MovePage, MoveSource
+from bridge.listing import LISTING_OVERLAP, FeedEnd, Lacking, Listing
+from tests.feed_client import StoreClient, feed_of
+
+
+class Held:
+    """A server whose instances come and go between the pages."""
+
+    def __init__(self, count: int) -> None:
+        self.instances = [f"i{number:05}" for number in range(count)]
+        self.between: list[int] = []
+        """How many of the first instances to delete before each answer."""
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        if self.between:
+            del self.instances[: self.between.pop(0)]
+        return self.instances[since : since + limit]
+
+
+def everything(moves: MoveSource) -> list[str]:
+    found: list[str] = []
+    for _ in range(10_000):
+        page = moves.next_page()
+        found += [move.instance_id for move in page.moves]
+        if page.ended:
+            return found
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 299, 300, 301, 1000])
+def test_everything_is_listed_once(count: int) -> None:
+    held = Held(count)
+    assert everything(Listing(held, page_size=1)) == held.instances
+
+
+@pytest.mark.parametrize("deleted", [1, LISTING_OVERLAP - 1, LISTING_OVERLAP, 150, 5000])
+def test_deletions_of_any_size_pass_nothing_over(deleted: int) -> None:
+    held = Held(2000)
+    held.between = [0, 0, deleted]
+    found = set(everything(Listing(held, page_size=250)))
+    assert found >= set(held.instances)
+
+
+@given(
+    count=st.integers(0, 1500),
+    deletions=st.lists(st.integers(0, 400), max_size=8),
+    page_size=st.integers(1, 400),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_stays_is_listed(
+    count: int, deletions: list[int], page_size: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    class Shrinking(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            if deletions:
+                for _ in range(min(deletions.pop(), len(self.instances))):
+                    self.instances.pop(chance.randrange(len(self.instances)))
+                self.instances.append(f"new-{len(deletions)}")
+            return self.instances[since : since + limit]
+
+    held = Shrinking(count)
+    found = set(everything(Listing(held, page_size=page_size)))
+    stayed = {name for name in held.instances if not name.startswith("new")}
+    assert found >= stayed
+
+
+def test_the_end_of_the_feed_is_the_servers_counter() -> None:
+    end = FeedEnd(StoreClient(feed_of(1, 2, counter=2)))
+    assert end.next_page() == MovePage((), done=True, ended=True, last=2)
+    cleared = FeedEnd(StoreClient(feed_of(counter=17)))
+    cleared.next_page()
+    assert cleared.last == 17
+
+
+class Target:
+    def __init__(self, *held: str) -> None:
+        self.held = set(held)
+        self.failures = 0
+
+    def has_instance(self, instance_id: str) -> bool:
+        if self.failures:
+            self.failures -= 1
+            raise TargetError(SideProblem.UNREACHABLE, "down")
+        return instance_id in self.held
+
+
+def test_only_what_the_target_lacks_is_moved() -> None:
+    given_moves = GivenMoves([Move(name) for name in "abcd"], page_size=2)
+    assert everything(Lacking(given_moves, Target("b", "c"))) == ["a", "d"]
+
+
+def test_a_failure_of_the_target_loses_no_page() -> None:
+    target = Target("b")
+    lacking = Lacking(GivenMoves([Move(name) for name in "abc"], page_size=10), target)
+    for _ in range(3):
+        target.failures = 1
+        with pytest.raises(TargetError):
+            lacking.next_page()
+    assert everything(lacking) == ["a", "c"]
