@@ -18,13 +18,14 @@ from starlette.routing import Route
 from bridge.board import Board
 from bridge.core.errors import ConfigurationError
 from bridge.core.health import unready
+from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, BoundedConnection, Guard, is_loopback
 from bridge.metrics import Metrics
 from bridge.page import PAGE_FILES, PAGE_HEADERS
 
 START_TIMEOUT_S = 10.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-REQUESTS_MAX = 64
 KEEP_ALIVE_S = 5
+
 
 def application(board: Board, metrics: Metrics) -> Starlette:
     """Build the ASGI application. Every route answers GET only."""
@@ -51,10 +52,10 @@ def application(board: Board, metrics: Metrics) -> Starlette:
         return JSONResponse(board.status())
 
     def page(request: Request) -> Response:
-        media_type, body = PAGE_FILES[request.url.path]
+        media_type, body = PAGE_FILES[request.scope["path"]]
         return Response(body, media_type=media_type, headers=PAGE_HEADERS)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/livez", livez),
             Route("/readyz", readyz),
@@ -64,6 +65,8 @@ def application(board: Board, metrics: Metrics) -> Starlette:
             *(Route(path, page) for path in PAGE_FILES),
         ]
     )
+    app.router.redirect_slashes = False  # a redirect would repeat the Host that it was given
+    return app
 
 
 class MonitoringServer:
@@ -71,12 +74,16 @@ class MonitoringServer:
 
     def __init__(self, app: Starlette, *, host: str, port: int) -> None:
         self._socket = _bind(host, port)
+        address = self._socket.getsockname()[0]
         config = uvicorn.Config(
-            app,
+            Guard(app, only_local=is_loopback(address)),
+            http=BoundedConnection,
+            ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             lifespan="off",
-            limit_concurrency=REQUESTS_MAX,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
             server_header=False,
@@ -111,7 +118,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         # Listening from now on: a bound port alone is not ours yet (another process that only
         # binds it too finds out too late), and the address that is printed must be there.
-        listener.listen(REQUESTS_MAX)
+        listener.listen(CONNECTIONS_MAX)
     except (OSError, UnicodeError) as exc:  # UnicodeError: a name that no resolver takes
         listener.close()
         seen = exc.strerror or exc if isinstance(exc, OSError) else "is not a host name"

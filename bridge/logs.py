@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 from bridge.core.events import (
     Abandoned,
@@ -35,12 +40,29 @@ REPEAT_S = 60.0
 
 
 def set_up_logging(*, log_format: str, level: str) -> None:
-    """Send the bridge's log lines to stderr as ``text`` or ``json`` from ``level`` on."""
+    """Send the bridge's log lines to stderr as ``text`` or ``json`` from ``level`` on.
+
+    What libraries log from warnings on, and Python's own warnings, become one line each that tells
+    who complains and where, not what: their texts may quote values. A thread that ends with an
+    exception likewise.
+    """
+    formatter = _JsonFormatter() if log_format == "json" else _TextFormatter()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(formatter)
     LOGGER.handlers = [handler]
     LOGGER.propagate = False
     LOGGER.setLevel(level.upper())
+    for old in [h for h in logging.root.handlers if isinstance(h, _ForeignHandler)]:
+        logging.root.removeHandler(old)
+    foreign = _ForeignHandler(sys.stderr)
+    foreign.setFormatter(_ForeignFormatter(formatter))
+    logging.root.addHandler(foreign)
+    logging.root.setLevel(logging.WARNING)
+    # A stranger who sends what is not HTTP must not fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _thread_ended
 
 
 def log(level: int, event: str, message: str, **fields: object) -> None:
@@ -175,6 +197,38 @@ def _name(move: Move) -> str:
 
 def _of(move: Move) -> dict[str, object]:
     return {"sequence": move.sequence, "instance": move.instance_id}
+
+
+class _ForeignFormatter(logging.Formatter):
+    """Tells the origin of a foreign record instead of its text."""
+
+    def __init__(self, told_by: logging.Formatter) -> None:
+        super().__init__()
+        self._told_by = told_by
+
+    def format(self, record: logging.LogRecord) -> str:
+        kind, _, trace = record.exc_info or (None, None, None)
+        what = "" if kind is None else f": {kind.__name__}{_place(trace)}"
+        told = logging.makeLogRecord(record.__dict__)
+        told.msg, told.args = f"{record.name} ({record.filename}:{record.lineno}){what}", None
+        told.exc_info, told.exc_text, told.stack_info = None, None, None
+        return self._told_by.format(told)
+
+
+class _ForeignHandler(logging.StreamHandler[TextIO]):
+    """The handler of everything that is not ours."""
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else "a thread"
+    text = f"{name} ended: {ended.exc_type.__name__}{_place(ended.exc_traceback)}"
+    log(logging.ERROR, "thread_ended", f"{text}. A bug in the bridge: please report it.")
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Tell where an exception was raised, not what it said."""
+    frames = traceback.extract_tb(trace)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 class _TextFormatter(logging.Formatter):
