@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,6 +44,10 @@ MAX_SEQUENCE = 2**31 - 1
 
 
 def _base_url(value: str) -> str:
+    """Check an address and bring it into one form, so that the same server looks the same."""
+    value = value.strip()
+    if not value.isprintable() or " " in value:
+        raise ValueError("contains a blank or a control character")
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -59,7 +64,9 @@ def _base_url(value: str) -> str:
         raise ValueError("must not contain ? or #")
     if port == 0:
         raise ValueError("has port 0")
-    return value.rstrip("/")
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    place = parts.netloc.lower() if port != usual else parts.netloc.lower().rpartition(":")[0]
+    return f"{parts.scheme}://{place}{parts.path}".rstrip("/")
 
 
 def _readable_file(value: str | None) -> str | None:
@@ -351,13 +358,15 @@ def known_variables() -> set[str]:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """List ``BRIDGE_*`` variables that mean nothing, each with the nearest one that does, or ""."""
-    names = known_variables()
-    seen = sorted(n for n in (os.environ if environ is None else environ) if n.startswith(PREFIX))
-    return [
-        (name, next(iter(difflib.get_close_matches(name, names, n=1)), ""))
-        for name in seen
-        if name not in names
-    ]
+    known = {name.removeprefix(PREFIX) for name in known_variables()}
+    given = environ if environ is not None else {**dotenv_values(DOTENV_PATH), **os.environ}
+    unknown = sorted(
+        name.removeprefix(PREFIX)
+        for name in given
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known
+    )
+    nearest = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
+    return [(PREFIX + name, PREFIX + near[0] if near else "") for name, near in nearest.items()]
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -373,6 +382,11 @@ def load_settings(**overrides: object) -> Settings:
             "; ".join(_explain(error) for error in exc.errors(include_url=False)) + ".",
             advice="All settings are described in docs/configuration.md and .env.example.",
         ) from None
+    except (UnicodeDecodeError, OSError) as exc:
+        raise ConfigurationError(
+            f"The file {DOTENV_PATH} cannot be read: {type(exc).__name__}.",
+            advice="Make it readable for the user that runs the bridge, in UTF-8.",
+        ) from None  # the cause would carry the file's bytes
     for side in SideName:
         credentials_of(side)
     settings.rules()

@@ -1,0 +1,267 @@
+"""Settings: every bad value names its variable, says what was seen, and ends with exit code 2."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bridge.config import Settings, load_settings, unknown_variables, variable_of
+from bridge.core.errors import ConfigurationError
+from bridge.core.model import SideName
+
+GOOD = {"BRIDGE_SOURCE_URL": "http://source:8042", "BRIDGE_TARGET_URL": "https://target/orthanc"}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """Set variables and return what is said of them."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BRIDGE_{name}", value)
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+    assert error.value.exit_code == 2
+    assert "docs/configuration.md" in str(error.value) or error.value.advice
+    return str(error.value)
+
+
+def test_two_addresses_are_enough() -> None:
+    settings = load_settings()
+    assert settings.endpoint(SideName.SOURCE).url == "http://source:8042"
+    assert settings.job().wanted_syntax == "1.2.840.10008.1.2.1"
+    assert settings.start == "beginning"
+    assert settings.window_size == 3 * settings.workers
+
+
+@pytest.mark.parametrize("side", ["SOURCE", "TARGET"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_address(monkeypatch: pytest.MonkeyPatch, side: str, value: str | None) -> None:
+    monkeypatch.delenv(f"BRIDGE_{side}_URL")
+    if value is not None:
+        monkeypatch.setenv(f"BRIDGE_{side}_URL", value)
+    said = refused(monkeypatch)
+    assert f"BRIDGE_{side}_URL is not set" in said
+    assert "http://orthanc:8042" in said, "an example"
+
+
+WRONG = {
+    "SOURCE_URL": (
+        "orthanc:8042",
+        "ftp://host",
+        "http://",
+        "http://:8042",
+        "http://host:0",
+        "http://host:99999",
+        "http://host:abc",
+        "http://[::1",
+        "http://host/?a=b",
+        "http://host/#x",
+        "http://ho st",
+        "http://host/a b",
+        "http://host\t",
+    ),
+    "SOURCE_CA_FILE": ("/nowhere/ca.pem",),
+    "SOURCE_CLIENT_CERT_FILE": ("/nowhere/cert.pem",),
+    "TARGET_CLIENT_KEY_FILE": ("/nowhere/key.pem", "/dev/null"),
+    "HTTP_TIMEOUT_S": ("0", "abc", "-1", "nan", "inf", "99999"),
+    "TRANSFER_SYNTAX": ("nonsense", "1.2.3", "JPEGBaseline8Bit", "MPEG2MPML"),
+    "START": ("yesterday", "-1", "1.5", "99999999999", "1_000", "\u0661"),
+    "ON_FEED_RESET": ("ignore",),
+    "ON_UNDECODABLE": ("drop",),
+    "ON_VIDEO": ("transcode",),
+    "VERIFY": ("some", "sample:0", "sample:x", "sample:", "all:3"),
+    "WORKERS": ("0", "-1", "two", "1.5", "1000"),
+    "EXECUTOR": ("cloud", "http://x"),
+    "WORKER_MEMORY_MB": ("1", "lots"),
+    "SPOOL_ABOVE_MB": ("0", "x"),
+    "WINDOW": ("-1", "x", "100000"),
+    "TASK_TIMEOUT_S": ("0", "-5", "nan", "x", "inf"),
+    "ATTEMPTS": ("0", "x", "101"),
+    "POLL_INTERVAL_S": ("0", "0.01", "x", "nan"),
+    "PAGE_SIZE": ("0", "x", "1000000"),
+    "FEED_OVERLAP": ("0", "x"),
+    "PROOF": ("none",),
+    "COMMAND_PATIENCE_S": ("-1", "nan"),
+    "SHUTDOWN_TIMEOUT_S": ("-1", "nan", "inf"),
+    "HEALTH_PORT": ("-1", "65536", "http"),
+    "STALL_AFTER_S": ("0", "nan"),
+    "LAG_LIMIT_S": ("-1", "nan"),
+    "PARKED_LIMIT": ("-1", "x"),
+    "LOG_FORMAT": ("xml",),
+    "SOURCE_RETENTION": ("soon", "-1h", "1"),
+    "MAX_INSTANCES_S": ("-1", "x", "nan"),
+    "MAX_MBIT_S": ("-1", "x", "nan"),
+    "SCHEDULE": ("sometimes", "mon 25:00-26:00", "mon-fri 07:00-19:00 Nowhere/Town"),
+    "AUDIT_MAX_MB": ("x", "-1"),
+    "RULES_FILE": ("/nowhere/rules.toml",),
+    "LOG_LEVEL": ("loud", "critical"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_value_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    said = refused(monkeypatch, **{name: value})
+    assert f"BRIDGE_{name}" in said
+    if "URL" not in name and "FILE" not in name and value != "/dev/null":
+        assert repr(value) in said, "what was seen"
+    assert "validation error" not in said
+    assert "pydantic" not in said
+
+
+def test_every_restricted_setting_is_tried_above() -> None:
+    free = {"state_path", "health_host", "audit_path"}
+    tried = {name.lower() for name in WRONG}
+    sided = {re.sub("^(source|target)_", "", name) for name in tried}
+    missing = {
+        name
+        for name in Settings.model_fields
+        if name not in tried
+        and re.sub("^(source|target)_", "", name) not in sided
+        and name not in free
+    }
+    assert not missing, "try what cannot be a value of it"
+
+
+def test_several_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refused(monkeypatch, WORKERS="many", PROOF="none", START="x")
+    assert all(f"BRIDGE_{name}" in said for name in ("WORKERS", "PROOF", "START"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://bridge:pass-word@host", "https://bridge@host", "http://:pass-word@host"]
+)
+def test_a_login_in_the_address_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    said = refused(monkeypatch, TARGET_URL=url)
+    assert "BRIDGE_TARGET_URL" in said
+    assert "_PASSWORD" in said
+    assert "pass-word" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("http://host:8042", "http://host:8042"),
+        ("http://host:8042", "http://host:8042/"),
+        ("http://host:8042", "http://HOST:8042"),
+        ("http://host", "http://host:80"),
+        ("https://host:443/x", "HTTPS://host/x"),
+    ],
+)
+def test_one_server_as_both_is_refused(
+    monkeypatch: pytest.MonkeyPatch, source: str, target: str
+) -> None:
+    said = refused(monkeypatch, SOURCE_URL=source, TARGET_URL=target)
+    assert "BRIDGE_SOURCE_URL" in said
+    assert "BRIDGE_TARGET_URL" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("http://host:8042/", "http://host:8042"),
+        ("HTTP://Host:8042", "http://host:8042"),
+        ("https://host/a/b//", "https://host/a/b"),
+        ("http://[::1]:8042", "http://[::1]:8042"),
+        (" http://host ", "http://host"),
+    ],
+)
+def test_an_address_is_brought_into_one_form(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: str
+) -> None:
+    monkeypatch.setenv("BRIDGE_SOURCE_URL", given)
+    assert load_settings().source_url == used
+
+
+def test_a_key_without_a_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.touch()
+    said = refused(monkeypatch, SOURCE_CLIENT_KEY_FILE=str(key))
+    assert "BRIDGE_SOURCE_CLIENT_CERT_FILE is not: set both" in said
+
+
+def test_secrets_are_nowhere_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side in ("SOURCE", "TARGET"):
+        monkeypatch.setenv(f"BRIDGE_{side}_USERNAME", "some-user")
+        monkeypatch.setenv(f"BRIDGE_{side}_PASSWORD", "some-secret")
+    settings = load_settings()
+    for text in (repr(settings), str(settings), repr(settings.job()), settings.model_dump_json()):
+        assert "some-secret" not in text
+        assert "some-user" not in text
+
+
+def test_a_secret_that_cannot_be_read_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = refused(monkeypatch, SOURCE_USERNAME="bridge", SOURCE_PASSWORD_FILE="/nowhere")  # noqa: S106
+    assert "BRIDGE_SOURCE_PASSWORD_FILE" in said
+
+
+def test_dotenv_is_read_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("BRIDGE_WORKERS=7\nBRIDGE_PAGE_SIZE=70\n")
+    monkeypatch.setenv("BRIDGE_PAGE_SIZE", "90")
+    settings = load_settings()
+    assert (settings.workers, settings.page_size) == (7, 90)
+
+
+def test_a_wrong_value_in_dotenv_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("BRIDGE_WORKERS=many\n")
+    assert "BRIDGE_WORKERS" in refused(monkeypatch)
+
+
+def test_a_dotenv_that_is_no_text_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_bytes(b"BRIDGE_WORKERS=\xff\xfe\n")
+    assert ".env" in refused(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BRIDGE_SOURC_URL", "BRIDGE_SOURCE_URL"),
+        ("BRIDGE_WORKER", "BRIDGE_WORKERS"),
+        ("BRIDGE_SOURCE_PASSWORD_FIEL", "BRIDGE_SOURCE_PASSWORD_FILE"),
+        ("BRIDGE_XYZZY", ""),
+    ],
+)
+def test_an_unknown_variable_is_noticed_and_the_nearest_is_named(name: str, meant: str) -> None:
+    assert unknown_variables({**GOOD, name: "x", "PATH": "/bin"}) == [(name, meant)]
+
+
+def test_an_unknown_variable_in_dotenv_is_noticed_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BRIDGE_TRANSFER_SYNTAKS=x\nBRIDGE_WORKERS=2\nOTHER=1\n")
+    assert unknown_variables() == [("BRIDGE_TRANSFER_SYNTAKS", "BRIDGE_TRANSFER_SYNTAX")]
+
+
+def test_no_known_variable_is_unknown() -> None:
+    every = {variable_of(name): "" for name in Settings.model_fields}
+    secrets = {
+        f"BRIDGE_{side}_{what}"
+        for side in ("SOURCE", "TARGET")
+        for what in (
+            "USERNAME",
+            "PASSWORD",
+            "TOKEN",
+            "USERNAME_FILE",
+            "PASSWORD_FILE",
+            "TOKEN_FILE",
+        )
+    }
+    assert unknown_variables(every | dict.fromkeys(secrets, "")) == []
