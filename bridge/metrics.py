@@ -10,13 +10,13 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
-import bridge
 from bridge.core.events import (
     Event,
     FeedReset,
@@ -29,12 +29,24 @@ from bridge.core.events import (
     SourceSwept,
     WorkerLost,
 )
-from bridge.core.health import lag_of
-from bridge.core.model import Delivered, ExecutorFailed, InstanceFailed, SideName, Skipped
+from bridge.core.health import Finding, lag_of
+from bridge.core.model import (
+    Delivered,
+    ExecutorFailed,
+    InstanceFailed,
+    Reason,
+    SideName,
+    SideProblem,
+    Skipped,
+)
+from bridge.core.syntaxes import SYNTAXES
+from bridge.versions import versions
 
 NAMESPACE = "orthanc_bridge"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # only those that are documented
 STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+
+STAGES = ("fetch", "transcode", "deliver", "prove")
 
 METRIC_NAMES = (
     "orthanc_bridge_build_info",
@@ -49,17 +61,30 @@ METRIC_NAMES = (
     "orthanc_bridge_feed_resets_total",
     "orthanc_bridge_source_deletions_total",
     "orthanc_bridge_side_outages_total",
+    "orthanc_bridge_healthy",
+    "orthanc_bridge_reason",
+    "orthanc_bridge_hold",
     "orthanc_bridge_side_up",
     "orthanc_bridge_state_writable",
     "orthanc_bridge_checkpoint_sequence",
     "orthanc_bridge_last_sequence",
+    "orthanc_bridge_oldest_unfinished_sequence",
     "orthanc_bridge_lag_changes",
     "orthanc_bridge_lag_seconds",
     "orthanc_bridge_in_flight",
+    "orthanc_bridge_in_flight_oldest_seconds",
     "orthanc_bridge_waiting",
     "orthanc_bridge_parked",
+    "orthanc_bridge_last_progress_timestamp_seconds",
+    "orthanc_bridge_feed_read_timestamp_seconds",
+    "orthanc_bridge_process_virtual_memory_bytes",
+    "orthanc_bridge_process_resident_memory_bytes",
+    "orthanc_bridge_process_start_time_seconds",
+    "orthanc_bridge_process_cpu_seconds_total",
+    "orthanc_bridge_process_open_fds",
+    "orthanc_bridge_process_max_fds",
 )
-"""Every metric, as Prometheus shows it. docs/operations.md describes each."""
+"""Every metric, as Prometheus shows it. docs/metrics.md describes each."""
 
 
 class BoardView(Protocol):
@@ -71,6 +96,9 @@ class BoardView(Protocol):
 
     def parked(self) -> Mapping[str, int]:
         """Count the parked instances by reason."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """List what is wrong now."""
 
 
 class Metrics:
@@ -101,7 +129,17 @@ class Metrics:
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,
         )
+        for side in SideName:
+            for problem in SideProblem:
+                # Present from the start: increase() does not see a series begin.
+                self._outages.labels(side, problem)
+        for stage in STAGES:
+            self._stages.labels(stage)
+        for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
+            self._losses.labels(reason)
         self.registry.register(_Gauges(board))
+        # CPU, memory and open files of the main process, not of its workers.
+        ProcessCollector(namespace=NAMESPACE, registry=self.registry)
 
     def render(self) -> bytes:
         """Return the text that Prometheus scrapes."""
@@ -116,7 +154,7 @@ class Metrics:
             case Settled(outcome=Delivered() as done):
                 self._count_delivered(done)
             case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
-                self._instances.labels(f"skipped_{reason}", syntax).inc()
+                self._instances.labels(f"skipped_{reason}", _known(syntax)).inc()
             case InstanceParked(reason=reason):
                 self._instances.labels(f"parked_{reason}", "").inc()
             case InstanceRetried(outcome=InstanceFailed(reason=reason)):
@@ -140,19 +178,13 @@ class Metrics:
 
     def _count_delivered(self, done: Delivered) -> None:
         outcome = "already_there" if done.already_there else "delivered"
-        self._instances.labels(outcome, done.source_syntax).inc()
+        self._instances.labels(outcome, _known(done.source_syntax)).inc()
         self._source_bytes.inc(done.source_bytes)
         self._target_bytes.inc(done.target_bytes)
         for decoder in done.fallbacks:
             self._fallbacks.labels(decoder).inc()
-        stages = done.stages
-        for stage, seconds in (
-            ("fetch", stages.fetch_s),
-            ("transcode", stages.transcode_s),
-            ("deliver", stages.deliver_s),
-            ("prove", stages.prove_s),
-        ):
-            self._stages.labels(stage).observe(seconds)
+        for stage in STAGES:
+            self._stages.labels(stage).observe(getattr(done.stages, f"{stage}_s"))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)
@@ -171,30 +203,72 @@ class _Gauges:
     def collect(self) -> Iterator[Metric]:
         """Yield every gauge."""
         progress = self._board.progress
-        lag = lag_of(progress, now=time.time())
-        yield InfoMetricFamily(
-            f"{NAMESPACE}_build", "This program.", value={"version": bridge.__version__}
-        )
-        for name, text, value in (
-            ("checkpoint_sequence", "Everything up to it is settled.", progress.checkpoint),
-            ("last_sequence", "Newest sequence of the feed.", progress.last),
-            ("lag_changes", "Changes not settled yet.", lag.changes),
-            ("lag_seconds", "Age of the oldest unfinished change.", lag.seconds),
-            ("in_flight", "Instances in workers or queued for them.", len(progress.in_flight)),
-            ("waiting", "Instances read and not started.", progress.waiting + progress.delayed),
-            ("state_writable", "1 when the ledger can be written.", not progress.state_error),
-        ):
+        found = self._board.findings()
+        build = {name.replace("-", "_"): version for name, version in versions().items()}
+        yield InfoMetricFamily(f"{NAMESPACE}_build", "This program and its decoders.", value=build)
+        for name, text, value in _plain_gauges(progress, healthy=not found):
             if value is not None:
                 yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
-        sides = GaugeMetricFamily(
-            f"{NAMESPACE}_side_up", "1 when the server can be used.", labels=["side"]
+        yield _labelled(
+            "side_up",
+            "1 when the server can be used.",
+            "side",
+            {SideName.SOURCE: progress.source.up, SideName.TARGET: progress.target.up},
         )
-        sides.add_metric([SideName.SOURCE], float(progress.source.up))
-        sides.add_metric([SideName.TARGET], float(progress.target.up))
-        yield sides
-        parked = GaugeMetricFamily(
-            f"{NAMESPACE}_parked", "Instances parked now.", labels=["reason"]
+        yield _labelled(
+            "reason",
+            "1 for each reason that /health gives now.",
+            "code",
+            {f.code: 1 for f in found},
         )
-        for reason, count in self._board.parked().items():
-            parked.add_metric([reason], count)
-        yield parked
+        yield _labelled(
+            "hold",
+            "1 while nothing is started on purpose.",
+            "reason",
+            {progress.hold: 1} if progress.hold else {},
+        )
+        yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
+
+
+def _plain_gauges(
+    progress: Progress, *, healthy: bool
+) -> Iterator[tuple[str, str, float | int | None]]:
+    """Yield name, help and value; None where there is nothing to tell yet."""
+    now = time.time()
+    lag = lag_of(progress, now=now)
+    started = [item.started_at for item in progress.in_flight]
+    yield "healthy", "1 when /health answers 200.", healthy
+    yield "state_writable", "1 when the ledger can be written.", not progress.state_error
+    yield "checkpoint_sequence", "Everything up to it is settled.", progress.checkpoint
+    yield "last_sequence", "Newest sequence of the feed.", progress.last
+    yield "oldest_unfinished_sequence", "The first change not settled.", progress.oldest_open
+    yield "lag_changes", "Changes not settled yet.", lag.changes
+    yield "lag_seconds", "Age of the oldest unfinished change.", lag.seconds
+    yield "in_flight", "Instances in workers or queued for them.", len(started)
+    oldest_s = max(0.0, now - min(started)) if started else 0.0
+    yield "in_flight_oldest_seconds", "How long the oldest of them has been there.", oldest_s
+    yield "waiting", "Instances read and not started.", progress.waiting + progress.delayed
+    yield (
+        "last_progress_timestamp_seconds",
+        "When an instance was last finished, or the start.",
+        progress.last_progress_at or None,
+    )
+    yield (
+        "feed_read_timestamp_seconds",
+        "When the feed was last read.",
+        progress.feed_read_at,
+    )
+
+
+def _labelled(
+    name: str, text: str, label: str, values: Mapping[str, float | int]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{NAMESPACE}_{name}", text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], float(number))
+    return family
+
+
+def _known(syntax: str) -> str:
+    """Return a label value from a bounded set: senders may invent transfer syntaxes."""
+    return syntax if syntax in SYNTAXES or not syntax else "other"

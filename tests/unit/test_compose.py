@@ -115,8 +115,8 @@ def test_every_path_exists(compose: dict[str, Any]) -> None:
         for volume in service.get("volumes", [])
         if volume.startswith(".")
     ]
-    assert len(binds) == 2
-    assert all((COMPOSE / bind).is_file() for bind in binds)
+    assert len(binds) == 5
+    assert all((COMPOSE / bind).exists() for bind in binds)
 
 
 def test_every_named_volume_network_and_secret_is_declared_and_used(
@@ -126,13 +126,14 @@ def test_every_named_volume_network_and_secret_is_declared_and_used(
     for service in compose["services"].values():
         volumes |= {v.split(":")[0] for v in service["volumes"] if not v.startswith(".")}
         networks |= set(service["networks"])
-        secrets |= {s if isinstance(s, str) else s["source"] for s in service["secrets"]}
+        used = service.get("secrets", [])
+        secrets |= {s if isinstance(s, str) else s["source"] for s in used}
     assert volumes == set(compose["volumes"])
     assert networks == set(compose["networks"])
     assert secrets == set(compose["secrets"])
 
 
-@pytest.mark.parametrize("name", ["source", "target", "bridge"])
+@pytest.mark.parametrize("name", ["source", "target", "bridge", "prometheus", "grafana"])
 def test_containers_are_closed_as_far_as_they_can_be(compose: dict[str, Any], name: str) -> None:
     service = compose["services"][name]
     assert service["read_only"] is True
@@ -147,9 +148,27 @@ def test_containers_are_closed_as_far_as_they_can_be(compose: dict[str, Any], na
 
 
 def test_images_are_pinned_by_tag(compose: dict[str, Any]) -> None:
-    for name in ("source", "target"):
+    for name in ("source", "target", "prometheus", "grafana"):
         _image, _, tag = compose["services"][name]["image"].rpartition(":")
-        assert re.fullmatch(r"\d+\.\d+\.\d+", tag)
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag)
+
+
+def test_monitoring_is_there_only_when_asked_for(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    asked_for = {name for name, service in services.items() if "profiles" in service}
+    assert asked_for == {"prometheus", "grafana"}
+    for name in asked_for:
+        assert services[name]["profiles"] == ["monitoring"]
+        assert services[name]["networks"] == ["monitoring"], "no way to the Orthancs"
+    needed = {n for s in services.values() if "profiles" not in s for n in s.get("depends_on", [])}
+    assert not needed & asked_for
+
+
+def test_nobody_can_log_in_to_grafana(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
 
 
 def test_the_bridge_waits_for_healthy_servers(compose: dict[str, Any]) -> None:
