@@ -69,32 +69,34 @@ function station(id, tone, state, detail) {
   write(byId(id).querySelector(".detail"), detail);
 }
 
-function showServer(id, view, now) {
+function showServer(id, view, status) {
   if (view.up && view.trial) {
     station(id, "wait", "on trial", "It answers again; one instance after the other is tried.");
   } else if (view.up) {
-    station(id, "ok", "up", "");
+    const reset = id === "source" && status.reasons.some((r) => r.code === "feed_went_backwards");
+    station(id, reset ? "bad" : "ok", reset ? "up, with another history" : "up", "");
   } else {
-    const since = view.down_since === null ? "" : ` for ${lasting(now - view.down_since)}`;
+    const since = view.down_since === null ? "" : ` for ${lasting(status.now - view.down_since)}`;
     const waiting = view.problem === "not_contacted";
     const state = waiting ? "not asked yet" : `down${since}: ${view.problem.replaceAll("_", " ")}`;
-    station(id, waiting ? "wait" : "bad", state, `${view.message} ${view.advice}`.trim());
+    station(id, waiting ? "wait" : "bad", state, waiting ? "" : view.message);
   }
 }
 
 const HOLDS = { paused: "paused", quiet_hours: "quiet hours", rate_limit: "at its rate limit" };
 
 function showBridge(status) {
-  const trouble = status.reasons.some((reason) => /^(state|workers|stalled|feed)/.test(reason.code));
-  const state = trouble ? "in trouble" : HOLDS[status.hold] || status.phase;
+  const trouble = status.reasons.some((reason) => /^(state|workers|stalled)/.test(reason.code));
+  const doing = status.hold ? `${HOLDS[status.hold] || status.hold} (${status.phase})` : status.phase;
   const tone = trouble ? "bad" : status.hold || status.phase !== "following" ? "wait" : "ok";
-  station("bridge", tone, state, `Running for ${lasting(status.now - status.started_at)}.`);
+  station("bridge", tone, trouble ? `in trouble (${status.phase})` : doing,
+    `Running for ${lasting(status.now - status.started_at)}.`);
 }
 
 function showFigures(status) {
   const figures = [
     ["Lag", counted(status.lag_changes, "change")],
-    ["Oldest unfinished", status.lag_s ? lasting(status.lag_s) : "–"],
+    ["Oldest of them", status.lag_s ? lasting(status.lag_s) : "–"],
     ["Checkpoint", number(status.checkpoint)],
     ["Newest change", number(status.last)],
     ["Waiting", number(status.waiting)],
@@ -104,6 +106,7 @@ function showFigures(status) {
   byId("figures").replaceChildren(...figures.map(([name, value]) => {
     const div = document.createElement("div");
     div.append(element("dt", name), element("dd", value));
+    if (name === "Parked" && status.parked_total) div.className = "bad";
     return div;
   }));
 }
@@ -114,6 +117,7 @@ function showThroughput(throughput) {
   byId("chart").setAttribute("viewBox", `0 0 ${counts.length} 24`);
   byId("chart").replaceChildren(...counts.map((count, index) => {
     const bar = document.createElementNS(SVG, "rect");
+    bar.dataset.count = count;
     const height = count ? Math.max((count / peak) * 22, 0.5) : 0;
     for (const [name, value] of Object.entries(
       { x: index + 0.1, y: 24 - height, width: 0.8, height })) bar.setAttribute(name, value);
@@ -123,10 +127,9 @@ function showThroughput(throughput) {
   const minute = Math.round(60 / throughput.interval_s);
   const lately = sum(counts.slice(-minute - 1, -1));
   const rate = (peak / throughput.interval_s).toFixed(1);
-  write(byId("peak"), sum(counts) ? `highest bar: ${rate} instances a second` : "");
   write(byId("chart-text"), sum(counts)
     ? `${counted(sum(counts), "instance")}, ${size(sum(throughput.target_bytes))} in all; ` +
-      `${number(lately)} in the last full minute.`
+      `${number(lately)} in the last full minute. Highest bar: ${rate} a second.`
     : "No instance was delivered.");
 }
 
@@ -146,8 +149,9 @@ function showTables(status) {
     ["Change", number(failure.sequence), "number"], ["Instance", failure.instance_id, "code"]])));
 }
 
+// The first reason is the sentence at the top.
 function showReasons(reasons) {
-  byId("reasons").hidden = reasons.length === 0;
+  byId("reasons").hidden = reasons.length < 2;
   byId("reasons").replaceChildren(...reasons.map((reason) => {
     const li = element("li");
     li.append(element("code", reason.code), ` ${reason.message} ${reason.advice}`);
@@ -164,9 +168,9 @@ function show(status) {
   write(byId("verdict"), status.headline);
   document.title = `${fine ? "✓" : "!"} orthanc-bridge`;
   showReasons(status.reasons);
-  showServer("source", status.source, status.now);
+  showServer("source", status.source, status);
   showBridge(status);
-  showServer("target", status.target, status.now);
+  showServer("target", status.target, status);
   showFigures(status);
   showThroughput(status.throughput);
   showTables(status);
