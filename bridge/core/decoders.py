@@ -19,6 +19,7 @@ from rle import rle as pylibjpeg_rle
 from bridge.core.codestream import StreamInfo
 from bridge.core.pixels import Description
 from bridge.core.samples import Array, SamplesError, frame_array, to_container
+from bridge.core.syntaxes import Family
 
 DECODE_FAULTS = (
     RuntimeError,
@@ -37,7 +38,15 @@ _OPENJPEG_JP2 = 2
 
 
 def _fit(array: Array, info: StreamInfo, d: Description) -> Array:
-    return to_container(array, d, precision=info.precision, stream_signed=info.signed)
+    """Fit samples of the stream's precision and sign to the description.
+
+    JPEG samples below the precision of Bits Stored cannot reach its sign bit: they are positive,
+    and nobody reads them otherwise. (For JPEG-LS and JPEG 2000 readers differ: see samples.py.)
+    """
+    positive = info.family in (Family.JPEG_DCT, Family.JPEG_LOSSLESS) and info.precision < d.stored
+    return to_container(
+        array, d, precision=info.precision, stream_signed=info.signed or (positive and d.signed)
+    )
 
 
 def jpeg8(frame: bytes, info: StreamInfo, d: Description) -> Array:

@@ -163,6 +163,16 @@ def test_a_sign_that_is_ambiguous_is_refused(signed: bool) -> None:
     assert caught.value.reason is Reason.UNDECODABLE
 
 
+def test_jpeg_samples_that_cannot_reach_the_sign_bit_are_positive() -> None:
+    image = Image(rows=40, columns=36, stored=16, signed=True)
+    low = Image(rows=40, columns=36, stored=12).array()[0]
+    stream = bytes(imagecodecs.jpeg8_encode(low, lossless=True, predictor=1, bitspersample=12))
+
+    body, _ = run(compressed_file(image, JPEG_SV1, [stream]), verify="all")
+
+    assert samples(body)[0].tolist() == low.tolist()
+
+
 def test_precision_of_the_code_stream_does_not_rewrite_bits_stored() -> None:
     image = Image(rows=40, columns=36, stored=12)
     low = (image.array()[0] >> 3).astype("<u2")
