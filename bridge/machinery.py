@@ -104,11 +104,13 @@ class RealMachinery:
 
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         """Make local worker processes."""
-        return LocalExecutor(
+        executor = LocalExecutor(
             done,
             workers=self._settings.workers,
             memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
         )
+        executor.start()
+        return executor
 
     def chance(self) -> float:
         """Draw a number in [0, 1]."""
