@@ -6,7 +6,8 @@
 #   package     this repository into .venv, in editable mode
 #   dev         requirements-dev.lock into .venv
 #   orthanc     Debian's orthanc, unless an Orthanc executable is here; its service is not started
-#   test-tools  dcmtk and dicom3tools, which some tests use and say so when they lack them
+#   test-tools  dcmtk, dicom3tools, chromium and prometheus, which some tests use; they say so
+#               when they lack them. Prometheus' service is not started
 #
 # PYTHON names the interpreter (3.11 or newer). pip and apt-get keep this machine's configuration.
 set -euo pipefail
@@ -41,6 +42,16 @@ forbid_service_starts() {
 }
 remove_our_policy() { if [[ $POLICY_IS_OURS == yes ]]; then as_root rm -f "$POLICY"; fi; }
 trap remove_our_policy EXIT
+
+# Without this a service would come up with the next boot, on its default ports.
+keep_off_at_boot() {
+    local package
+    for package in "$@"; do
+        [[ -e /etc/init.d/$package ]] || continue
+        as_root update-rc.d "$package" disable >/dev/null 2>&1 ||
+            say "the service '$package' could not be disabled; it may start with the next boot"
+    done
+}
 
 APT_LISTS=old
 apt_install() {
@@ -94,9 +105,7 @@ step_orthanc() {
     can_be_root || die "there is no Orthanc on PATH. Run as root: apt-get install orthanc"
     forbid_service_starts
     apt_install orthanc
-    # Without this the service would come up with the next boot, on its default ports.
-    as_root update-rc.d orthanc disable >/dev/null 2>&1 ||
-        say "the service 'orthanc' could not be disabled; it may start with the next boot"
+    keep_off_at_boot orthanc
     have Orthanc || die "apt-get installed orthanc, but there is still no Orthanc on PATH"
 }
 
@@ -104,14 +113,18 @@ step_test_tools() {
     local missing=()
     have storescu || missing+=(dcmtk)
     have dciodvfy || missing+=(dicom3tools)
+    have chromium || missing+=(chromium)
+    if ! have promtool || ! have prometheus; then missing+=(prometheus); fi
     [[ ${#missing[@]} -eq 0 ]] && return
     if ! have apt-get || ! can_be_root; then
         say "not here: ${missing[*]}; the tests that use them will say so." \
             "To have them, as root: apt-get install ${missing[*]}"
         return
     fi
+    forbid_service_starts
     apt_install "${missing[@]}" ||
         say "not installed: ${missing[*]}; the tests that use them will say so"
+    keep_off_at_boot "${missing[@]}"
 }
 
 [[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools"
