@@ -65,7 +65,6 @@ WRONG = {
         "http://host/#x",
         "http://ho st",
         "http://host/a b",
-        "http://host\t",
     ),
     "SOURCE_CA_FILE": ("/nowhere/ca.pem",),
     "SOURCE_CLIENT_CERT_FILE": ("/nowhere/cert.pem",),
