@@ -12,6 +12,12 @@ from datetime import UTC, datetime
 from bridge.core.events import Progress, SideView
 from bridge.core.model import SideName
 
+FEED_RESET_ADVICE = (
+    "The bridge now goes through everything that the source holds; make sure that it is the right "
+    "server."
+)
+"""It is seen only while a snapshot runs: with BRIDGE_ON_FEED_RESET=stop the bridge ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
@@ -86,7 +92,7 @@ def judge(
     """List everything that is wrong, the gravest first. Empty when all is well."""
     found = list(unready(progress))
     if feed_reset:
-        found.insert(0, Finding("feed_went_backwards", feed_reset))
+        found.insert(0, Finding("feed_went_backwards", feed_reset, FEED_RESET_ADVICE))
     found.extend(_stall(progress, limits, now=now))
     lag = lag_of(progress, now=now)
     if limits.lag_limit_s and lag.seconds > limits.lag_limit_s:
@@ -94,7 +100,7 @@ def judge(
         found.append(Finding("lag_above_limit", text, "See docs/operations.md: it lags behind."))
     total = sum(parked.values())
     if total > limits.parked_limit:
-        text = f"{total} instances are parked."
+        text = "1 instance is parked." if total == 1 else f"{total} instances are parked."
         found.append(Finding("parked", text, "Run: orthanc-bridge parked list"))
     return tuple(found)
 
