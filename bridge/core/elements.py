@@ -129,6 +129,11 @@ class Reader:
             damaged(pos, "a value representation that is not in the standard")
         return (tag, *fitting[0])
 
+    def _blank(self, pos: int, end: int) -> bool:
+        """True if there is nothing but zeros from ``pos`` on (a tag of zero does not exist)."""
+        head = bytes(self.data[pos : min(end, pos + 8)])
+        return not any(head) and not bytes(self.data[pos:end]).strip(b"\0")
+
     def _plausible_at(self, pos: int, end: int, after: int) -> bool:
         """True if an element that may follow ``after`` begins at ``pos``, or the level ends."""
         if pos == end:
@@ -145,13 +150,11 @@ class Reader:
         pos = start
         while pos < end:
             irregularities = self.irregularities
-            if end - pos < 8 and not any(self.data[pos:end]):
-                break  # a few zero bytes after the last element: padding of the transport
+            if self.data[pos] == 0 and self._blank(pos, end):
+                break  # zeros after the last element: padding of some transport or medium
             tag, vr, value, length = self.header(pos, end)
             if tag >= ITEM:
                 damaged(pos, "a sequence delimiter outside a sequence")
-            if tag == 0 and length == 0 and not any(self.data[pos:end]):
-                break
             if length == UNDEFINED:
                 stop, after = self.skip_undefined(tag, vr, value, end, depth + 1)
                 irregular = self.irregularities > irregularities

@@ -209,6 +209,14 @@ def test_odd_lengths_are_padded_by_the_rule_of_their_vr() -> None:
     assert b"1.2\0" in run(delivered, EXPLICIT)[0]
 
 
+@pytest.mark.parametrize("source", [EXPLICIT, IMPLICIT, BIG_ENDIAN, JPEG_LS])
+@pytest.mark.parametrize("count", [1, 4, 8, 13, 5000])
+def test_zeros_after_the_last_element_are_padding(source: str, count: int) -> None:
+    plain = encoded_file(GREY, JPEG_LS) if source == JPEG_LS else save(rich_dataset(), source)
+
+    assert run(plain + bytes(count), DEFLATED)[0] == run(plain, DEFLATED)[0]
+
+
 @pytest.mark.parametrize("vr", [b"??", b"  ", b"\0\0", b"ZZ"])
 def test_a_vr_that_does_not_exist_is_read_the_one_way_that_fits(vr: bytes) -> None:
     strange = pack("<HH2sH", 0x0099, 0x0010, vr, 4) + b"abcd"
