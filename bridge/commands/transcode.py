@@ -68,8 +68,16 @@ def transcode(
 
 
 def _write(result: Transcoded, target: Path) -> int:
-    """Write beside the target and rename: OUT is whole or not there."""
+    """Write beside the target and rename: OUT is whole or not there.
+
+    A link is followed. A device or a pipe is written to: a rename would replace it, and root may
+    replace /dev/null.
+    """
     try:
+        target = target.resolve()
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            with target.open("wb") as stream:
+                return sum(stream.write(chunk) for chunk in result.body)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         partial = Path(name)
         try:
