@@ -101,7 +101,7 @@ def _description(data: bytearray, rng: random.Random) -> None:
 def _label(data: bytearray, rng: random.Random) -> None:
     """Another transfer syntax UID of the same length or shorter in the header."""
     at = data.find(b"\x02\0\x10\0UI")
-    if at < 0:
+    if at < 0 or at + 8 > len(data):
         return
     length = data[at + 6]
     uid = rng.choice([u for u in SYNTAXES if len(u) <= length] or [""])
