@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -33,10 +34,16 @@ from bridge.core.events import (
     WorkerLost,
 )
 from bridge.core.model import Delivered, ExecutorFailed, Move, Skipped, StageTimes
+from bridge.core.syntaxes import SYNTAXES
 
 LOGGER = logging.getLogger("orthanc_bridge")
 REPEAT_S = 60.0
 """An outage that goes on is said again this often."""
+LASTING_HOLDS = ("paused", "quiet_hours")
+"""A rate limit holds and lets go many times a second: nothing for a log."""
+FOREIGN_EVENT = "library"
+EVENT_WIDTH = 18
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def set_up_logging(*, log_format: str, level: str) -> None:
@@ -71,14 +78,26 @@ def log(level: int, event: str, message: str, **fields: object) -> None:
 
 
 class LogObserver:
-    """Turns events into log lines."""
+    """Turns events into log lines, and changes of phase."""
 
     def __init__(self, *, steady_s: Callable[[], float] = time.monotonic) -> None:
         self._steady_s = steady_s
         self._said_s: dict[str, float] = {}
+        self._phase = ""
+        self._hold = ""
 
     def on_progress(self, progress: Progress) -> None:
-        """Say nothing: progress is for the status page."""
+        """Say what the bridge does from now on, when that changes."""
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            text = f"{progress.phase}, checkpoint {_or_none(progress.checkpoint)}"
+            fields = {"phase": progress.phase, "checkpoint": progress.checkpoint}
+            log(logging.INFO, "phase", text, **fields)
+        hold = progress.hold if progress.hold in LASTING_HOLDS else ""
+        if hold != self._hold:
+            self._hold = hold
+            text = f"nothing new is started: {hold}" if hold else "going on"
+            log(logging.INFO, "hold", text, hold=hold)
 
     def on_event(self, event: Event) -> None:
         """Write the line of an event."""
@@ -164,7 +183,7 @@ def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
     stages = done.stages
     what = "already there" if done.already_there else str(done.action)
     text = (
-        f"{what} {_name(move)} {done.source_syntax} -> {done.target_syntax} "
+        f"{what} {_name(move)} {_keyword(done.source_syntax)} -> {_keyword(done.target_syntax)} "
         f"{done.source_bytes} -> {done.target_bytes} B in {stages.total_s * 1000:.0f} ms"
     )
     log(
@@ -179,6 +198,7 @@ def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
         source_bytes=done.source_bytes,
         target_bytes=done.target_bytes,
         decoder=done.decoder,
+        fallbacks=list(done.fallbacks),
         attempt=attempt,
         **_milliseconds(stages),
     )
@@ -189,6 +209,15 @@ def _milliseconds(stages: StageTimes) -> dict[str, object]:
         name.removesuffix("_s") + "_ms": round(value * 1000, 1)
         for name, value in asdict(stages).items()
     }
+
+
+def _keyword(uid: str) -> str:
+    """Return the name that people know a transfer syntax by, or its UID."""
+    return SYNTAXES[uid].keyword if uid in SYNTAXES else uid
+
+
+def _or_none(number: int | None) -> str:
+    return "none" if number is None else str(number)
 
 
 def _name(move: Move) -> str:
@@ -232,10 +261,16 @@ def _place(trace: TracebackType | None) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """Short lines for people."""
+    """Short lines for people, in columns: time, level, event, message."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created))
+        event = getattr(record, "event", FOREIGN_EVENT)
+        # One event is one line, whatever a server has put into its answer.
+        message = CONTROLS.sub(
+            lambda found: found[0].encode("unicode_escape").decode(), record.getMessage()
+        )
+        return f"{stamp} {record.levelname:7} {event:{EVENT_WIDTH}} {message}"
 
 
 class _JsonFormatter(logging.Formatter):
@@ -246,7 +281,7 @@ class _JsonFormatter(logging.Formatter):
         fields: dict[str, object] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "event": getattr(record, "event", "log"),
+            "event": getattr(record, "event", FOREIGN_EVENT),
             "message": record.getMessage(),
         }
         fields.update(getattr(record, "fields", {}))

@@ -160,6 +160,7 @@ function showReasons(reasons) {
 }
 
 let seen_at = null;
+let misses = 0;
 
 function show(status) {
   const fine = status.status === "ok";
@@ -191,17 +192,21 @@ function showSilence() {
   write(byId("updated"), "Trying again every 2 seconds");
 }
 
+// A connection may end just when it is used again: only a second miss is silence.
 async function update() {
+  let next_ms = PERIOD_MS;
   try {
     const answer = await fetch("api/status",
       { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     show(await answer.json());
+    misses = 0;
   } catch (error) {
     console.info("no status:", error);
-    showSilence();
+    misses += 1;
+    if (misses > 1) showSilence(); else next_ms = PERIOD_MS / 4;
   }
-  setTimeout(update, PERIOD_MS);
+  setTimeout(update, next_ms);
 }
 
 update();
