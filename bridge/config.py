@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +40,9 @@ SECRETS = tuple(
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+_HOST = re.compile(r"[\w.-]{1,253}|[0-9a-f:.]+(?:%[\w.-]+)?")
+"""A name (international ones too) or an address, as ``urlsplit`` gives them."""
+
 MAX_SEQUENCE = 2**31 - 1
 """Orthanc writes sequences as 32-bit integers."""
 
@@ -48,18 +52,19 @@ def _base_url(value: str) -> str:
     value = value.strip()
     if not value.isprintable() or " " in value:
         raise ValueError("contains a blank or a control character")
+    if "@" in value:
+        # Anywhere: a password with a slash ends the host for a parser, and would be logged.
+        raise ValueError(
+            "must not contain a user name or password (nor any @); set the ..._USERNAME and "
+            "..._PASSWORD (or ..._PASSWORD_FILE) variables instead"
+        )
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as exc:
         raise ValueError("is not a URL; write for example http://orthanc:8042") from exc
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError("must begin with http:// or https:// and name a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            "must not contain a user name or password; set the ..._USERNAME and ..._PASSWORD "
-            "(or ..._PASSWORD_FILE) variables instead"
-        )
     if parts.query or parts.fragment:
         raise ValueError("must not contain ? or #")
     if port == 0:

@@ -22,6 +22,8 @@ DOTENV_PATH = Path(".env")
 SECRET_BYTES_MAX = 64 * 1024
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of bytes in the environment that are not UTF-8."""
 _BEARER_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -104,6 +106,10 @@ def credentials_of(
             raise ConfigurationError(
                 f"{prefix}{name} contains a line break or another control character.",
                 advice="Check the file or the quotes that it comes from.",
+            )
+        if value is not None and _SURROGATE.search(value):
+            raise ConfigurationError(
+                f"{prefix}{name} is not UTF-8.", advice="Set it in UTF-8, or from a file in UTF-8."
             )
     if token is not None and not _BEARER_TOKEN.fullmatch(token):
         raise ConfigurationError(

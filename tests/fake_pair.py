@@ -20,7 +20,7 @@ class FakePair:
         self.home = home
         self.state_path = home / "state" / "bridge.sqlite3"
         self._stack = ExitStack()
-        self._settings = {
+        self.environment = {
             "BRIDGE_SOURCE_URL": source_url,
             "BRIDGE_TARGET_URL": target_url,
             "BRIDGE_STATE_PATH": str(self.state_path),
@@ -29,14 +29,22 @@ class FakePair:
             "BRIDGE_HEALTH_PORT": "0",
         } | _prefixed(settings)
 
+    def path_of_secret(self, name: str, secret: str) -> str:
+        """Write a secret into a file, outside the home."""
+        path = self.home.with_name(f"secret-{name}")
+        path.write_text(secret + "\n")
+        return str(path)
+
     def start(self, *arguments: str, **settings: str) -> BridgeProcess:
         """Start a command. BRIDGE_ is put before the names of settings."""
-        both = self._settings | _prefixed(settings)
+        both = self.environment | _prefixed(settings)
         return self._stack.enter_context(BridgeProcess(*arguments, settings=both, cwd=self.home))
 
     def run(self, *arguments: str, **settings: str) -> Finished:
         """Run a command to its end."""
-        return run_bridge(*arguments, settings=self._settings | _prefixed(settings), cwd=self.home)
+        return run_bridge(
+            *arguments, settings=self.environment | _prefixed(settings), cwd=self.home
+        )
 
     def parked(self) -> dict[str, int]:
         with Ledger(self.state_path, create=False) as ledger:
