@@ -113,6 +113,10 @@ class Pipeline:
     for ``probes`` and ``chance``.
     """
 
+    _numbers = itertools.count()
+    """Shared by all pipelines of the process: what an earlier one abandoned may still end, in the
+    same workers, and must not be taken for something of this one."""
+
     def __init__(
         self,
         *,
@@ -150,7 +154,6 @@ class Pipeline:
             chance=chance,
             pause_longest_s=pace.poll_interval_s,
         )
-        self._numbers = itertools.count()
         self._ready: deque[_Item] = deque()
         self._suspects: deque[_Item] = deque()
         self._suspect_sent_s = float("-inf")
