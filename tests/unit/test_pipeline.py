@@ -1,0 +1,336 @@
+"""The loop among fakes: window, pace, patience, outages, poison, drain, a state that fails."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from bridge.core.errors import SourceError, StateError, TargetError
+from bridge.core.events import (
+    Abandoned,
+    Draining,
+    InstanceRetried,
+    SideDown,
+    SideUp,
+    StateFailed,
+    StateRecovered,
+    WorkerLost,
+)
+from bridge.core.model import (
+    ExecutorFailed,
+    InstanceFailed,
+    Move,
+    Outcome,
+    Reason,
+    SideName,
+    SideProblem,
+    Skipped,
+)
+from bridge.core.policy import Limits
+from bridge.feed import GivenMoves, MovePage
+from tests.pipeline_bench import DELIVERED, JOB, Bench, Stuck, down
+
+MANY = [f"i{number:02}" for number in range(20)]
+
+
+class Rows:
+    """Pages as a feed gives them: so many with more to come, then idle for ever."""
+
+    def __init__(self, pages: int) -> None:
+        self.left = pages
+        self.given = 0
+
+    def next_page(self) -> MovePage:
+        if not self.left:
+            return MovePage((), done=True)
+        self.left -= 1
+        self.given += 1
+        return MovePage((Move(f"m{self.given}"),), done=not self.left)
+
+
+def test_everything_is_done_and_written() -> None:
+    bench = Bench()
+    summary = bench.run(MANY)
+    assert summary.delivered == summary.settled == 20
+    assert bench.ledger.settled == set(MANY)
+
+
+@pytest.mark.parametrize("window", [1, 3, 7])
+def test_the_window_is_never_exceeded_and_is_used(window: int) -> None:
+    bench = Bench(window=window)
+    bench.run(MANY)
+    assert bench.most_running == window
+    assert all(len(progress.in_flight) <= window for progress in bench.progress)
+
+
+def test_outcomes_are_counted_apart() -> None:
+    bench = Bench()
+    bench.script = {
+        "i00": [replace(DELIVERED, status="AlreadyStored")],
+        "i01": [Skipped(Reason.GONE)],
+        "i02": [InstanceFailed(Reason.UNDECODABLE, "bad", final=True)],
+    }
+    summary = bench.run(MANY)
+    assert (summary.delivered, summary.already_there) == (17, 1)
+    assert summary.skipped == {"gone": 1}
+    assert summary.parked == {"undecodable": 1}
+    assert bench.ledger.parked.keys() == {"i02"}
+    assert "i02" not in bench.ledger.settled
+
+
+def test_it_polls_at_leisure_when_idle_and_without_waiting_when_there_is_more() -> None:
+    bench = Bench(poll_interval_s=5.0)
+    pipeline = bench.pipeline(Rows(10))
+    bench.time.at(33.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    catching_up, idle = bench.pages_at[:10], bench.pages_at[9:]
+    assert catching_up[-1] - catching_up[0] < 2.0
+    gaps = [later - earlier for earlier, later in itertools.pairwise(idle)]
+    assert gaps
+    assert all(5.0 <= gap < 6.1 for gap in gaps)
+
+
+def test_an_instance_gets_its_attempts_with_growing_pauses_and_is_parked() -> None:
+    bench = Bench(limits=Limits(attempts_max=4, retry_first_s=1.0))
+    bench.script = {"i03": [InstanceFailed(Reason.WORKER_DIED, "it crashed")]}
+    summary = bench.run(MANY)
+    assert bench.started.count("i03") == 4
+    assert summary.parked == {"worker_died": 1}
+    parked = bench.ledger.parked["i03"]
+    assert parked.attempts == 4
+    assert parked.first_failed_at < parked.parked_at
+    pauses = [event.after_s for event in bench.happened(InstanceRetried)]
+    assert pauses == [1.0, 2.0, 4.0]
+    assert len(bench.happened(WorkerLost)) == 4
+
+
+def test_a_poison_costs_its_neighbours_no_attempt() -> None:
+    bench = Bench()
+    bench.script = {"i05": [InstanceFailed(Reason.WORKER_DIED, "it crashed")]}
+    bench.run(MANY)
+    assert {e.move.instance_id for e in bench.happened(InstanceRetried)} == {"i05"}
+    assert sorted(set(bench.started)) == MANY
+    assert all(bench.started.count(name) == 1 for name in MANY if name != "i05")
+
+
+def test_bad_luck_that_passes_parks_nothing() -> None:
+    bench = Bench()
+    bench.script = {"i05": [InstanceFailed(Reason.TIMED_OUT, "slow"), DELIVERED]}
+    assert bench.run(MANY).delivered == 20
+    assert not bench.ledger.parked
+
+
+def test_a_lost_pool_costs_no_attempt() -> None:
+    bench = Bench(limits=Limits(attempts_max=1))
+    lost: list[Outcome] = [ExecutorFailed("lost")] * 5
+    bench.script = {"i05": [*lost, DELIVERED]}
+    assert bench.run(MANY).delivered == 20
+    assert bench.started.count("i05") == 6
+
+
+@pytest.mark.parametrize("side", SideName)
+@pytest.mark.parametrize("problem", [p for p in SideProblem if p is not SideProblem.SERVER_ERROR])
+def test_an_outage_of_any_kind_parks_nothing_and_spends_nothing(
+    side: SideName, problem: SideProblem
+) -> None:
+    bench = Bench(limits=Limits(attempts_max=1))
+    failures: list[Outcome] = [down(side, problem)]
+    bench.script = dict.fromkeys(MANY, failures)
+    bench.bring_down(side, problem)
+
+    def heal() -> None:
+        bench.script = {}
+        bench.probe_errors = {}
+
+    bench.time.at(300.0, heal)
+    summary = bench.run(MANY)
+    assert summary.delivered == 20
+    assert not bench.ledger.parked
+    assert bench.happened(InstanceRetried) == []
+    assert len(bench.happened(SideDown)) == 1
+    assert [up.side for up in bench.happened(SideUp)] == [side]
+    assert len(bench.started) < 20 + 2 * bench.pace.window, "a server that is down is left alone"
+
+
+def test_an_outage_is_told_while_it_lasts() -> None:
+    bench = Bench()
+    bench.bring_down(SideName.TARGET, SideProblem.LOGIN_REFUSED)
+    bench.time.at(60.0, bench.probe_errors.clear)
+    bench.run(MANY)
+    during = [p for p in bench.progress if not p.target.up]
+    assert during
+    assert during[-1].target.problem == SideProblem.LOGIN_REFUSED
+    assert during[-1].source.up
+    assert bench.progress[-1].target.up
+
+
+def test_patience_ends_a_job_with_the_error_of_the_side() -> None:
+    for side, error in ((SideName.SOURCE, SourceError), (SideName.TARGET, TargetError)):
+        bench = Bench(patience_s=30.0)
+        bench.bring_down(side)
+        with pytest.raises(error, match=r"It is down\."):
+            bench.run(MANY)
+        assert 30.0 <= bench.time.s < 40.0
+        assert not bench.started
+
+
+def test_without_patience_it_waits_for_ever() -> None:
+    bench = Bench(patience_s=None)
+    bench.bring_down(SideName.TARGET)
+    with pytest.raises(Stuck):
+        bench.run(MANY)
+    assert bench.time.s > 1000.0
+
+
+def test_patience_begins_anew_with_every_outage() -> None:
+    bench = Bench(patience_s=30.0, work_s=1.0, window=1)
+    for start in (1.0, 25.0, 50.0):
+        bench.time.at(start, lambda: bench.bring_down(SideName.TARGET))
+        bench.time.at(start + 20.0, bench.probe_errors.clear)
+    assert bench.run(MANY).delivered == 20
+
+
+def test_a_500_for_one_while_others_are_served_is_held_against_that_one() -> None:
+    bench = Bench(work_s=0.5, window=2)
+    bench.script = {"i05": [down(problem=SideProblem.SERVER_ERROR, specific=True)]}
+    summary = bench.run([*MANY, *(f"later-{number}" for number in range(80))])
+    assert summary.delivered == 99
+    assert summary.parked == {"server_refuses_instance": 1}
+    assert bench.ledger.parked["i05"].attempts == 3
+    assert "serves other instances but not this one" in bench.ledger.parked["i05"].message
+
+
+def test_a_500_for_everybody_parks_nobody() -> None:
+    bench = Bench(limits=Limits(attempts_max=1))
+    sick: list[Outcome] = [down(problem=SideProblem.SERVER_ERROR, specific=True)]
+    bench.script = dict.fromkeys(MANY, sick)
+    bench.time.at(200.0, bench.script.clear)
+    assert bench.run(MANY).delivered == 20
+    assert not bench.ledger.parked
+
+
+def test_a_500_for_the_only_instance_parks_it_not() -> None:
+    bench = Bench(limits=Limits(attempts_max=1))
+    bench.script = {"only": [down(problem=SideProblem.SERVER_ERROR, specific=True)]}
+    bench.time.at(200.0, bench.script.clear)
+    assert bench.run(["only"]).delivered == 1
+    assert not bench.ledger.parked
+
+
+def test_a_stop_lets_running_instances_finish_and_starts_none() -> None:
+    bench = Bench(work_s=5.0, shutdown_timeout_s=30.0)
+    pipeline = bench.pipeline(MANY)
+    bench.time.at(7.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    assert bench.summary.stopped
+    assert bench.summary.delivered == len(bench.started) == 8
+    assert bench.ledger.settled == set(bench.started)
+    assert bench.summary.abandoned == 0
+    assert bench.happened(Draining)[0].in_flight == 4
+    assert bench.progress[-1].phase == "draining"
+
+
+def test_a_drain_ends_in_time_and_says_what_it_leaves() -> None:
+    bench = Bench(work_s=5.0, shutdown_timeout_s=30.0)
+    bench.holding = {"i02"}
+    pipeline = bench.pipeline(MANY)
+    bench.time.at(7.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    assert 37.0 <= bench.time.s < 39.0
+    assert bench.summary.abandoned == 1
+    assert bench.happened(Abandoned)[0].in_flight == 1
+    assert "i02" not in bench.ledger.settled
+
+
+def test_a_stop_before_the_start_does_nothing() -> None:
+    bench = Bench()
+    pipeline = bench.pipeline(MANY)
+    pipeline.stop()
+    pipeline.run(bench.summary)
+    assert bench.summary.stopped
+    assert len(bench.started) == 0
+
+
+def test_a_stop_while_a_server_is_down_ends_at_once() -> None:
+    bench = Bench()
+    bench.bring_down(SideName.SOURCE)
+    pipeline = bench.pipeline(MANY)
+    bench.time.at(50.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    assert bench.time.s < 51.0
+
+
+def test_while_the_state_cannot_be_written_nothing_is_started_and_nothing_is_lost() -> None:
+    bench = Bench(work_s=1.0)
+    started_before: list[int] = []
+
+    def break_it() -> None:
+        bench.ledger.error = StateError("The disk is full.")
+
+    def mend_it() -> None:
+        started_before.append(len(bench.started))
+        bench.ledger.error = None
+
+    bench.time.at(1.5, break_it)
+    bench.time.at(100.0, mend_it)
+    assert bench.run(MANY).delivered == 20
+    assert bench.ledger.settled == set(MANY)
+    assert started_before == [8], "two windows: the second had begun when it broke"
+    assert len(bench.happened(StateFailed)) == len(bench.happened(StateRecovered)) == 1
+    assert any(progress.state_error for progress in bench.progress)
+    assert not bench.progress[-1].state_error
+    assert all(bench.started.count(name) == 1 for name in MANY)
+
+
+def test_a_job_does_not_wait_for_a_state_that_cannot_be_written() -> None:
+    bench = Bench(patience_s=60.0)
+    bench.ledger.error = StateError("The disk is full.")
+    with pytest.raises(StateError, match="full"):
+        bench.run(MANY)
+    assert bench.time.s < 10.0
+
+
+def test_an_error_of_the_source_repeats_the_same_page() -> None:
+    class Shaky(GivenMoves):
+        failures = 3
+
+        def next_page(self) -> MovePage:
+            if self.failures:
+                self.failures -= 1
+                raise SourceError(SideProblem.TIMED_OUT, "slow today")
+            return super().next_page()
+
+    bench = Bench()
+    assert bench.run(Shaky([Move(name) for name in MANY], page_size=7)).delivered == 20
+
+
+def test_a_late_result_of_another_pipeline_is_not_taken_for_one_of_this_one() -> None:
+    """After a feed reset the next phase has the same workers; what was abandoned still ends."""
+    bench = Bench(work_s=5.0, shutdown_timeout_s=1.0)
+    bench.holding = {"abandoned"}
+    first = bench.pipeline(["abandoned"])
+    bench.time.at(1.0, first.stop)
+    first.run(bench.summary)
+    assert bench.summary.abandoned == 1
+    (late,) = bench.running.values()
+    bench.holding = {"other"}
+    second = bench.pipeline(["other"])
+    bench.time.at(1.0, lambda: bench.finish(late))
+    bench.time.at(9.0, second.stop)
+    second.run(bench.summary)
+    assert "other" in bench.started
+    assert bench.summary.delivered == 0, "the other instance has not arrived"
+    assert "other" not in bench.ledger.settled
+
+
+def test_the_job_goes_to_the_workers_as_it_is() -> None:
+    bench = Bench()
+    bench.holding = {"one"}
+    pipeline = bench.pipeline(["one"])
+    bench.time.at(1.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    (task,) = bench.running.values()
+    assert task.job is JOB
+    assert task.move == Move("one")
