@@ -112,7 +112,7 @@ def test_exit_codes_are_those_of_the_program(page: str) -> None:
 
 
 def test_every_metric_is_described_and_no_other() -> None:
-    described = re.findall(r"^\| `(orthanc_bridge_\w+)`", read("docs/operations.md"), re.M)
+    described = re.findall(r"^\| `(orthanc_bridge_\w+)`", read("docs/metrics.md"), re.M)
     assert sorted(described) == sorted(METRIC_NAMES)
     for page in PAGES:
         used = set(re.findall(r"\borthanc_bridge_\w+", page.read_text("utf-8")))

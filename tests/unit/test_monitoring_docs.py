@@ -1,0 +1,171 @@
+"""docs/monitoring.md: its check script against a server, its examples against the code."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from bridge.core.health import HealthLimits, judge
+from bridge.core.model import SideProblem
+from bridge.health import application
+from tests.unit.test_health_server import DOWN, WELL, Monitored
+
+ROOT = Path(__file__).resolve().parents[2]
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+CHECK = ROOT / "scripts" / "check_orthanc_bridge.py"
+
+
+class _Health(http.server.BaseHTTPRequestHandler):
+    answer: ClassVar[tuple[int, str]] = (200, "{}")
+
+    def do_GET(self) -> None:
+        status, body = self.answer if self.path == "/prefix/health" else (404, "")
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+Answering = Callable[[int, str], str]
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """Start a server that answers so at /prefix/health; its URL."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Health) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def answer(status: int, body: str) -> str:
+            monkeypatch.setattr(_Health, "answer", (status, body))
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield answer
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def monitored(tmp_path: Path) -> Monitored:
+    watched = Monitored(tmp_path / "state.sqlite3", HealthLimits())
+    watched.park(0)
+    return watched
+
+
+def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(CHECK), *arguments],
+        env={"http_proxy": "http://192.0.2.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize(
+    ("down", "parked", "expected"),
+    [
+        (False, 0, (0, "BRIDGE OK - All is well: 10 changes to go")),
+        (False, 2, (1, "BRIDGE WARNING - Attention: 2 instances are parked.")),
+        (True, 0, (2, "BRIDGE CRITICAL - Attention: It said 401. Log in.")),
+        (True, 2, (2, "BRIDGE CRITICAL - Attention (1 more below): It said 401. Log in.")),
+    ],
+)
+def test_the_check_tells_what_health_says(
+    monitored: Monitored, answering: Answering, down: bool, parked: int, expected: tuple[int, str]
+) -> None:
+    monitored.park(parked)
+    monitored.board.on_progress(replace(WELL, target=DOWN) if down else WELL)
+    said = monitored.ask("/health")
+    done = check(f"{answering(said.status, said.body)}/prefix/")
+    assert (done.returncode, done.stderr) == (expected[0], "")
+    assert done.stdout.startswith(expected[1])
+    assert done.stdout.count("\n") == 1
+    data = dict(item.split("=") for item in done.stdout.rpartition(" | ")[2].split())
+    assert data.keys() == {"lag_changes", "lag", "parked", "in_flight", "waiting"}
+    assert data["parked"] == str(parked)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "path"),
+    [
+        (200, "<html>", "/prefix"),
+        (200, '{"status": "ok"}', "/prefix"),
+        (200, "[]", "/prefix"),
+        (503, "Bad gateway", "/prefix"),
+        (200, "{}", "/elsewhere"),
+    ],
+)
+def test_the_check_does_not_take_something_else_for_the_bridge(
+    answering: Answering, status: int, body: str, path: str
+) -> None:
+    done = check(f"{answering(status, body)}{path}")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("BRIDGE UNKNOWN - ")
+
+
+def test_no_answer_is_critical() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Health) as server:
+        free = f"http://127.0.0.1:{server.server_port}"
+    done = check(free, "--timeout", "2")
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("BRIDGE CRITICAL - the bridge does not answer: ")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", MONITORING, re.M | re.S)
+
+
+def test_the_probes_ask_what_exists(monitored: Monitored) -> None:
+    (pod, scrape) = [yaml.safe_load(block) for block in blocks("yaml")]
+    probes = [pod[name]["httpGet"] for name in ("livenessProbe", "readinessProbe")]
+    assert [probe["path"] for probe in probes] == ["/livez", "/readyz"]
+    assert {probe["port"] for probe in probes} == {pod["ports"][0]["name"]}
+    for probe in probes:
+        assert monitored.ask(probe["path"]).status == 200
+    (job,) = scrape["scrape_configs"]
+    ours = yaml.safe_load((ROOT / "compose/prometheus/prometheus.yml").read_text())
+    assert job["job_name"] == ours["scrape_configs"][0]["job_name"]
+
+
+def test_the_example_of_health_has_fields_that_exist(monitored: Monitored) -> None:
+    (example,) = [json.loads(block) for block in blocks("json")]
+    said = monitored.ask("/health").json
+    assert example.keys() <= said.keys()
+    (reason,) = example["reasons"]
+    found = judge(type(WELL)(target=DOWN), {}, HealthLimits(), now=0.0)
+    assert reason.keys() == {"code", "message", "advice"} == set(found[0].__slots__)
+    assert reason["code"].removeprefix("target_") in set(SideProblem)
+
+
+def test_every_path_is_described(monitored: Monitored) -> None:
+    described = re.findall(r"^\| `(/[\w/]*)` \|", MONITORING, re.M)
+    routes: list[Any] = list(application(monitored.board, monitored.metrics).routes)
+    served = {route.path for route in routes if not route.path.startswith("/page.")}
+    assert set(described) == served
+
+
+def test_every_alert_is_described() -> None:
+    (group,) = yaml.safe_load((ROOT / "compose/prometheus/alerts.yml").read_text())["groups"]
+    rules = {rule["alert"]: rule["labels"]["severity"] for rule in group["rules"]}
+    assert dict(re.findall(r"^\| `(OrthancBridge\w+)` \| (\w+) \|", MONITORING, re.M)) == rules
+
+
+def test_every_heading_is_listed_at_the_top() -> None:
+    assert re.findall(r"^- \[(.+)\]\(#", MONITORING, re.M) == re.findall(
+        r"^## (.+)$", MONITORING, re.M
+    )
