@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import shlex
 import shutil
+import threading
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from pydicom.uid import RLELossless
 
@@ -164,3 +167,47 @@ def test_a_bridge_that_ends_and_comes_back(
         page.wait_text("#verdict", "All is well")
         assert not page.ask("document.body.classList.contains('stale')")
         assert complaints(page) == []
+
+
+class _Prefix(http.server.BaseHTTPRequestHandler):
+    """What nginx does with ``location /monitor/ { proxy_pass http://bridge/; }``."""
+
+    bridge = ""
+
+    def do_GET(self) -> None:
+        inside = "/" + self.path.removeprefix("/monitor/")
+        with httpx.Client(trust_env=False) as client:
+            answer = client.get(self.bridge + inside)
+        found = self.path.startswith("/monitor/")
+        self.send_response(answer.status_code if found else 404)
+        for name in ("content-type", "content-security-policy"):
+            self.send_header(name, answer.headers[name])
+        self.end_headers()
+        self.wfile.write(answer.content if found else b"")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_behind_a_path_prefix(
+    pair: Pair, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = pair.start("run")
+    monkeypatch.setattr(_Prefix, "bridge", bridge.url)
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Prefix) as proxy,
+        browser.page() as page,
+    ):
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            page.go(f"http://127.0.0.1:{proxy.server_port}/monitor/")
+            page.wait_text("#verdict", "All is well")
+            style = "getComputedStyle(document.getElementById('flow')).display"
+            assert page.ask(style) == "grid", "the style sheet has come too"
+            assert page.errors == []
+            assert all("/monitor/" in url for url in page.requests)
+        finally:
+            page.go("about:blank")
+            proxy.shutdown()
+            thread.join()
