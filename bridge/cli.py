@@ -12,11 +12,14 @@ from typing import Annotated
 import typer
 
 import bridge
+from bridge.commands.check import check
 from bridge.commands.demo import demo
 from bridge.commands.doctor import doctor
 from bridge.commands.parked import parked_app
 from bridge.commands.pause import pause, resume
+from bridge.commands.plan import plan
 from bridge.commands.replay import replay
+from bridge.commands.report import report
 from bridge.commands.run import run
 from bridge.commands.status import status
 from bridge.commands.transcode import transcode
@@ -30,8 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 done but instances are "
-    "parked, 10 source unreachable, 11 target unreachable, 12 state file unusable or held, "
-    "13 the feed went backwards, 130 interrupted. Settings: BRIDGE_* variables and .env.",
+    "parked or differences remain, 10 source unreachable, 11 target unreachable, 12 state file "
+    "unusable or held, 13 the feed went backwards, 130 interrupted. Settings: BRIDGE_* variables "
+    "and .env.",
 )
 
 
@@ -56,6 +60,9 @@ app.command("replay")(replay)
 app.command("status")(status)
 app.add_typer(parked_app, name="parked")
 app.command("transcode")(transcode)
+app.command("plan")(plan)
+app.command("check")(check)
+app.command("report")(report)
 app.command("doctor")(doctor)
 app.command("demo")(demo)
 app.command("pause")(pause)

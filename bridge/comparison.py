@@ -1,0 +1,297 @@
+"""Compares what the two servers hold: the work of ``check``, in bounded memory.
+
+Both listings are sorted on disk and read side by side. Servers go on working meanwhile, so
+whatever looks like a difference is asked for again, by itself, before it is reported.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone
+from bridge.core.model import Job, Reason, SideName
+from bridge.feed import FeedReader
+from bridge.findings import MOVABLE, Finding, Findings, State
+from bridge.images import Likeness, Verdict
+from bridge.ledger import Parked
+from bridge.listing import Listing
+from bridge.lookers import Lookers, LookingClient
+from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head
+from bridge.sorted_texts import SortedTexts, joined
+
+Show = Callable[[str, int, int | None], None]
+"""Is told the phase, what is done of it, and how much it is if that is known."""
+
+SKIPPED = Finding("", State.MISSING)
+"""Stands for an instance that a rule keeps from the target."""
+DEEP_STATES = {Likeness.DIFFERENT: State.PIXELS, Likeness.UNDECIDED: State.UNREADABLE}
+
+
+class Known(Protocol):
+    """What the ledger knows."""
+
+    def checkpoint(self) -> int | None:
+        """Return the checkpoint, or None before the first one."""
+
+    def parked_one(self, instance_id: str) -> Parked | None:
+        """Return one parked instance, or None."""
+
+
+class Images(Protocol):
+    """Compares the pixels of instances."""
+
+    def verdicts(self, asked: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
+        """Compare instances. Raises SourceError, TargetError."""
+
+
+class Holder(Protocol):
+    """A server that says whether it holds an instance."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """How much was looked at. ``seconds`` of wall clock, all of it."""
+
+    source: int = 0
+    target: int = 0
+    on_both: int = 0
+    skipped_by_rule: int = 0
+    images_compared: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Instances compared a second."""
+        return max(self.source, self.target) / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """An instance and which servers listed it."""
+
+    instance_id: str
+    at_source: bool
+    at_target: bool
+    is_waiting: bool
+
+
+class Check:
+    """One comparison. A context manager: it owns files and what it found.
+
+    ``known`` is the ledger or None where there is none yet. ``sample``: how many instances, drawn
+    at random, have their pixels compared; None for all of them.
+    """
+
+    def __init__(
+        self,
+        lookers: Lookers,
+        *,
+        job: Job,
+        known: Known | None,
+        page_size: int,
+        show: Show,
+        images: Images | None = None,
+        sample: int | None = None,
+        draw: Callable[[int], int] = random.Random().randrange,  # noqa: S311, B008 (no secret)
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.totals = Totals()
+        self._lookers = lookers
+        self._job = job
+        self._known = known
+        self._page_size = page_size
+        self._show = show
+        self._images = images
+        self._sample = sample
+        self._draw = draw
+        self._steady_s = steady_s
+        self._stack = ExitStack()
+        self.findings = self._stack.enter_context(Findings())
+        self._ids = {side: self._stack.enter_context(SortedTexts()) for side in SideName}
+        self._waiting = self._stack.enter_context(SortedTexts())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def run(self) -> None:
+        """Compare. Raises SourceError, TargetError, StateError, OSError (TMPDIR is full)."""
+        begun_s = self._steady_s()
+        # In this order: what arrives and is moved meanwhile then seems extra, not missing.
+        self.totals.source = self._list(SideName.SOURCE)
+        self.totals.target = self._list(SideName.TARGET)
+        self._read_waiting()
+        chosen = self._compare_listings()
+        if self._images is not None:
+            self._compare_images(self._images, chosen)
+        self.totals.seconds = self._steady_s() - begun_s
+
+    def _list(self, side: SideName) -> int:
+        listing = Listing(self._lookers.client(side), page_size=self._page_size)
+        listed, ended = 0, False
+        while not ended:
+            page = listing.next_page()
+            self._ids[side].add(move.instance_id for move in page.moves)
+            listed += len(page.moves)
+            ended = page.ended
+            self._show(f"listing the {side}", listed, None)
+        return listed
+
+    def _read_waiting(self) -> None:
+        """Remember what is in the feed above the checkpoint: it is not missing but to come."""
+        checkpoint = self._known.checkpoint() if self._known else None
+        if checkpoint is None:
+            return
+        client = self._lookers.client(SideName.SOURCE)
+        reader = FeedReader(client, position=checkpoint, page_size=self._page_size)
+        done = False
+        while not done:
+            try:
+                page = reader.read()
+            except FeedWentBackwards:
+                return  # the checkpoint is another feed's: nothing is known to be on its way
+            reader.accept(page)
+            self._waiting.add(move.instance_id for move in page.moves)
+            done = page.done
+
+    def _wheres(self) -> Iterator[_Where]:
+        waiting = iter(self._waiting)
+        next_waiting = next(waiting, None)
+        sides = (self._ids[SideName.SOURCE], self._ids[SideName.TARGET])
+        for instance_id, at_source, at_target in joined(*sides):
+            while next_waiting is not None and next_waiting < instance_id:
+                next_waiting = next(waiting, None)
+            yield _Where(instance_id, at_source, at_target, next_waiting == instance_id)
+
+    def _compare_listings(self) -> list[str]:
+        """Find what can be told without pixels; returns the sample, if one is wanted."""
+        chosen: list[str] = []
+        total = max(self.totals.source, self.totals.target)
+        looks = self._lookers.each(self._look, self._wheres())
+        for number, (where, finding) in enumerate(looks):
+            if where.at_source and where.at_target:
+                self._draw_sample(chosen, where.instance_id)
+                self.totals.on_both += 1
+            if finding is SKIPPED:
+                self.totals.skipped_by_rule += 1
+            elif finding is not None:
+                self._note(finding)
+            self._show("comparing", number + 1, max(total, number + 1))
+        return chosen
+
+    def _note(self, finding: Finding) -> None:
+        if finding.state in (State.MISSING, State.WAITING) and self._known is not None:
+            parked = self._known.parked_one(finding.instance_id)
+            if parked is not None:
+                syntax = finding.source_syntax or parked.source_syntax
+                detail = str(parked.reason)
+                finding = Finding(finding.instance_id, State.PARKED, syntax, detail=detail)
+        self.findings.add(finding)
+
+    def _draw_sample(self, chosen: list[str], instance_id: str) -> None:
+        """Keep each instance with the same chance (reservoir sampling, Vitter's algorithm R)."""
+        if self._sample is None:
+            return
+        if len(chosen) < self._sample:
+            chosen.append(instance_id)
+            return
+        place = self._draw(self.totals.on_both + 1)
+        if place < self._sample:
+            chosen[place] = instance_id
+
+    # One instance, in one of several threads
+
+    def _look(self, where: _Where) -> tuple[_Where, Finding | None]:
+        source = self._lookers.client(SideName.SOURCE)
+        target = self._lookers.client(SideName.TARGET)
+        try:
+            if where.at_source and where.at_target:
+                return where, self._look_at_syntax(source, target, where)
+            if where.at_source:
+                return where, self._look_at_missing(source, target, where)
+            if source.has_instance(where.instance_id) or not target.has_instance(where.instance_id):
+                return where, None
+            return where, Finding(where.instance_id, State.EXTRA)
+        except InstanceGone:
+            return where, None  # deleted meanwhile
+        except InstanceError as exc:
+            lacks = not where.at_target or exc.reason is Reason.PROOF_MISMATCH
+            state = State.MISSING if lacks else State.UNREADABLE
+            return where, Finding(where.instance_id, state, detail=str(exc.reason))
+
+    def _look_at_missing(
+        self, source: LookingClient, target: LookingClient, where: _Where
+    ) -> Finding | None:
+        expected = prospect(source, where.instance_id, self._job)
+        if expected.deed is Deed.SKIP:
+            return SKIPPED
+        if target.has_instance(where.instance_id):
+            return None
+        state = State.WAITING if where.is_waiting else State.MISSING
+        return Finding(where.instance_id, state, expected.source_syntax, detail=expected.why)
+
+    def _look_at_syntax(
+        self, source: LookingClient, target: LookingClient, where: _Where
+    ) -> Finding | None:
+        known = target.instance_metadata(where.instance_id)
+        found = known.get("TransferSyntax") or syntax_of_head(target, where.instance_id)
+        if found == self._job.wanted_syntax and not self._job.rules:
+            return None
+        expected = prospect(source, where.instance_id, self._job)
+        if expected.deed is Deed.SKIP or syntax_is_right(
+            expected, found, self._job, has_pixels="PixelDataOffset" in known
+        ):
+            return None
+        wanted = expected.target_syntax or f"none: {expected.why}"
+        return Finding(
+            where.instance_id, State.SYNTAX, expected.source_syntax, found, f"expected {wanted}"
+        )
+
+    # Pixels
+
+    def _compare_images(self, images: Images, chosen: list[str]) -> None:
+        if self._sample is not None:
+            asked, total = iter(chosen), len(chosen)
+        else:
+            asked = (w.instance_id for w in self._wheres() if w.at_source and w.at_target)
+            total = self.totals.on_both
+        for verdict in images.verdicts((instance_id, "") for instance_id in asked):
+            self.totals.images_compared += 1
+            state = DEEP_STATES.get(verdict.likeness)
+            if state is not None:
+                self.findings.add(Finding(verdict.instance_id, state, detail=verdict.how))
+            self._show("comparing pixels", self.totals.images_compared, total)
+
+
+def reviewed(findings: Findings, *, source: Holder, target: Holder, known: Known) -> Findings:
+    """Look again at what was to be moved: what is at the target now is fixed.
+
+    Raises SourceError, TargetError, StateError.
+    """
+    after = Findings()
+    for finding in findings:
+        if finding.state not in MOVABLE:
+            after.add(finding)
+        elif target.has_instance(finding.instance_id):
+            after.add(replace(finding, state=State.FIXED, detail=""))
+        elif (parked := known.parked_one(finding.instance_id)) is not None:
+            after.add(replace(finding, state=State.PARKED, detail=str(parked.reason)))
+        elif source.has_instance(finding.instance_id):
+            after.add(finding)
+    return after

@@ -1,0 +1,101 @@
+"""Both servers for commands that look at many instances: several threads, a client for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol, Self, TypeVar
+
+from bridge.core.errors import ConfigurationError, side_error
+from bridge.core.model import Endpoint, Page, ServerInfo, SideName, SideProblem
+from bridge.credentials import credentials_of
+from bridge.orthanc import InspectionClient
+
+THREADS = 4
+"""Requests under way at once: metadata takes the server less time than the network."""
+BATCH = 400
+"""Instances looked at together, and held in memory."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class LookingClient(Protocol):
+    """What is needed of a server here."""
+
+    def system(self) -> ServerInfo:
+        """Return the server's description."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows after ``since``."""
+
+    def last_change(self) -> Page:
+        """Return the newest row."""
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        """Return instance IDs by position."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
+
+    def instance_metadata(self, instance_id: str) -> dict[str, str]:
+        """Return what Orthanc knows of an instance. Raises InstanceGone, InstanceError."""
+
+    def attachment_size(self, instance_id: str) -> int:
+        """Return the size of an instance's file in bytes."""
+
+    def stored_md5(self, instance_id: str) -> str:
+        """Return the MD5 of an instance's file as the server noted it. Raises InstanceError."""
+
+    def head(self, instance_id: str, bytes_max: int) -> bytes:
+        """Return the first bytes of an instance's file."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+def inspector(endpoint: Endpoint) -> InspectionClient:
+    """Make a client that only looks. Raises SideError when its credentials cannot be read."""
+    try:
+        return InspectionClient(endpoint, credentials_of(endpoint.side))
+    except ConfigurationError as exc:
+        raise side_error(
+            endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
+        ) from exc
+
+
+class Lookers:
+    """Both servers for several threads. A context manager: it owns threads and clients.
+
+    ``make`` makes a client; it is called once for each thread and side.
+    """
+
+    def __init__(self, make: Callable[[SideName], LookingClient]) -> None:
+        self._make = make
+        self._local = threading.local()
+        self._made: list[LookingClient] = []
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="looking")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for client in self._made:
+            client.close()
+
+    def client(self, side: SideName) -> LookingClient:
+        """Return this thread's client of a server."""
+        clients: dict[SideName, LookingClient] = self._local.__dict__.setdefault("clients", {})
+        if side not in clients:
+            clients[side] = self._make(side)
+            self._made.append(clients[side])
+        return clients[side]
+
+    def each(self, look: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+        """Look at items in several threads, a batch at a time; results in the order of items."""
+        stream = iter(items)
+        while batch := list(islice(stream, BATCH)):
+            yield from self._threads.map(look, batch)
