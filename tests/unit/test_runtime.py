@@ -1,0 +1,131 @@
+"""Inbox and background: messages from threads and signal handlers, errors that are not lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from bridge.core.errors import SourceError
+from bridge.core.model import SideProblem
+from bridge.feed import MovePage
+from bridge.runtime import Answered, QueueInbox, StopAsked, SystemClock, ThreadBackground
+
+WAIT_S = 10.0
+
+
+def test_an_inbox_gives_everything_once_and_in_order() -> None:
+    inbox = QueueInbox()
+    for number in range(3):
+        inbox.put(Answered(str(number)))
+    assert [m.name for m in inbox.take(0.0) if isinstance(m, Answered)] == ["0", "1", "2"]
+    assert inbox.take(0.0) == []
+
+
+def test_an_inbox_gives_no_more_at_once_than_its_bound() -> None:
+    inbox = QueueInbox()
+    for _ in range(QueueInbox.TAKE_MAX + 5):
+        inbox.put(StopAsked())
+    assert len(inbox.take(0.0)) == QueueInbox.TAKE_MAX
+    assert len(inbox.take(0.0)) == 5
+
+
+def test_waiting_ends_with_a_message_from_another_thread() -> None:
+    inbox = QueueInbox()
+    threading.Timer(0.05, lambda: inbox.put(StopAsked())).start()
+    begun = time.monotonic()
+    assert inbox.take(WAIT_S) == [StopAsked()]
+    assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_waiting_ends_with_a_message_from_a_signal_handler() -> None:
+    inbox = QueueInbox()
+    before = signal.signal(signal.SIGUSR1, lambda *_: inbox.put(StopAsked()))
+    try:
+        threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
+        assert inbox.take(WAIT_S) == [StopAsked()]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_background_call_answers_with_its_value_or_its_error() -> None:
+    inbox = QueueInbox()
+    background = ThreadBackground(inbox)
+    page = MovePage((), done=True)
+    background.call("feed", lambda: page)
+    assert inbox.take(WAIT_S) == [Answered("feed", value=page)]
+    error = SourceError(SideProblem.UNREACHABLE, "down")
+
+    def fail() -> MovePage:
+        raise error
+
+    background.call("feed", fail)
+    assert inbox.take(WAIT_S) == [Answered("feed", error=error)]
+    background.close()
+
+
+def test_a_bug_in_a_background_call_reaches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: said.append(told.exc_type))
+    inbox = QueueInbox()
+    background = ThreadBackground(inbox)
+
+    gate = threading.Event()
+
+    def fail() -> MovePage:
+        gate.wait(WAIT_S)
+        raise ZeroDivisionError
+
+    background.call("bug-test", fail)
+    (worker,) = [t for t in threading.enumerate() if t.name == "bug-test"]
+    gate.set()
+    (answer,) = inbox.take(WAIT_S)
+    assert isinstance(answer, Answered)
+    assert isinstance(answer.error, ZeroDivisionError)
+    background.close()
+    worker.join(WAIT_S)
+    assert said == [ZeroDivisionError]
+
+
+def test_calls_of_one_kind_do_not_overlap_and_kinds_do_not_wait_for_each_other() -> None:
+    inbox = QueueInbox()
+    background = ThreadBackground(inbox)
+    gate = threading.Event()
+    running: list[str] = []
+
+    def slow() -> None:
+        running.append("slow")
+        gate.wait(WAIT_S)
+
+    background.call("a", slow)
+    background.call("a", slow)
+    background.call("b", lambda: None)
+    assert inbox.take(WAIT_S) == [Answered("b")]
+    assert running == ["slow"]
+    gate.set()
+    answers = [*inbox.take(WAIT_S)]
+    while len(answers) < 2:
+        answers += inbox.take(WAIT_S)
+    assert answers == [Answered("a")] * 2
+    background.close()
+
+
+def test_a_closed_background_leaves_no_thread() -> None:
+    inbox = QueueInbox()
+    background = ThreadBackground(inbox)
+    background.call("closing-test", lambda: None)
+    inbox.take(WAIT_S)
+    (worker,) = [t for t in threading.enumerate() if t.name == "closing-test"]
+    assert worker.daemon, "a call that hangs must not keep the process alive"
+    background.close()
+    worker.join(WAIT_S)
+    assert not worker.is_alive()
+
+
+def test_the_clocks() -> None:
+    clock = SystemClock()
+    assert abs(clock.now_s() - time.time()) < 5
+    assert clock.steady_s() <= clock.steady_s()
