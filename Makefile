@@ -34,8 +34,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.dev ## write the settings into docs/configuration.md and .env.example
+docs: $(VENV)/.dev ## write what is generated: settings, .env.example, transfer syntaxes
 	$(BIN)/python -m scripts.settings_docs
+	$(BIN)/python -m scripts.syntax_docs
 
 wheel: $(VENV)/.dev ## build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
