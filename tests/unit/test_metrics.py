@@ -172,7 +172,9 @@ def test_gauges_are_what_the_board_says_now(scrape: Scrape) -> None:
 
 
 def test_names_and_only_those_that_are_documented(scrape: Scrape) -> None:
-    scrape.board.progress = Progress(checkpoint=1, last=1)
+    scrape.board.progress = Progress(
+        checkpoint=1, last=2, oldest_open=2, feed_read_at=1.0, last_progress_at=1.0
+    )
     shown = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in text_string_to_metric_families(scrape.metrics.render().decode())
