@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -53,6 +54,21 @@ class StoredInstance:
     @property
     def md5(self) -> str:
         return hashlib.md5(self.data, usedforsecurity=False).hexdigest()
+
+
+PARSE_ERRORS = (
+    InvalidDicomError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises for files that are none; Orthanc calls all of it a bad file."""
 
 
 class BadFile(Exception):
@@ -176,14 +192,14 @@ def _parse(data: bytes) -> _Parsed:
             str(dataset.SOPInstanceUID),
         )
         pixels = dataset.get("PixelData")
-    except (InvalidDicomError, AttributeError, EOFError, ValueError) as exc:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if pixels is not None and not syntax.is_compressed:
+            expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
+            expected *= dataset.BitsAllocated // 8 * int(dataset.get("NumberOfFrames", 1) or 1)
+            if len(pixels) < expected:
+                raise ValueError("the pixels are cut off")
+    except PARSE_ERRORS as exc:
         raise BadFile from exc
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if pixels is not None and not syntax.is_compressed:
-        expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
-        expected *= dataset.BitsAllocated // 8 * int(dataset.get("NumberOfFrames", 1) or 1)
-        if len(pixels) < expected:
-            raise BadFile
     metadata = {
         "IndexInSeries": str(dataset.get("InstanceNumber", "")),
         "Origin": "RestApi",
