@@ -33,6 +33,7 @@ from bridge.core.events import (
     StateRecovered,
     WorkerLost,
 )
+from bridge.core.headline import counted
 from bridge.core.model import Delivered, ExecutorFailed, Move, Skipped, StageTimes
 from bridge.core.syntaxes import SYNTAXES
 
@@ -41,6 +42,8 @@ REPEAT_S = 60.0
 """An outage that goes on is said again this often."""
 LASTING_HOLDS = ("paused", "quiet_hours")
 """A rate limit holds and lets go many times a second: nothing for a log."""
+COMMANDS = ("replaying", "retrying")
+"""Phases of a command that a person has just started and knows of."""
 FOREIGN_EVENT = "library"
 EVENT_WIDTH = 18
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -92,7 +95,8 @@ class LogObserver:
             self._phase = progress.phase
             text = f"{progress.phase}, checkpoint {_or_none(progress.checkpoint)}"
             fields = {"phase": progress.phase, "checkpoint": progress.checkpoint}
-            log(logging.INFO, "phase", text, **fields)
+            level = logging.DEBUG if progress.phase in COMMANDS else logging.INFO
+            log(level, "phase", text, **fields)
         hold = progress.hold if progress.hold in LASTING_HOLDS else ""
         if hold != self._hold:
             self._hold = hold
@@ -108,7 +112,8 @@ class LogObserver:
                 text = f"skipped {_name(move)}: {message or reason}"
                 log(logging.INFO, "instance_skipped", text, **_of(move), reason=reason)
             case InstanceParked(move=move, reason=reason, message=message, attempts=attempts):
-                text = f"parked {_name(move)} after {attempts} attempts: {reason}: {message}"
+                tries = counted(attempts, "attempt")
+                text = f"parked {_name(move)} after {tries}: {reason}: {message}"
                 fields = {"reason": reason, "attempts": attempts, "detail": message}
                 log(logging.ERROR, "instance_parked", text, **_of(move), **fields)
             case InstanceRetried(outcome=ExecutorFailed(message=message)):

@@ -13,6 +13,7 @@ HOLDS = {
     "quiet_hours": "waiting for the end of the quiet hours (BRIDGE_SCHEDULE)",
     "rate_limit": "kept to the rate that the settings allow",
 }
+STANDING = ("paused", "quiet_hours")
 PHASES = {
     "starting": "The bridge is starting",
     "snapshot": "All is well: going through everything that the source holds",
@@ -33,7 +34,9 @@ def headline(progress: Progress, found: tuple[Finding, ...], *, parked: int, now
     if found:
         more = len(found) - 1
         tail = f" ({more} more below)" if more else ""
-        return f"Attention{tail}: {_first(found[0])}"
+        held = HOLDS[progress.hold] if progress.hold in STANDING else ""
+        also = f" The bridge is also {held}." if held else ""
+        return f"Attention{tail}: {_first(found[0])}{also}"
     text = _fine(progress, now=now)
     if parked:
         text += f", except {counted(parked, 'instance')} set aside as parked"

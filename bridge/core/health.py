@@ -101,7 +101,7 @@ def judge(
     total = sum(parked.values())
     if total > limits.parked_limit:
         text = "1 instance is parked." if total == 1 else f"{total} instances are parked."
-        found.append(Finding("parked", text, "Run: orthanc-bridge parked list"))
+        found.append(Finding("parked", text, "Look at them: orthanc-bridge parked list."))
     return tuple(found)
 
 

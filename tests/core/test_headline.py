@@ -45,13 +45,18 @@ NEW = SideView(up=False, problem="not_contacted", message="It was not asked yet.
         # Parked instances have not arrived, however many of them are borne.
         (IDLE, 1, "All is well: everything that the source announced has arrived, except 1 "
          "instance set aside as parked."),
-        (IDLE, 9, "Attention: 9 instances are parked. Run: orthanc-bridge parked list"),
+        (IDLE, 9, "Attention: 9 instances are parked. Look at them: orthanc-bridge parked list."),
         (replace(BUSY, target=DOWN), 0, "Attention: It is not there. Start it. Nothing is lost; "
          "the bridge goes on by itself."),
         (replace(BUSY, target=FULL), 0, "Attention: It says 507. Make room on that server. "
          "Nothing is lost; the bridge goes on by itself."),
         (replace(BUSY, source=DOWN, target=DOWN), 9, "Attention (2 more below): It is not there. "
          "Start it. Nothing is lost; the bridge goes on by itself."),
+        (replace(BUSY, hold="paused"), 9, "Attention: 9 instances are parked. Look at them: "
+         "orthanc-bridge parked list. The bridge is also paused by an operator; to go on: "
+         "orthanc-bridge resume."),
+        (replace(BUSY, hold="rate_limit"), 9,
+         "Attention: 9 instances are parked. Look at them: orthanc-bridge parked list."),
         (replace(IDLE, source=NEW), 0, "Attention: It was not asked yet. Wait a moment."),
     ],
 )  # fmt: skip
