@@ -41,7 +41,8 @@ def photograph() -> Photographer:
                 where += "-dark" if dark else ""
                 page.screenshot(ARTIFACTS / f"{where}.png")
                 assert overflow(page) == [], where
-                assert violations(page) == [], where
+                if width != PHONE_WIDTH or not dark:  # colours are the same, and axe is slow
+                    assert violations(page) == [], where
         page.resize(1280, 900)
         page.prefer()
 
