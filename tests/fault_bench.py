@@ -104,12 +104,17 @@ class Bench:
         wanted = set(sent)
         wait_until(lambda: wanted <= self.held(), "all is delivered", timeout_s)
 
-    def await_settled(self, bridge: BridgeProcess) -> Line:
-        """Wait until the bridge is well and its checkpoint is at the end of the feed."""
-        last = self.last()
+    def await_settled(self, bridge: BridgeProcess, *, but: Iterable[str] = ()) -> Line:
+        """Wait until the bridge is well and its checkpoint is at the end of the feed.
+
+        ``but``: reasons in /health that remain.
+        """
+        last, remaining = self.last(), list(but)
         return bridge.wait_health(
-            lambda said: said["checkpoint"] == last and said["caught_up"] and not reasons_in(said),
-            f"well, and the checkpoint at {last}",
+            lambda said: (
+                said["checkpoint"] == last and said["caught_up"] and reasons_in(said) == remaining
+            ),
+            f"the checkpoint at {last}, nothing wrong but {remaining}",
         )
 
     def checkpoint(self) -> int:

@@ -57,7 +57,8 @@ class Drip:
 
 @dataclass(frozen=True, slots=True)
 class OnMarker:
-    """When these bytes have passed up, call ``action`` and reset: a poison instance.
+    """When these bytes come up, call ``action`` instead of passing them on, and reset: a server
+    that dies of a request with it in hand.
 
     The marker must not be cut by a read: it is looked for in each piece and its overlap.
     """
@@ -155,7 +156,6 @@ class FaultProxy:
                 seen = link.tail + data
                 link.tail = seen[-len(marker) :]
                 if marker in seen and self._take():
-                    link.send(direction, data)
                     action()
                     return False
         link.send(direction, data)
