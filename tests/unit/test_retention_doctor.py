@@ -1,0 +1,93 @@
+"""doctor: what it says of source retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.diagnosis import OK, WARNING, Diagnosis, diagnose
+from tests.dicom_samples import small_ct
+from tests.fake_orthanc import FakeOrthanc
+
+Start = Callable[..., FakeOrthanc]
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Diagnosis]]:
+    monkeypatch.chdir(tmp_path)
+
+    def diagnosed(source: str, target: str, retention: str = "24h") -> list[Diagnosis]:
+        monkeypatch.setenv("BRIDGE_SOURCE_URL", source)
+        monkeypatch.setenv("BRIDGE_TARGET_URL", target)
+        monkeypatch.setenv("BRIDGE_STATE_PATH", str(tmp_path / "state.sqlite3"))
+        monkeypatch.setenv("BRIDGE_SOURCE_RETENTION", retention)
+        monkeypatch.setenv("BRIDGE_HTTP_TIMEOUT_S", "2")
+        return [one for one in diagnose() if one.subject == "retention"]
+
+    return diagnosed
+
+
+def test_nothing_is_said_when_nothing_is_deleted(
+    fake_orthanc: Start, found: Callable[..., list[Diagnosis]]
+) -> None:
+    assert found(fake_orthanc().url, fake_orthanc().url, "keep") == []
+
+
+def test_all_is_well(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
+    source, target = fake_orthanc(), fake_orthanc()
+    source.put(small_ct())
+    assert [one.level for one in found(source.url, target.url)] == [OK]
+
+
+@pytest.mark.parametrize(
+    ("side", "system", "seen"),
+    [
+        ("source", {"OverwriteInstances": True}, "OverwriteInstances is on at the source"),
+        ("source", {"ReadOnly": True}, "the source is read-only"),
+        (
+            "target",
+            {"MaximumStorageSize": 10, "MaximumStorageMode": "Recycle"},
+            "the target recycles",
+        ),
+    ],
+)
+def test_what_is_dangerous_together(
+    fake_orthanc: Start,
+    found: Callable[..., list[Diagnosis]],
+    side: str,
+    system: dict[str, object],
+    seen: str,
+) -> None:
+    servers = {name: fake_orthanc(system=system if name == side else {}) for name in SIDES}
+    warnings = [one for one in found(*(s.url for s in servers.values())) if one.level == WARNING]
+    assert len(warnings) == 1
+    assert seen in warnings[0].message
+    assert warnings[0].advice
+
+
+SIDES = ("source", "target")
+
+
+def test_one_server_behind_two_addresses(
+    fake_orthanc: Start, found: Callable[..., list[Diagnosis]]
+) -> None:
+    server = fake_orthanc()
+    server.put(small_ct())
+    said = found(server.url, server.url.replace("127.0.0.1", "localhost"))
+    assert "end with the same change" in said[0].message
+
+
+def test_a_short_time(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
+    said = found(fake_orthanc().url, fake_orthanc().url, "59m")
+    assert [one.level for one in said] == [WARNING, OK]
+    assert "59m" in said[0].message
+
+
+def test_a_server_that_is_down_is_said_elsewhere(
+    fake_orthanc: Start, found: Callable[..., list[Diagnosis]]
+) -> None:
+    target = fake_orthanc()
+    target.stop()
+    assert found(fake_orthanc().url, target.url) == []
