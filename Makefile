@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
@@ -15,7 +16,7 @@ SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-fast lint docs wheel lock clean demo-needs test-needs
+.PHONY: help demo test test-fast soak lint docs wheel lock clean demo-needs test-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +29,9 @@ test: $(VENV)/.dev test-needs ## everything but the benchmarks
 
 test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
 	$(BIN)/pytest tests/core tests/unit $(ARGS)
+
+soak: $(VENV)/.dev test-needs ## ten minutes of load with random faults: make soak MINUTES=1
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
