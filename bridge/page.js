@@ -4,7 +4,7 @@
 
 const PERIOD_MS = 2000;
 const PATIENCE_MS = 5000;
-const ROWS_MAX = 20;
+const ROWS_MAX = 10;
 const SVG = "http://www.w3.org/2000/svg";
 
 const byId = (id) => document.getElementById(id);
