@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,10 @@ KILLS_AFTER = (3, 10, 1, 15)
 """Deliveries of a run after which it is killed."""
 
 
+def _all_dead(pids: list[int]) -> bool:
+    return not any(map(is_alive, pids))
+
+
 def test_killed_again_and_again_it_delivers_everything_exactly_once(pair: Pair) -> None:
     sent = [pair.send(data) for data in small_series(INSTANCES, rows=128, columns=128)]
     checkpoints = [0]
@@ -28,7 +33,7 @@ def test_killed_again_and_again_it_delivers_everything_exactly_once(pair: Pair) 
         assert workers
         bridge.send(signal.SIGKILL)
         assert bridge.wait() == -signal.SIGKILL
-        wait_until(lambda pids=workers: not any(map(is_alive, pids)), "the workers die too")
+        wait_until(partial(_all_dead, workers), "the workers die too")
         assert len(pair.held()) < INSTANCES, "killed in mid-run"
         checkpoints.append(pair.checkpoint())
     assert checkpoints == sorted(checkpoints), "the checkpoint never goes back"

@@ -104,7 +104,7 @@ def test_a_target_that_hangs_while_the_bridge_starts_is_used_again_later(
 def test_a_wrong_password_is_an_outage_that_is_explained(
     pair: Pair, orthanc: Callable[..., OrthancServer]
 ) -> None:
-    locked = orthanc("locked", username="bridge", password="right")
+    locked = orthanc("locked", username="bridge", password="right")  # noqa: S106
     sent = [pair.send(data) for data in small_series(2)]
     secret = pair.home / "password"
     secret.write_text("wrong\n")

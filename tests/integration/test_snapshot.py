@@ -86,7 +86,9 @@ def test_a_source_created_anew_is_followed_from_a_snapshot_if_so_set(pair: Pair)
     new = {pair.send(data) for data in small_series(3)}
     wait_until(lambda: new <= pair.held(), "what the new source holds arrives")
     assert bridge.logged("feed_reset")
-    bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "it follows the new feed")
+    bridge.wait_health(
+        lambda health: health["checkpoint"] == pair.last(), "it follows the new feed"
+    )
     later = pair.send(small_ct())
     wait_until(lambda: later in pair.held(), "and what it gets later")
     assert pair.held() == old | new | {later}

@@ -45,7 +45,7 @@ def test_two_calls_at_once_leave_no_deadline_behind(fake: FakeOrthanc) -> None:
 def test_a_renewed_password_is_read_after_a_refusal(
     fake_orthanc: Callable[..., FakeOrthanc], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = fake_orthanc(username="bridge", password="new")
+    fake = fake_orthanc(username="bridge", password="new")  # noqa: S106
     secret = tmp_path / "password"
     secret.write_text("old\n")
     monkeypatch.setenv("BRIDGE_SOURCE_USERNAME", "bridge")
