@@ -6,19 +6,22 @@ messages, decide, write everything decided in one transaction, report.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.brake import Brake, Hold
-from bridge.core.errors import BridgeError, FeedWentBackwards, SideError, StateError
+from bridge.core.errors import (
+    BridgeError,
+    ConfigurationError,
+    FeedWentBackwards,
+    SideError,
+    StateError,
+)
 from bridge.core.events import (
     Abandoned,
     Draining,
     FeedReset,
-    InFlight,
     InstanceParked,
     InstanceRetried,
     Observer,
@@ -50,17 +53,16 @@ from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDo
 from bridge.servers import Servers
 from bridge.sides import failure_of
 from bridge.summary import Summary
+from bridge.window import Item, Window
 from bridge.workers import Executor
 
 SPREAD_MAX = 100_000
 """Sequences that reading may be ahead of the oldest unfinished one: memory stays bounded."""
 
-SUSPECT_AFTER_OUTAGES = 2
-"""An instance that was under way in so many outages is from then on sent alone."""
-SUSPECT_EVERY_S = 5.0
-"""A suspect is sent at least this often while others wait; the window is emptied for it."""
 CALM_S = 2.0
 """A suspect is sent only to servers that have been answering for so long."""
+
+EXECUTOR_ADVICE = "Instances lost no attempt. Run orthanc-bridge doctor."
 
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
@@ -80,29 +82,11 @@ class Pace:
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(slots=True)
-class _Item:
-    """A move and what has happened to it so far."""
-
-    number: int
-    move: Move
-    attempts: int = 0
-    first_failed_at: float = 0.0
-    served_before: int | None = None
-    outages: int = 0
-    started_at: float = 0.0
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it may be what brings a server down."""
-        return self.outages >= SUSPECT_AFTER_OUTAGES
-
-
 @dataclass(frozen=True, slots=True)
 class _Accusation:
     """A suspect failed while it was alone: whether the server died of it, a probe will tell."""
 
-    item: _Item
+    item: Item
     failure: SideFailed
 
 
@@ -154,13 +138,8 @@ class Pipeline:
             chance=chance,
             pause_longest_s=pace.poll_interval_s,
         )
-        self._ready: deque[_Item] = deque()
-        self._suspects: deque[_Item] = deque()
-        self._suspect_sent_s = float("-inf")
-        self._alone: _Item | None = None
+        self._window = Window(pace.window)
         self._accusation: _Accusation | None = None
-        self._delayed: list[tuple[float, int, _Item]] = []
-        self._in_flight: dict[int, _Item] = {}
         self._changed_at: dict[int, str] = {}
         self._attempts = dict(journal.attempts())
         self._page_due_s = 0.0
@@ -172,6 +151,7 @@ class Pipeline:
         self._drain_until_s: float | None = None
         self._state_error = ""
         self._executor_error = ""
+        self._executor_failed_s = 0.0
         self._held = Hold.NONE
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
@@ -209,41 +189,25 @@ class Pipeline:
 
     def _fill_window(self) -> None:
         now_s = self._clock.steady_s()
-        while self._delayed and self._delayed[0][0] <= now_s:
-            self._enqueue(heapq.heappop(self._delayed)[2])
-        if self._draining or self._state_error or self._alone or self._accusation:
+        window = self._window
+        window.wake(now_s)
+        if self._draining or self._state_error or window.alone or self._accusation:
             return
         self._held = self._brake.hold()
-        if self._suspects_turn(now_s):
-            if not self._in_flight and self._servers.allow(0) and not self._held:
-                self._suspect_sent_s = now_s
-                self._alone = self._suspects.popleft()
-                self._start(self._alone)
+        if window.suspects_turn(now_s) and self._servers.calm(CALM_S):
+            if not window.under_way and self._servers.allow(0) and not self._held:
+                self._start(window.start_suspect(now_s))
             return
-        while (
-            self._ready
-            and len(self._in_flight) < self._pace.window
-            and self._servers.allow(len(self._in_flight))
-            and not self._held
-        ):
-            self._start(self._ready.popleft())
+        while window.can_start() and self._servers.allow(window.under_way) and not self._held:
+            self._start(window.start_next())
             self._held = self._brake.hold()
 
-    def _suspects_turn(self, now_s: float) -> bool:
-        """Whether the next to be started is a suspect, alone."""
-        if not self._suspects or not self._servers.calm(CALM_S):
-            return False
-        return not self._ready or now_s - self._suspect_sent_s >= SUSPECT_EVERY_S
-
-    def _enqueue(self, item: _Item) -> None:
-        (self._suspects if item.suspect else self._ready).append(item)
-
-    def _start(self, item: _Item) -> None:
+    def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
         # the two apart.
         task = Task(item.move, self._job, item.number)
         item.started_at = self._clock.now_s()
-        self._in_flight[item.number] = item
+        self._window.begin(item)
         self._brake.started()
         self._executor.submit(task)
 
@@ -259,7 +223,7 @@ class Pipeline:
             and not self._ended
             and not self._draining
             and not self._state_error
-            and len(self._ready) < self._pace.window
+            and self._window.wants_more
             and self._servers.reachable(needed)
             and self._journal.spread() < SPREAD_MAX
         )
@@ -268,8 +232,9 @@ class Pipeline:
         """Tell how long nothing needs doing unless a message comes, in seconds."""
         now_s = self._clock.steady_s()
         due = [now_s + (min(TICK_S, self._brake.hold_s()) if self._held else TICK_S)]
-        if self._delayed and not self._draining:
-            due.append(self._delayed[0][0])
+        wake_s = self._window.wake_s()
+        if wake_s is not None and not self._draining:
+            due.append(wake_s)
         if self._wants_page():
             due.append(self._page_due_s)
         if not self._draining:
@@ -285,11 +250,11 @@ class Pipeline:
     def _handle(self, message: TaskDone | Answered | StopAsked) -> None:
         match message:
             case TaskDone(task=task, outcome=outcome):
-                item = self._in_flight.pop(task.number, None)
+                item = self._window.end(task.number)
                 if item is not None:
                     self._brake.ended(outcome)
                     self._judge(item, outcome)
-                    self._alone = None
+                    self._window.alone = None
             case Answered(name=name) if name == PAGE:
                 self._page_asked = False
                 self._take_page(message)
@@ -329,9 +294,9 @@ class Pipeline:
         items = [self._item(move) for move in admission.moves]
         if page.ahead:
             # Fresh arrivals go before the backlog.
-            self._ready.extendleft(reversed(items))
+            self._window.add_first(items)
         else:
-            self._ready.extend(items)
+            self._window.add(items)
             self._ended = page.ended
             self._done = page.done
             self._page_due_s = self._clock.steady_s() + (
@@ -342,25 +307,29 @@ class Pipeline:
             event = PageRead(len(admission.moves), admission.late, page.frontier)
             self._observer.on_event(event)
 
-    def _item(self, move: Move) -> _Item:
+    def _item(self, move: Move) -> Item:
         spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
         if move.sequence is not None:
             self._changed_at[move.sequence] = move.changed_at
-        return _Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
+        return Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
 
     def _feed_reset(self, error: FeedWentBackwards) -> None:
         self._observer.on_event(FeedReset(error.message))
         self._failure = error
         self._drain()
 
-    def _judge(self, item: _Item, outcome: Outcome) -> None:
+    def _judge(self, item: Item, outcome: Outcome) -> None:
         if isinstance(outcome, InstanceFailed) and outcome.reason in WORKER_LOSSES:
             self._observer.on_event(WorkerLost(item.move, outcome))
-        if isinstance(outcome, SideFailed) and outcome.begun and item is self._alone:
+        if isinstance(outcome, SideFailed) and outcome.begun and item is self._window.alone:
             self._accusation = _Accusation(item, outcome)
             self._servers.fail(outcome)
             return
-        self._executor_error = outcome.message if isinstance(outcome, ExecutorFailed) else ""
+        if not isinstance(outcome, ExecutorFailed):
+            self._executor_error = ""
+        elif not self._executor_error:
+            self._executor_error = outcome.message
+            self._executor_failed_s = self._clock.steady_s()
         decision = decide(
             outcome,
             attempts=item.attempts,
@@ -379,7 +348,7 @@ class Pipeline:
             case PauseSide(side=side):
                 self._hold(item, outcome, side)
 
-    def _served_others(self, item: _Item, outcome: Outcome) -> bool:
+    def _served_others(self, item: Item, outcome: Outcome) -> bool:
         if not isinstance(outcome, SideFailed) or item.served_before is None:
             return False
         return self._servers.served_count(outcome.side) > item.served_before
@@ -400,7 +369,7 @@ class Pipeline:
 
     # What follows from it
 
-    def _settle(self, item: _Item, outcome: Outcome) -> None:
+    def _settle(self, item: Item, outcome: Outcome) -> None:
         if isinstance(outcome, Delivered):
             if outcome.already_there:
                 self._summary.already_there += 1
@@ -412,7 +381,7 @@ class Pipeline:
         self._observer.on_event(Settled(item.move, outcome, item.attempts + 1))
         self._progressed(item)
 
-    def _kept(self, item: _Item, outcome: Outcome) -> Kept | None:
+    def _kept(self, item: Item, outcome: Outcome) -> Kept | None:
         """What to remember of a proved delivery, so that the source may let go of it later."""
         if not (self._job.keeps_evidence and isinstance(outcome, Delivered)):
             return None
@@ -424,7 +393,7 @@ class Pipeline:
         )
 
     def _park(
-        self, item: _Item, outcome: Outcome, reason: Reason, message: str, attempts: int
+        self, item: Item, outcome: Outcome, reason: Reason, message: str, attempts: int
     ) -> None:
         now = self._clock.now_s()
         known = outcome if isinstance(outcome, InstanceFailed) else None
@@ -443,12 +412,12 @@ class Pipeline:
         self._observer.on_event(InstanceParked(item.move, reason, message, attempts))
         self._progressed(item)
 
-    def _progressed(self, item: _Item) -> None:
+    def _progressed(self, item: Item) -> None:
         self._last_progress_at = self._clock.now_s()
         if item.move.sequence is not None:
             self._changed_at.pop(item.move.sequence, None)
 
-    def _retry(self, item: _Item, outcome: Outcome, after_s: float, attempts: int) -> None:
+    def _retry(self, item: Item, outcome: Outcome, after_s: float, attempts: int) -> None:
         item.attempts = attempts
         if attempts:
             item.first_failed_at = item.first_failed_at or self._clock.now_s()
@@ -457,18 +426,18 @@ class Pipeline:
             item.served_before = self._servers.served_count(outcome.side)
         self._observer.on_event(InstanceRetried(item.move, outcome, attempts, after_s))
         due_s = self._clock.steady_s() + after_s
-        heapq.heappush(self._delayed, (due_s, item.number, item))
+        self._window.delay(item, due_s)
 
-    def _hold(self, item: _Item, outcome: Outcome, side: SideName) -> None:
+    def _hold(self, item: Item, outcome: Outcome, side: SideName) -> None:
         if not isinstance(outcome, SideFailed):
             raise TypeError("only a failed side pauses a side")
         item.outages += outcome.begun
         if outcome.specific or item.suspect:
             # Perhaps this instance is the trouble: let others be tried before it.
             item.served_before = self._servers.served_count(side)
-            self._enqueue(item)
+            self._window.add([item])
         else:
-            self._ready.appendleft(item)
+            self._window.add_first([item])
         self._servers.fail(outcome)
 
     def _take_verdict(self, side: SideName, *, died: bool) -> None:
@@ -495,7 +464,7 @@ class Pipeline:
             case RetryLater(after_s=after_s, attempts=attempts):
                 self._retry(item, failure, after_s, attempts)
             case _:
-                self._enqueue(item)
+                self._window.add([item])
 
     # Writing down, stopping, reporting
 
@@ -522,6 +491,9 @@ class Pipeline:
         error = self._servers.down_longer_than(self._pace.patience_s)
         if error is not None:
             self._fail(error)
+        failing_s = self._clock.steady_s() - self._executor_failed_s
+        if self._executor_error and failing_s >= self._pace.patience_s:
+            self._fail(ConfigurationError(self._executor_error, advice=EXECUTOR_ADVICE))
 
     def _fail(self, error: BridgeError) -> None:
         self._failure = self._failure or error
@@ -534,24 +506,23 @@ class Pipeline:
     def _drain(self) -> None:
         if not self._draining:
             self._drain_until_s = self._clock.steady_s() + self._pace.shutdown_timeout_s
-            self._observer.on_event(Draining(len(self._in_flight)))
+            self._observer.on_event(Draining(self._window.under_way))
 
     def _finished(self) -> bool:
         if self._drain_until_s is not None:
             late = self._clock.steady_s() >= self._drain_until_s
-            return late or not self._in_flight
+            return late or not self._window.under_way
         return self._ended and not self._busy and not self._state_error
 
     @property
     def _busy(self) -> bool:
         """Whether there is anything unfinished."""
-        waiting = self._ready or self._suspects or self._delayed or self._accusation
-        return bool(waiting or self._in_flight)
+        return self._accusation is not None or not self._window.empty
 
     def _abandon(self) -> None:
-        self._summary.abandoned += len(self._in_flight)
-        if self._in_flight:
-            self._observer.on_event(Abandoned(len(self._in_flight)))
+        self._summary.abandoned += self._window.under_way
+        if self._window.under_way:
+            self._observer.on_event(Abandoned(self._window.under_way))
         self._report()
 
     def _report(self) -> None:
@@ -562,12 +533,9 @@ class Pipeline:
             caught_up=self._done and not self._busy,
             oldest_open=oldest,
             oldest_changed_at=self._changed_at.get(oldest, "") if oldest is not None else "",
-            waiting=len(self._ready) + len(self._suspects) + bool(self._accusation),
-            delayed=len(self._delayed),
-            in_flight=tuple(
-                InFlight(i.move.instance_id, i.move.sequence, i.started_at, i.attempts + 1)
-                for i in self._in_flight.values()
-            ),
+            waiting=self._window.waiting + (self._accusation is not None),
+            delayed=self._window.delayed,
+            in_flight=tuple(self._window.in_flight()),
             source=self._servers.view(SideName.SOURCE),
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,

@@ -136,6 +136,6 @@ def test_it_notices_a_restart_that_trusts_a_sequence_without_its_instance(
 def test_it_notices_a_pipeline_that_suspects_nobody(
     home: Path, settings: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge.pipeline, "SUSPECT_AFTER_OUTAGES", 10**9)
+    monkeypatch.setattr("bridge.window.SUSPECT_AFTER_OUTAGES", 10**9)
     monkeypatch.setattr("tests.simulation.world.STEPS_MAX", 20_000)
     assert _violations(home, settings)
