@@ -1,26 +1,28 @@
-"""The way to one server: httpx's transport, with trust that we set and deadlines that hold.
+"""The way to one server: kept connections, trust that we set, and deadlines that hold.
 
-httpx's time-outs are per read and per write: a server that sends one byte every few seconds never
-meets them. Here each read and write gets no more time than what the whole call has left.
+Time-outs of sockets are per read and per write: a server that sends one byte every few seconds
+never meets them. Here each read and write gets no more time than what the whole call has left.
+An httpx transport over Python's own ``http.client``: half the CPU of httpx's default one, and one
+copy of a body instead of four (docs/decisions/0003-speed.md).
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import httpcore
 import httpx
 
 from bridge.core.errors import ConfigurationError
 from bridge.core.model import Endpoint
+from bridge.orthanc.connection import Answer, Connection
 
-KEEPALIVE_S = 0.7  # Orthanc closes idle connections after one second
 CONNECTIONS_MAX = 4  # one at a time is the rule; an answer may be open beside it
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class Line:
@@ -54,86 +56,99 @@ class Line:
         """True when the deadline has passed."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def allowed(self, timeout_s: float | None) -> float | None:
+    def allowed(self, timeout_s: float) -> float:
         """Return the seconds that one operation may take: 0 or less when time is up."""
         if self._deadline is None:
             return timeout_s
-        left_s = self._deadline - time.monotonic()
-        return left_s if timeout_s is None else min(timeout_s, left_s)
+        return min(timeout_s, self._deadline - time.monotonic())
 
 
-class Transport(httpx.HTTPTransport):
-    """httpx's transport over a pool that obeys a Line. Raises httpx's exceptions."""
+class Transport(httpx.BaseTransport):
+    """An httpx transport that obeys a Line. Raises httpx's exceptions.
+
+    Every request must be for the endpoint's own server: connections are kept by nothing else.
+    """
 
     def __init__(self, endpoint: Endpoint, line: Line) -> None:
-        context = tls_context(endpoint)
-        super().__init__(verify=context, trust_env=False)
-        # httpx does not pass a network backend on; its transport only needs a pool of this kind.
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            max_connections=CONNECTIONS_MAX,
-            max_keepalive_connections=CONNECTIONS_MAX,
-            keepalive_expiry=KEEPALIVE_S,
-            network_backend=DeadlineBackend(line),
-        )
-
-
-class DeadlineBackend(httpcore.SyncBackend):
-    """httpcore's own backend, with every operation bounded by a Line."""
-
-    def __init__(self, line: Line) -> None:
+        self._context = tls_context(endpoint)
         self._line = line
+        self._idle: list[Connection] = []
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Open a connection within the time left."""
-        allowed_s = _positive(self._line.allowed(timeout), httpcore.ConnectTimeout)
-        self._line.opened = True
-        stream = super().connect_tcp(host, port, allowed_s, local_address, socket_options)
-        return _Stream(stream, self._line)
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, line: Line) -> None:
-        self._stream = stream
-        self._line = line
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        allowed_s = _positive(self._line.allowed(timeout), httpcore.ReadTimeout)
-        data = self._stream.read(max_bytes, allowed_s)
-        self._line.received += len(data)
-        return data
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        allowed_s = _positive(self._line.allowed(timeout), httpcore.WriteTimeout)
-        self._stream.write(buffer, allowed_s)
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and read the head of its answer. The body is read from the response."""
+        timeouts = request.extensions["timeout"]
+        connection = self._connection(request, timeouts["connect"])
+        try:
+            answer = _exchange(connection, request, timeouts)
+        except BaseException:
+            connection.close()
+            raise
+        body = _Body(answer, lambda: self._release(connection, answer))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body)
 
     def close(self) -> None:
-        self._stream.close()
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
 
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        allowed_s = _positive(self._line.allowed(timeout), httpcore.ConnectTimeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, allowed_s), self._line)
+    def _connection(self, request: httpx.Request, timeout_s: float) -> Connection:
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.is_fresh:
+                return kept
+            kept.close()
+        return Connection.open(request.url, self._context, self._line, timeout_s)
 
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  (httpcore's signature)
-        return self._stream.get_extra_info(info)
+    def _release(self, connection: Connection, answer: Answer) -> None:
+        if answer.is_over and len(self._idle) < CONNECTIONS_MAX:
+            connection.rest()
+            self._idle.append(connection)
+        else:
+            connection.close()
 
 
-def _positive(allowed_s: float | None, time_is_up: type[Exception]) -> float | None:
-    if allowed_s is not None and allowed_s <= 0:
-        raise time_is_up
-    return allowed_s
+class _Body(httpx.SyncByteStream):
+    """The body of an answer; its connection is released once."""
+
+    def __init__(self, answer: Answer, release: Callable[[], None]) -> None:
+        self._answer = answer
+        self._release: Callable[[], None] | None = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._answer.pieces()
+
+    def close(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+def _exchange(
+    connection: Connection, request: httpx.Request, timeouts: Mapping[str, float]
+) -> Answer:
+    headers = request.headers.raw
+    stream = request.stream
+    if not isinstance(stream, httpx.SyncByteStream):
+        raise TypeError("the body of a request is read synchronously")
+    # A server may answer and hang up before it has read everything (401, 413, a TLS alert): what
+    # it says, or how it ended, tells more than that we could not write.
+    with suppress(httpx.WriteError):
+        connection.send(
+            _head(request, headers),
+            stream,
+            chunked="transfer-encoding" in request.headers,
+            timeout_s=timeouts["write"],
+        )
+    return connection.receive(request.method, timeout_s=timeouts["read"])
+
+
+def _head(request: httpx.Request, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the request line and the header fields (RFC 9112)."""
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines += [b"%s: %s" % field for field in headers]
+    if any(map(_CONTROL.search, lines)):
+        raise httpx.LocalProtocolError("a control character in the head of a request")
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
