@@ -84,6 +84,10 @@ class SideClient:
         """Return what Orthanc knows of an instance. Raises InstanceGone."""
         return self._call(lambda client: client.instance_metadata(instance_id))
 
+    def attachment_size(self, instance_id: str) -> int:
+        """Return the size of an instance's file in bytes. Raises InstanceGone, InstanceError."""
+        return self._call(lambda client: client.attachment_size(instance_id))
+
     def stored_md5(self, instance_id: str) -> str:
         """Return the MD5 of an instance's file. Raises InstanceGone, InstanceError."""
         return self._call(lambda client: client.stored_md5(instance_id))

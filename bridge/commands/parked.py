@@ -1,4 +1,4 @@
-"""``orthanc-bridge parked list / show / retry / drop``."""
+"""``orthanc-bridge parked list / show / retry / drop`` (``export`` is in parked_export.py)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge.commands.parked_export import export_parked
 from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigurationError
 from bridge.core.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from bridge.ledger import Ledger, Parked
+    from bridge.selection import Selection
 
 parked_app = typer.Typer(
     help="The instances that were given up: look at them, try them again, or let them go.",
@@ -22,9 +22,26 @@ parked_app = typer.Typer(
 ReasonOption = Annotated[
     Reason | None, typer.Option("--reason", help="Only those parked for this reason.")
 ]
-AgeOption = Annotated[
+OlderOption = Annotated[
     float | None,
     typer.Option("--older-than", min=0, metavar="HOURS", help="Only those parked before."),
+]
+NewerOption = Annotated[
+    float | None,
+    typer.Option("--newer-than", min=0, metavar="HOURS", help="Only those parked since."),
+]
+FromOption = Annotated[
+    int | None,
+    typer.Option("--from", min=0, metavar="SEQ", help="Only those from this change on."),
+]
+ToOption = Annotated[
+    int | None, typer.Option("--to", min=0, metavar="SEQ", help="Only those up to this change.")
+]
+SyntaxOption = Annotated[
+    str | None,
+    typer.Option(
+        "--syntax", metavar="SYNTAX", help="Only those of this transfer syntax: keyword or UID."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 InstanceArguments = Annotated[
@@ -35,25 +52,35 @@ AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 @parked_app.command("list")
 def list_parked(
-    reason: ReasonOption = None, older_than_h: AgeOption = None, as_json: JsonOption = False
+    *,
+    reason: ReasonOption = None,
+    older_than_h: OlderOption = None,
+    newer_than_h: NewerOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
+    syntax: SyntaxOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """List the parked instances."""
     from bridge.commands.output import moment, print_json, print_table
+    from bridge.core.syntaxes import syntax_of
 
+    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
     with _ledger() as ledger:
-        rows = list(_chosen(ledger, reason, older_than_h))
+        rows = list(selection.chosen(ledger))
     if as_json:
         print_json([_fields(parked) for parked in rows])
     elif not rows:
-        typer.echo("Nothing is parked.")
+        typer.echo("Nothing is parked." if selection.is_empty else "Nothing like that is parked.")
     else:
         print_table(
-            ("INSTANCE", "SEQUENCE", "REASON", "ATTEMPTS", "PARKED"),
+            ("INSTANCE", "SEQUENCE", "REASON", "SYNTAX", "ATTEMPTS", "PARKED"),
             (
                 (
                     p.move.instance_id,
                     "-" if p.move.sequence is None else p.move.sequence,
                     p.reason,
+                    syntax_of(p.source_syntax).keyword if p.source_syntax else "-",
                     p.attempts,
                     moment(p.parked_at),
                 )
@@ -68,26 +95,45 @@ def show_parked(
     instance: Annotated[str, typer.Argument(help="Orthanc instance ID.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Show everything known of one parked instance."""
+    """Show what a bug report needs of one parked instance; nothing of it names a person."""
+    from bridge.bugreport import describe_bridge, describe_instance
     from bridge.commands.output import print_json, print_pairs
+    from bridge.config import load_settings
+    from bridge.core.model import SideName
+    from bridge.sides import SideClient
 
+    settings = load_settings()
     with _ledger() as ledger:
         parked = ledger.parked_one(instance)
     if parked is None:
         raise _not_parked([instance])
+    client = SideClient(settings.endpoint(SideName.SOURCE))
+    try:
+        described = describe_instance(client, parked)
+    finally:
+        client.close()
+    told = _fields(parked) | {
+        "bridge": describe_bridge(parked, settings.transfer_syntax),
+        "source": described,
+    }
     if as_json:
-        print_json(_fields(parked))
+        print_json(told)
     else:
-        print_pairs(_fields(parked))
+        print_pairs(_flattened(told))
     return EXIT_DONE
 
 
 @parked_app.command("retry")
 def retry_parked(
     instances: InstanceArguments = None,
+    *,
     every: AllOption = False,
     reason: ReasonOption = None,
-    older_than_h: AgeOption = None,
+    older_than_h: OlderOption = None,
+    newer_than_h: NewerOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
+    syntax: SyntaxOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Try parked instances again, now. Those that arrive are not parked any more."""
@@ -97,10 +143,11 @@ def retry_parked(
     from bridge.logs import LogObserver
     from bridge.service import Service
 
+    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
     settings = load_settings()
     begin(settings)
     with _ledger() as ledger:
-        chosen = _named(ledger, instances, every, reason, older_than_h)
+        chosen = _named(ledger, instances, selection, every=every)
         with (
             Service(settings, (LogObserver(),), bounded=True) as service,
             draining_on_signals(service.stop) as interruption,
@@ -116,26 +163,33 @@ def retry_parked(
 @parked_app.command("drop")
 def drop_parked(
     instances: InstanceArguments = None,
+    *,
     every: AllOption = False,
     reason: ReasonOption = None,
-    older_than_h: AgeOption = None,
+    older_than_h: OlderOption = None,
+    newer_than_h: NewerOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
+    syntax: SyntaxOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Let parked instances go: they will not reach the target unless replayed."""
     from bridge.commands.output import print_json
     from bridge.ledger import Entry
 
+    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
     with _ledger() as ledger:
-        dropped = [
-            parked.move.instance_id
-            for parked in _named(ledger, instances, every, reason, older_than_h)
-        ]
+        chosen = _named(ledger, instances, selection, every=every)
+        dropped = [parked.move.instance_id for parked in chosen]
         ledger.commit(Entry(unparked=tuple(dropped)))
     if as_json:
         print_json({"dropped": dropped})
     else:
         typer.echo(f"dropped {len(dropped)}")
     return EXIT_DONE
+
+
+parked_app.command("export")(export_parked)
 
 
 def _ledger() -> Ledger:
@@ -145,28 +199,32 @@ def _ledger() -> Ledger:
     return Ledger(load_settings().state_path, create=False)
 
 
-def _chosen(ledger: Ledger, reason: Reason | None, older_than_h: float | None) -> Iterator[Parked]:
-    import time
+def _selection(  # noqa: PLR0917 (one for each option)
+    reason: Reason | None,
+    older_than_h: float | None,
+    newer_than_h: float | None,
+    first: int | None,
+    last: int | None,
+    syntax: str | None,
+) -> Selection:
+    from bridge.selection import Selection, syntax_uid
 
-    before = None if older_than_h is None else time.time() - older_than_h * 3600
-    return ledger.parked(reason=reason, parked_before=before)
+    uid = syntax_uid(syntax)
+    return Selection(reason, older_than_h, newer_than_h, first, last, uid)
 
 
 def _named(
-    ledger: Ledger,
-    instances: list[str] | None,
-    every: bool,
-    reason: Reason | None,
-    older_than_h: float | None,
+    ledger: Ledger, instances: list[str] | None, selection: Selection, *, every: bool
 ) -> list[Parked]:
     """Return what the arguments name; raises ConfigurationError when they name nothing."""
-    filtered = every or reason is not None or older_than_h is not None
+    filtered = every or not selection.is_empty
     if bool(instances) == filtered:
         raise ConfigurationError(
-            "Name the instances, or choose them with --all, --reason or --older-than."
+            "Name the instances, or choose them with --all, --reason, --older-than, "
+            "--newer-than, --from, --to or --syntax."
         )
     if not instances:
-        return list(_chosen(ledger, reason, older_than_h))
+        return list(selection.chosen(ledger))
     found = {instance: ledger.parked_one(instance) for instance in instances}
     missing = [instance for instance, parked in found.items() if parked is None]
     if missing:
@@ -195,3 +253,13 @@ def _fields(parked: Parked) -> dict[str, object]:
         "source_syntax": parked.source_syntax,
         "sop_instance_uid": parked.sop_instance_uid,
     }
+
+
+def _flattened(told: dict[str, object], before: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in told.items():
+        if isinstance(value, dict):
+            flat |= _flattened(value, f"{before}{name} ")
+        else:
+            flat[f"{before}{name}"] = value
+    return flat

@@ -1,0 +1,73 @@
+"""What ``doctor`` finds: each check tells what it saw and what to do about it.
+
+finding.py  one finding
+servers.py  the two Orthancs: what they are, what we may, what can lose data
+machine.py  this machine: state file, disk, worker processes, decoders
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bridge.config import Settings, load_settings, unknown_variables
+from bridge.core.errors import BridgeError, ConfigurationError, SideError
+from bridge.diagnosis.custody import check_retention
+from bridge.diagnosis.finding import OK, WARNING, Diagnosis, error_of
+from bridge.diagnosis.machine import (
+    check_audit,
+    check_decoders,
+    check_spool,
+    check_state,
+    check_workers,
+)
+from bridge.diagnosis.servers import check_clocks, check_source, check_target
+
+__all__ = ["OK", "WARNING", "Diagnosis", "diagnose"]
+
+CHECKS = (
+    check_source,
+    check_target,
+    check_clocks,
+    check_state,
+    check_spool,
+    check_audit,
+    check_workers,
+    check_retention,
+)
+
+
+def diagnose() -> list[Diagnosis]:
+    """Check everything that can be checked; without valid settings, only those and decoders."""
+    found: list[Diagnosis] = []
+    try:
+        settings = load_settings()
+    except ConfigurationError as exc:
+        found.append(error_of("settings", exc))
+    else:
+        found.append(Diagnosis(OK, "settings", "valid"))
+        found.extend(_unknown_settings())
+        for check in CHECKS:
+            found.extend(_guarded(check, settings))
+    found.extend(check_decoders())
+    return found
+
+
+def _guarded(
+    check: Callable[[Settings], Iterator[Diagnosis]], settings: Settings
+) -> list[Diagnosis]:
+    """Run a check to its end or to the error that ends it: others may still find something."""
+    found: list[Diagnosis] = []
+    try:
+        for diagnosis in check(settings):
+            found.append(diagnosis)
+    except SideError as exc:
+        found.append(error_of(exc.side, exc))
+    except BridgeError as exc:
+        found.append(error_of("state", exc))
+    return found
+
+
+def _unknown_settings() -> Iterator[Diagnosis]:
+    for name, meant in unknown_variables():
+        advice = f"Did you mean {meant}?" if meant else "Remove it."
+        yield Diagnosis(WARNING, "settings", f"{name} is not a setting and has no effect", advice)

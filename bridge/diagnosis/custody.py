@@ -1,0 +1,67 @@
+"""What would make BRIDGE_SOURCE_RETENTION delete the only copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bridge.config import Settings
+from bridge.core.errors import SideError
+from bridge.core.model import SideName
+from bridge.diagnosis.finding import OK, WARNING, Diagnosis
+from bridge.sides import SideClient
+
+RETENTION_S_SENSIBLE = 3600.0
+
+
+def check_retention(settings: Settings) -> Iterator[Diagnosis]:
+    """Look for what would make BRIDGE_SOURCE_RETENTION delete the only copy."""
+    retention_s = settings.retention_s
+    if retention_s is None:
+        return
+    ends, infos = {}, {}
+    for side in SideName:
+        client = SideClient(settings.endpoint(side))
+        try:
+            infos[side], ends[side] = client.system(), client.last_change()
+        except SideError:
+            return  # said already
+        finally:
+            client.close()
+    source, target = infos[SideName.SOURCE], infos[SideName.TARGET]
+    changes = ends[SideName.SOURCE].changes
+    dangers = (
+        (
+            changes and changes == ends[SideName.TARGET].changes,
+            "the feeds of source and target end with the same change: is it one server behind two "
+            "addresses?",
+            "Compare BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL. The bridge makes sure before it "
+            "deletes.",
+        ),
+        (
+            target.maximum_storage_bytes and target.maximum_storage_mode != "Reject",
+            "the target recycles: what was deleted at the source would then be nowhere",
+            "Set MaximumStorageMode to Reject at the target, or BRIDGE_SOURCE_RETENTION=keep.",
+        ),
+        (
+            source.overwrite_instances,
+            "OverwriteInstances is on at the source: an instance that is sent again in the very "
+            "moment of its deletion is lost",
+            "Set OverwriteInstances to false at the source, or BRIDGE_SOURCE_RETENTION=keep.",
+        ),
+        (
+            source.read_only,
+            "the source is read-only: nothing can be deleted there",
+            "Set ReadOnly to false at the source, or BRIDGE_SOURCE_RETENTION=keep.",
+        ),
+        (
+            retention_s < RETENTION_S_SENSIBLE,
+            f"BRIDGE_SOURCE_RETENTION is {settings.source_retention}: that leaves little time to "
+            "notice that something is wrong with the target",
+            "A day or more also bridges the loss of the target's last hours, before its backup.",
+        ),
+    )
+    for holds, message, advice in dangers:
+        if holds:
+            yield Diagnosis(WARNING, "retention", message, advice)
+    text = f"delivered instances are deleted from the source after {settings.source_retention}"
+    yield Diagnosis(OK, "retention", text)
