@@ -12,11 +12,18 @@ from enum import StrEnum
 from typing import Protocol
 
 from bridge.core.model import Job, Reason
-from bridge.core.rules import FIELDS, HEAD_BYTES, Choice, RuleAction, choose, facts_of_file
+from bridge.core.rules import (
+    FIELDS,
+    HEAD_BYTES,
+    Choice,
+    RuleAction,
+    choose,
+    facts_of_file,
+    facts_of_metadata,
+)
 from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, syntax_of
 from bridge.core.transcode import peek_syntax
 from bridge.transfer import HEAD_BYTES as SYNTAX_HEAD_BYTES
-from bridge.transfer import METADATA
 
 
 class Deed(StrEnum):
@@ -58,9 +65,7 @@ def prospect(client: MetadataClient, instance_id: str, job: Job) -> Prospect:
     Raises SideError, InstanceGone, and InstanceError for a file that is not DICOM.
     """
     known = client.instance_metadata(instance_id)
-    facts = {field: known[name] for field, name in METADATA.items() if name in known}
-    for field in ("remote_aet", "called_aet"):
-        facts.setdefault(field, "")
+    facts = facts_of_metadata(known)
     choice = choose(job.rules, facts, default_to=job.wanted_syntax)
     if choice is None or (not facts.get("syntax") and choice.action is not RuleAction.SKIP):
         facts |= facts_of_file(memoryview(client.head(instance_id, HEAD_BYTES)))

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from bridge.core.errors import InstanceError, InstanceGone, SideError
 from bridge.core.model import InstanceFailed, Job, Outcome, Reason, Skipped, Task
-from bridge.sides import SideClient, failure_of
+from bridge.lookers import inspector
+from bridge.orthanc import InspectionClient
+from bridge.prospects import Deed, prospect
+from bridge.sides import failure_of
+from bridge.workers import outcome_of
 
 THREADS = 4
+
+WORDS = {
+    Deed.UNCHANGED: "sent unchanged",
+    Deed.TRANSCODE: "transcoded",
+    Deed.FORWARD: "forwarded as it is",
+    Deed.SKIP: "skipped",
+    Deed.PARK: "parked",
+}
 
 
 class RehearsalExecutor:
@@ -24,30 +36,32 @@ class RehearsalExecutor:
 
     def submit(self, task: Task) -> None:
         """Look at an instance; the outcome is Skipped(DRY_RUN) with what would be done."""
-        self._threads.submit(self._look, task)
+        future = self._threads.submit(self._outcome, task)
+        future.add_done_callback(lambda ended: self._deliver(task, ended))
 
     def close(self) -> None:
         """End at once."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, task: Task) -> None:
-        self._done(task, self._outcome(task))
+    def _deliver(self, task: Task, ended: Future[Outcome]) -> None:
+        if not ended.cancelled():
+            self._done(task, outcome_of(task, ended))
 
     def _outcome(self, task: Task) -> Outcome:
         try:
-            syntax = self._client().instance_metadata(task.move.instance_id).get("TransferSyntax")
+            found = prospect(self._client(), task.move.instance_id, task.job)
         except InstanceGone as exc:
             return Skipped(Reason.GONE, exc.message)
         except InstanceError as exc:
             return InstanceFailed(exc.reason, exc.message, exc.final)
         except SideError as exc:
             return failure_of(exc)
-        wanted = task.job.wanted_syntax
-        what = "sent unchanged" if syntax == wanted else f"brought into {wanted}"
-        return Skipped(Reason.DRY_RUN, f"would be {what} ({syntax or 'unknown'})", syntax or "")
+        why = f", {found.why}" if found.why else ""
+        text = f"would be {WORDS[found.deed]} ({found.source_syntax} -> {found.target_syntax}{why})"
+        return Skipped(Reason.DRY_RUN, text, found.source_syntax)
 
-    def _client(self) -> SideClient:
+    def _client(self) -> InspectionClient:
         if not hasattr(self._local, "client"):
-            self._local.client = SideClient(self._job.source)
-        client: SideClient = self._local.client
+            self._local.client = inspector(self._job.source)
+        client: InspectionClient = self._local.client
         return client

@@ -30,20 +30,13 @@ from bridge.core.model import (
     StoreAnswer,
     Task,
 )
-from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file
+from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file, facts_of_metadata
 from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
 
 HEAD_BYTES = 64 * 1024
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
-METADATA = {
-    "syntax": "TransferSyntax",
-    "sop_class": "SopClassUid",
-    "remote_aet": "RemoteAET",
-    "called_aet": "CalledAET",
-}
-"""Which of Orthanc's metadata tells which fact of the rules."""
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
@@ -57,13 +50,21 @@ class Attempt:
 
     job: Job
     instance_id: str
-    source: OrthancClient
-    target: OrthancClient
     marks: list[float] = field(default_factory=lambda: [time.monotonic()])
     source_syntax: str = ""
     sop_instance_uid: str = ""
     source_md5: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> OrthancClient:
+        """The client for the source. Raises SideError."""
+        return process_client(self.job.source)
+
+    @property
+    def target(self) -> OrthancClient:
+        """The client for the target. Raises SideError."""
+        return process_client(self.job.target)
 
     def mark(self) -> None:
         """Note the end of a stage."""
@@ -96,13 +97,7 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
 
     Never raises: an exception that does not unpickle would break the pool for every later task.
     """
-    job = task.job
-    try:
-        attempt = Attempt(
-            job, task.move.instance_id, process_client(job.source), process_client(job.target)
-        )
-    except SideError as exc:
-        return _side_failed(exc)
+    attempt = Attempt(task.job, task.move.instance_id)
     try:
         return _move(attempt)
     except InstanceGone as exc:
@@ -165,10 +160,7 @@ def _early_choice(attempt: Attempt) -> Choice | None:
     job = attempt.job
     if job.rules:
         known = attempt.source.instance_metadata(attempt.instance_id)
-        attempt.facts = {field: known[name] for field, name in METADATA.items() if name in known}
-        for field in ("remote_aet", "called_aet"):
-            # Orthanc has these for what came by DICOM; nothing else will ever tell.
-            attempt.facts.setdefault(field, "")
+        attempt.facts = facts_of_metadata(known)
         attempt.source_syntax = attempt.facts.get("syntax", "")
     return choose(job.rules, attempt.facts, default_to=job.wanted_syntax)
 

@@ -84,6 +84,25 @@ def choose(rules: Iterable[Rule], facts: Facts, *, default_to: str) -> Choice | 
     return Choice(RuleAction.TRANSCODE, default_to)
 
 
+METADATA = {
+    "syntax": "TransferSyntax",
+    "sop_class": "SopClassUid",
+    "remote_aet": "RemoteAET",
+    "called_aet": "CalledAET",
+}
+"""Which of Orthanc's metadata tells which fact."""
+
+
+def facts_of_metadata(known: Mapping[str, str]) -> dict[str, str]:
+    """Take the facts out of Orthanc's metadata.
+
+    Orthanc has the application entities of what came by DICOM; where it has none, nothing else
+    will ever tell, so they are known to be "".
+    """
+    facts = {field: known[name] for field, name in METADATA.items() if name in known}
+    return {"remote_aet": "", "called_aet": "", **facts}
+
+
 def facts_of_file(data: memoryview) -> dict[str, str]:
     """Read the facts that a file itself tells: syntax, SOP class, modality.
 
