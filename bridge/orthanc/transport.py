@@ -66,7 +66,8 @@ class Line:
 class Transport(httpx.BaseTransport):
     """An httpx transport that obeys a Line. Raises httpx's exceptions.
 
-    Every request must be for the endpoint's own server: connections are kept by nothing else.
+    Every request must be for the endpoint's own server: connections are kept by nothing else. It
+    has the extensions ``timeout`` (seconds by phase) and ``target`` (path and query, quoted).
     """
 
     def __init__(self, endpoint: Endpoint, line: Line) -> None:
@@ -144,7 +145,7 @@ def _exchange(
 
 def _head(request: httpx.Request, headers: list[tuple[bytes, bytes]]) -> bytes:
     """Return the request line and the header fields (RFC 9112)."""
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.extensions["target"])]
     lines += [b"%s: %s" % field for field in headers]
     if any(map(_CONTROL.search, lines)):
         raise httpx.LocalProtocolError("a control character in the head of a request")

@@ -1,6 +1,6 @@
 """Requests over one pool of connections: deadlines, bounds, retries of seconds.
 
-httpx's transport is used without httpx.Client: no redirects, cookies, proxies or environment
+An httpx transport is used without httpx.Client: no redirects, cookies, proxies or environment
 variables can then surprise us, and a request costs half the CPU.
 """
 
@@ -20,7 +20,7 @@ from bridge.core.model import Endpoint
 from bridge.credentials import Credentials
 from bridge.orthanc.answers import parse_fault
 from bridge.orthanc.faults import error_of_exception, error_of_status, is_tls_trouble, not_orthanc
-from bridge.orthanc.tables import HTTPX_ERRORS, Request
+from bridge.orthanc.tables import HTTPX_ERRORS, Request, Route
 from bridge.orthanc.transport import Line, Transport
 
 CONNECT_TIMEOUT_S = 5.0
@@ -66,6 +66,7 @@ class Wire:
             *_authorization(credentials),
         ]
         self._line = Line()
+        self._url: httpx.URL | None = None
         self._retrying = _retrying(retries)
         self._transport = Transport(endpoint, self._line)
 
@@ -90,11 +91,13 @@ class Wire:
         Raises what the fault tables say.
         """
         with self._line.within(deadline_s):
-            url = f"{self.endpoint.url}{request.path}{'?' + query if query else ''}"
+            target = f"{request.path}{'?' + query if query else ''}"
             resend = request.method == "GET" or body_can_be_resent
 
             def attempt() -> httpx.Response:
-                return self._attempt(request, url, [*self._headers, *headers], body, resend=resend)
+                return self._attempt(
+                    request, target, [*self._headers, *headers], body, resend=resend
+                )
 
             try:
                 response = self._retrying(attempt)
@@ -124,7 +127,7 @@ class Wire:
     def _attempt(
         self,
         request: Request,
-        url: str,
+        target: str,
         headers: list[tuple[str, str]],
         body: Body | None,
         *,
@@ -139,18 +142,24 @@ class Wire:
             "pool": CONNECT_TIMEOUT_S,
         }
         try:
+            if self._url is None:
+                self._url = httpx.URL(self.endpoint.url)
             response = self._transport.handle_request(
                 httpx.Request(
                     request.method,
-                    url,
+                    self._url,
                     headers=headers,
                     content=body,
-                    extensions={"timeout": timeouts},
+                    # To parse the whole address for each request is a tenth of our CPU.
+                    extensions={
+                        "timeout": timeouts,
+                        "target": self._url.raw_path.rstrip(b"/") + target.encode("ascii"),
+                    },
                 )
             )
         except HTTPX_ERRORS as exc:
             error = self._error_of(exc, request)
-            if resend and self._is_passing(exc, request.method):
+            if resend and self._is_passing(exc, request):
                 raise _Passing(error) from exc
             raise error from exc
         if 200 <= response.status_code < 300:
@@ -160,16 +169,17 @@ class Wire:
             raise _Passing(error)
         raise error
 
-    def _is_passing(self, exc: Exception, method: str) -> bool:
+    def _is_passing(self, exc: Exception, request: Request) -> bool:
         """Whether another attempt may help, and cannot do the request twice."""
         if isinstance(exc, httpx.TimeoutException) or self._line.is_over:
             return False
         if isinstance(exc, httpx.ConnectError):
             return not is_tls_trouble(exc)
         dropped = isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError)
-        if method == "GET":
+        if request.method == "GET" and request.route is not Route.FILE:
             return dropped
-        # A kept connection that the server had closed meanwhile: it never saw our request.
+        # A kept connection that the server had closed meanwhile: it never saw our request. Of a
+        # file that it has seen asked for it may have died, and is not to die of it again at once.
         return dropped and not self._line.opened and not self._line.received
 
     def _identity(self, response: httpx.Response, request: Request) -> httpx.Response:
