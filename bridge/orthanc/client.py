@@ -162,7 +162,7 @@ class OrthancClient:
         ``deadline_s`` bounds the whole block. The pieces together are exactly the file: a body
         that ends early raises SideError UNREACHABLE, one above ``bytes_max`` InstanceError.
         """
-        request = Request(self.endpoint, "GET", _instance_path(instance_id, "/file"))
+        request = Request(self.endpoint, "GET", _instance_path(instance_id, "/file"), Route.FILE)
         with ExitStack() as stack:
             with self._explaining_404(instance_id):
                 exchange = self._wire.exchange(request, deadline_s=deadline_s)

@@ -21,6 +21,7 @@ class Route(Enum):
     """What kind of request it was: the same status means different things."""
 
     STORE = auto()
+    FILE = auto()
     OTHER = auto()
 
 
