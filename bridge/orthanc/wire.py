@@ -67,6 +67,8 @@ class Wire:
         ]
         self._line = Line()
         self._url: httpx.URL | None = None
+        self._begun = False
+        """An attempt of the present call reached the server."""
         self._retrying = _retrying(retries)
         self._transport = Transport(endpoint, self._line)
 
@@ -99,6 +101,7 @@ class Wire:
                     request, target, [*self._headers, *headers], body, resend=resend
                 )
 
+            self._begun = False
             try:
                 response = self._retrying(attempt)
             except _Passing as passing:
@@ -197,7 +200,9 @@ class Wire:
             deadline_passed=self._line.is_over,
         )
         if isinstance(error, SideError):
-            error.begun = not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
+            # A server that died of the first attempt refuses the next one.
+            self._begun |= not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout)
+            error.begun = self._begun
         return error
 
     def _error_of_status(self, response: httpx.Response, request: Request) -> BridgeError:
