@@ -64,13 +64,12 @@ class _Bars:
 class _Lines:
     """At most one line every few seconds."""
 
-    def __init__(self, command: str, *, steady_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, command: str) -> None:
         self._command = command
-        self._steady_s = steady_s
-        self._said_s = steady_s()
+        self._said_s = time.monotonic()
 
     def show(self, phase: str, done: int, total: int | None) -> None:
-        now_s = self._steady_s()
+        now_s = time.monotonic()
         if now_s - self._said_s < LINE_EVERY_S:
             return
         self._said_s = now_s
