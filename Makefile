@@ -16,7 +16,7 @@ SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-fast soak lint docs wheel lock clean demo-needs test-needs
+.PHONY: help demo test test-fast test-crashes soak lint docs wheel lock clean demo-needs test-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,9 @@ test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
 
 soak: $(VENV)/.dev test-needs ## ten minutes of load with random faults: make soak MINUTES=1
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 15 minutes
+	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
