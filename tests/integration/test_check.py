@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
+from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, RLELossless, generate_uid
 
 from bridge.core import encoders
 from bridge.core.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_INCOMPLETE
@@ -33,6 +33,21 @@ def compressed(seed: int = 0, *, study_uid: str | None = None) -> bytes:
     rle = seed % 2 == 1
     frame = (encoders.rle if rle else encoders.jpeg_2000)(samples, description)
     dataset.file_meta.TransferSyntaxUID = RLELossless if rle else JPEG2000Lossless
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return file_bytes(dataset)
+
+
+def high_throughput() -> bytes:
+    """Return a CT slice in HTJ2K, whose syntax Orthanc 1.10 does not keep as metadata."""
+    dataset = small_ct_dataset(rows=64, columns=64, seed=7)
+    description = Description(
+        rows=64, columns=64, samples=1, photometric="MONOCHROME2", planar=None, allocated=16,
+        stored=12, signed=False, frames=1, lossy="",
+    )  # fmt: skip
+    frame = encoders.htj2k(dataset.pixel_array, description)
+    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
     dataset.PixelData = encapsulate([frame])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
@@ -185,6 +200,7 @@ def test_plan_counts_by_syntax_and_transfers_nothing(pair: Pair) -> None:
     for seed in range(4):
         pair.send(compressed(seed))
     pair.send(small_ct())
+    pair.send(high_throughput())
     done = pair.run("plan", "--json")
     assert done.exit_code == EXIT_DONE, done.stderr
     rows = {(row["source_syntax"], row["does"]): row for row in done.json["plan"]}
@@ -192,10 +208,11 @@ def test_plan_counts_by_syntax_and_transfers_nothing(pair: Pair) -> None:
         ("JPEG2000Lossless", "transcode"): 2,
         ("RLELossless", "transcode"): 2,
         ("ExplicitVRLittleEndian", "unchanged"): 1,
+        ("HTJ2KLossless", "transcode"): 1,
     }
     assert {row["estimate"] for row in rows.values()} == {"assumed"}
     assert all(row["megabytes"] >= 0 and row["work_s"] > 0 for row in rows.values())
-    assert done.json["summary"]["instances"] == 5
+    assert done.json["summary"]["instances"] == 6
     assert pair.held() == set()
     assert not pair.state_path.exists()
 
@@ -203,4 +220,16 @@ def test_plan_counts_by_syntax_and_transfers_nothing(pair: Pair) -> None:
     done = pair.run("plan", "--json")
     assert done.json["plan"] == []
     done = pair.run("plan", "--from", "1", "--json")
-    assert done.json["summary"]["instances"] == 5
+    assert done.json["summary"]["instances"] == 6
+
+
+def test_a_syntax_that_orthanc_does_not_keep_is_read_from_the_file(pair: Pair) -> None:
+    data = high_throughput()
+    moved = pair.send(data)
+    assert pair.run("run", "--once").exit_code == EXIT_DONE
+    assert pair.run("check", "--deep").exit_code == EXIT_DONE
+    pair.target.delete_instance(moved)
+    pair.target.store(data, deadline_s=10)
+    done = pair.run("check", "--json")
+    assert by_state(done.json) == {moved: "syntax"}
+    assert done.json["findings"][0]["target_syntax"] == str(HTJ2KLossless)
