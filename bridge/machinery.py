@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bridge.config import Settings
 from bridge.core.events import Event, Observer, Progress
-from bridge.core.model import Outcome, SideName, Task
+from bridge.core.model import Outcome, ServerInfo, SideName, Task
 from bridge.feed import FeedClient
 from bridge.listing import ListingClient
 from bridge.retention import HoldingServer, KeepingServer
@@ -51,8 +51,8 @@ class ClosableExecutor(Executor, Protocol):
 class Client(FeedClient, ListingClient, KeepingServer, HoldingServer, Protocol):
     """The calls of the bridge's own process to one server."""
 
-    def probe(self) -> None:
-        """Raise SideError unless the server is there and is an Orthanc."""
+    def probe(self) -> ServerInfo:
+        """Ask who the server is. Raises SideError unless it is there and is an Orthanc."""
 
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether the server holds an instance."""

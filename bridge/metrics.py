@@ -133,8 +133,7 @@ class Metrics:
             for problem in SideProblem:
                 # Present from the start: increase() does not see a series begin.
                 self._outages.labels(side, problem)
-        for stage in STAGES:
-            self._stages.labels(stage)
+        self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
         for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
             self._losses.labels(reason)
         self.registry.register(_Gauges(board))
@@ -183,8 +182,8 @@ class Metrics:
         self._target_bytes.inc(done.target_bytes)
         for decoder in done.fallbacks:
             self._fallbacks.labels(decoder).inc()
-        for stage in STAGES:
-            self._stages.labels(stage).observe(getattr(done.stages, f"{stage}_s"))
+        for stage, times in self._stage_times.items():
+            times.observe(getattr(done.stages, f"{stage}_s"))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)

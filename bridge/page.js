@@ -74,7 +74,8 @@ function showServer(id, view, status) {
     station(id, "wait", "on trial", "It answers again; one instance after the other is tried.");
   } else if (view.up) {
     const reset = id === "source" && status.reasons.some((r) => r.code === "feed_went_backwards");
-    station(id, reset ? "bad" : "ok", reset ? "up, with another history" : "up", "");
+    const version = view.version ? `Orthanc ${view.version}` : "";
+    station(id, reset ? "bad" : "ok", reset ? "up, with another history" : "up", version);
   } else {
     const since = view.down_since === null ? "" : ` for ${lasting(status.now - view.down_since)}`;
     const waiting = view.problem === "not_contacted";

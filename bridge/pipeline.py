@@ -40,6 +40,7 @@ from bridge.core.model import (
     Move,
     Outcome,
     Reason,
+    ServerInfo,
     SideFailed,
     SideName,
     Skipped,
@@ -113,7 +114,7 @@ class Pipeline:
         inbox: Inbox,
         clock: Clock,
         observer: Observer,
-        probes: Mapping[SideName, Callable[[], None]],
+        probes: Mapping[SideName, Callable[[], ServerInfo]],
         chance: Callable[[], float],
         brake: Brake,
         phase: str = "following",
@@ -258,9 +259,10 @@ class Pipeline:
             case Answered(name=name) if name == PAGE:
                 self._page_asked = False
                 self._take_page(message)
-            case Answered(name=name, error=error):
+            case Answered(name=name, error=error, value=value):
                 on_trial = self._busy or self._page_failed == name
-                self._servers.take_probe(SideName(name), error, on_trial=on_trial)
+                info = value if isinstance(value, ServerInfo) else None
+                self._servers.take_probe(SideName(name), error, info=info, on_trial=on_trial)
                 self._take_verdict(SideName(name), died=error is not None)
             case StopAsked():
                 self._summary.stopped = True
@@ -279,7 +281,7 @@ class Pipeline:
                 return
             case error:
                 raise error
-        page = answer.value or MovePage(())
+        page = answer.value if isinstance(answer.value, MovePage) else MovePage(())
         try:
             admission = self._journal.admit(page)
         except FeedWentBackwards as error:

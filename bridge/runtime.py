@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.core.errors import BridgeError
-from bridge.core.model import Outcome, Task
+from bridge.core.model import Outcome, ServerInfo, Task
 from bridge.feed import MovePage
+
+Found = MovePage | ServerInfo | None
+"""What a call in the background may bring: moves, or a server's description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Answered:
     """A call made in the background has ended: ``value``, or the error it raised."""
 
     name: str
-    value: MovePage | None = None
+    value: Found = None
     error: BaseException | None = None
 
 
@@ -65,7 +68,7 @@ class Inbox(Protocol):
 class Background(Protocol):
     """Runs blocking calls beside the pipeline's loop."""
 
-    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+    def call(self, name: str, function: Callable[[], Found]) -> None:
         """Run ``function``; its end arrives in the inbox as Answered(name, ...)."""
 
     def close(self) -> None:
@@ -113,9 +116,9 @@ class ThreadBackground:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._queues: dict[str, queue.SimpleQueue[Callable[[], MovePage | None] | None]] = {}
+        self._queues: dict[str, queue.SimpleQueue[Callable[[], Found] | None]] = {}
 
-    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+    def call(self, name: str, function: Callable[[], Found]) -> None:
         """Run ``function`` in the thread of that name."""
         if name not in self._queues:
             self._queues[name] = queue.SimpleQueue()
@@ -130,9 +133,7 @@ class ThreadBackground:
             calls.put(None)
         self._queues = {}
 
-    def _work(
-        self, name: str, calls: queue.SimpleQueue[Callable[[], MovePage | None] | None]
-    ) -> None:
+    def _work(self, name: str, calls: queue.SimpleQueue[Callable[[], Found] | None]) -> None:
         while (function := calls.get()) is not None:
             try:
                 answer = Answered(name, value=function())

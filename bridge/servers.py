@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from bridge.core.errors import SideError, side_error
 from bridge.core.events import Observer, SideDown, SideStillDown, SideUp, SideView
 from bridge.core.gate import Gate, GateState
-from bridge.core.model import SideFailed, SideName
+from bridge.core.model import ServerInfo, SideFailed, SideName
 from bridge.runtime import Background, Clock
 from bridge.sides import failure_of
 
@@ -26,7 +26,7 @@ class Servers:
     def __init__(
         self,
         *,
-        probes: Mapping[SideName, Callable[[], None]],
+        probes: Mapping[SideName, Callable[[], ServerInfo]],
         background: Background,
         clock: Clock,
         observer: Observer,
@@ -44,6 +44,7 @@ class Servers:
             for side in SideName
         }
         self._served = dict.fromkeys(SideName, 0)
+        self._versions = dict.fromkeys(SideName, "")
         self._asked: set[SideName] = set()
         self._target_seen_s = clock.steady_s()
 
@@ -83,8 +84,17 @@ class Servers:
             if side not in self._asked
         ]
 
-    def take_probe(self, side: SideName, error: BaseException | None, *, on_trial: bool) -> None:
+    def take_probe(
+        self,
+        side: SideName,
+        error: BaseException | None,
+        *,
+        info: ServerInfo | None,
+        on_trial: bool,
+    ) -> None:
         """Note the end of a probe. ``on_trial``: there is work to try the server with."""
+        if info is not None:
+            self._versions[side] = info.version
         self._asked.discard(side)
         gate = self._gates[side]
         if side is SideName.TARGET:
@@ -148,7 +158,7 @@ class Servers:
             if gate.state is GateState.CLOSED:
                 text = f"The {side} was not asked yet."
                 return SideView(up=False, problem="not_contacted", message=text)
-            return SideView()
+            return SideView(version=self._versions[side])
         down_s = self._clock.steady_s() - gate.closed_at_s
         return SideView(
             up=gate.state is not GateState.CLOSED,
@@ -157,6 +167,7 @@ class Servers:
             message=gate.failure.message,
             advice=gate.failure.advice,
             down_since=self._clock.now_s() - down_s,
+            version=self._versions[side],
         )
 
     def _check_due_s(self, side: SideName) -> float:

@@ -54,9 +54,9 @@ class SideClient:
             self._client.close()
             self._client = None
 
-    def probe(self) -> None:
+    def probe(self) -> ServerInfo:
         """Ask whether the server is there and is an Orthanc. Raises SideError when not."""
-        self.system()
+        return self.system()
 
     def system(self) -> ServerInfo:
         """Return the server's description."""

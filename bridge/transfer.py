@@ -12,7 +12,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
-from bridge.core.errors import InstanceError, InstanceGone, SideError
+from bridge.core.errors import OUT_OF_MEMORY, InstanceError, InstanceGone, SideError
 from bridge.core.file_meta import read_file_meta
 from bridge.core.model import (
     Action,
@@ -40,8 +40,6 @@ MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
-
-MEMORY_TEXT = "It needs more memory than BRIDGE_WORKER_MEMORY_MB allows one worker."
 
 
 @dataclass(slots=True)
@@ -108,10 +106,10 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
     except SideError as exc:
         return _side_failed(exc)
     except MemoryError:
-        return attempt.failed(Reason.OUT_OF_MEMORY, MEMORY_TEXT, final=False)
+        return attempt.failed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, final=False)
     except OSError as exc:
         if exc.errno == errno.ENOMEM:
-            return attempt.failed(Reason.OUT_OF_MEMORY, MEMORY_TEXT, final=False)
+            return attempt.failed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, final=False)
         return ExecutorFailed(
             f"A worker cannot spool to disk: {exc.strerror}. Free space under TMPDIR."
         )

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
+from bridge.core.errors import OUT_OF_MEMORY
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
-from bridge.transfer import MEMORY_TEXT, move
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
@@ -34,6 +34,13 @@ _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 32 * 1024 * 1024
+
+
+def run_task(task: Task) -> Outcome:
+    """Move the instance, in a worker: codecs are imported there and nowhere else."""
+    from bridge.transfer import move
+
+    return move(task)
 
 
 class Executor(Protocol):
@@ -56,7 +63,7 @@ class LocalExecutor:
         *,
         workers: int,
         memory_bytes: int,
-        function: Callable[[Task], Outcome] = move,
+        function: Callable[[Task], Outcome] = run_task,
     ) -> None:
         self._done = done
         self._workers = workers
@@ -124,7 +131,7 @@ def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
         case ProcessExpired(exitcode=exit_code):
             return InstanceFailed(Reason.WORKER_DIED, _death(exit_code))
         case MemoryError():
-            return InstanceFailed(Reason.OUT_OF_MEMORY, MEMORY_TEXT)
+            return InstanceFailed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY)
         case CancelledError() | RuntimeError() | OSError() as exc:
             return ExecutorFailed(f"The worker pool lost the task: {type(exc).__name__}")
         case exc:
@@ -136,7 +143,8 @@ def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
 
 
 def warm_up() -> None:
-    """Do nothing, in a worker: it has then imported what it needs."""
+    """Import what a task needs, in a worker."""
+    import bridge.transfer  # noqa: F401
 
 
 def prepare_worker(memory_bytes: int, parent_pid: int) -> None:

@@ -17,6 +17,7 @@ from bridge.core.model import (
     Job,
     Move,
     Outcome,
+    ServerInfo,
     SideFailed,
     SideName,
     SideProblem,
@@ -27,7 +28,7 @@ from bridge.feed import GivenMoves, MovePage, MoveSource
 from bridge.journal import CommandJournal, Journal
 from bridge.ledger import Entry
 from bridge.pipeline import Pace, Pipeline
-from bridge.runtime import Answered, Message, TaskDone
+from bridge.runtime import Answered, Found, Message, TaskDone
 from bridge.summary import Summary
 
 JOB = Job(Endpoint(SideName.SOURCE, "http://a"), Endpoint(SideName.TARGET, "http://b"), "1.2")
@@ -201,7 +202,7 @@ class Bench:
         outcome = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
         self.time.put(TaskDone(task, outcome))
 
-    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+    def call(self, name: str, function: Callable[[], Found]) -> None:
         def answer() -> None:
             try:
                 self.time.put(Answered(name, value=function()))
@@ -218,6 +219,7 @@ class Bench:
     def on_progress(self, progress: Progress) -> None:
         self.progress.append(progress)
 
-    def _probe(self, side: SideName) -> None:
+    def _probe(self, side: SideName) -> ServerInfo:
         if side in self.probe_errors:
             raise self.probe_errors[side]
+        return ServerInfo(f"1.0-{side}", 1, has_extended_changes=False)

@@ -154,7 +154,10 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class SideView:
-    """A server as the pipeline sees it. ``down_since`` is in epoch seconds."""
+    """A server as the pipeline sees it. ``down_since`` is in epoch seconds.
+
+    ``version``: Orthanc's, as last seen.
+    """
 
     up: bool = True
     trial: bool = False
@@ -162,6 +165,7 @@ class SideView:
     message: str = ""
     advice: str = ""
     down_since: float | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ class ScriptedClient:
     def __init__(self, instances: int) -> None:
         self._last = instances * ROWS_PER_INSTANCE
 
-    def probe(self) -> None:
-        pass
+    def probe(self) -> ServerInfo:
+        return self.system()
 
     def system(self) -> ServerInfo:
         return ServerInfo("scripted", 1, has_extended_changes=False)

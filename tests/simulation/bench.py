@@ -26,9 +26,8 @@ from bridge.core.model import (
     StageTimes,
     Task,
 )
-from bridge.feed import MovePage
 from bridge.ledger import Entry, Ledger
-from bridge.runtime import Answered, Background, Clock, Inbox, Message
+from bridge.runtime import Answered, Background, Clock, Found, Inbox, Message
 from bridge.service import Service
 from tests.simulation.world import Crash, Nature, Violation, World
 
@@ -89,13 +88,13 @@ class SimulatedBackground:
         self._inbox = inbox
         self._closed = False
 
-    def call(self, name: str, function: Callable[[], MovePage | None]) -> None:
+    def call(self, name: str, function: Callable[[], Found]) -> None:
         self._world.at(self._world.soon(), lambda: self._run(name, function))
 
     def close(self) -> None:
         self._closed = True
 
-    def _run(self, name: str, function: Callable[[], MovePage | None]) -> None:
+    def _run(self, name: str, function: Callable[[], Found]) -> None:
         if self._closed:
             return
         try:
@@ -110,8 +109,9 @@ class SimulatedClient:
         self._world = world
         self._side = side
 
-    def probe(self) -> None:
+    def probe(self) -> ServerInfo:
         self._world.check_up(self._side)
+        return self._world.system()
 
     def system(self) -> ServerInfo:
         self._world.check_up(self._side)

@@ -53,6 +53,13 @@ def test_everything_is_done_and_written() -> None:
     assert bench.ledger.settled == set(MANY)
 
 
+def test_the_versions_of_both_servers_are_reported() -> None:
+    bench = Bench()
+    bench.run(MANY)
+    last = bench.progress[-1]
+    assert (last.source.version, last.target.version) == ("1.0-source", "1.0-target")
+
+
 @pytest.mark.parametrize("window", [1, 3, 7])
 def test_the_window_is_never_exceeded_and_is_used(window: int) -> None:
     bench = Bench(window=window)
