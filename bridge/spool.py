@@ -5,7 +5,22 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
+
+from bridge.core.errors import ConfigurationError
+
+
+@contextmanager
+def spooling() -> Iterator[None]:
+    """Explain a full TMPDIR. Raises ConfigurationError."""
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigurationError(
+            f"The result cannot be kept in TMPDIR: {exc.strerror}.",
+            advice="Free space there, or set TMPDIR to a directory that has some.",
+        ) from exc
 
 
 class Spool:

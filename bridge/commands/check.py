@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bridge.commands.results import Format, chosen_format, print_result
-from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigurationError
+from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from bridge.commands.counting import Show
@@ -43,25 +43,20 @@ def check(
     from bridge.commands.output import on_terminal
     from bridge.config import load_settings
     from bridge.ledger import Ledger
+    from bridge.spool import spooling
 
     settings = load_settings()
     begin(settings, level="warning" if on_terminal() else None)
     interrupted = False
-    try:
-        with ExitStack() as stack:
-            path = settings.state_path
-            ledger = stack.enter_context(Ledger(path)) if fix or path.exists() else None
-            with counting("check") as show:
-                result = _compare(stack, settings, ledger, show, deep=deep, sample=sample)
-            findings = result.findings
-            if fix and ledger is not None:
-                findings, interrupted = _fix(stack, settings, ledger, findings)
-            remain = _print(chosen_format(how, as_json=as_json), settings, result, findings)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"The comparison cannot be kept in TMPDIR: {exc.strerror}.",
-            advice="Free space there, or set TMPDIR to a directory that has some.",
-        ) from exc
+    with spooling(), ExitStack() as stack:
+        path = settings.state_path
+        ledger = stack.enter_context(Ledger(path)) if fix or path.exists() else None
+        with counting("check") as show:
+            result = _compare(stack, settings, ledger, show, deep=deep, sample=sample)
+        findings = result.findings
+        if fix and ledger is not None:
+            findings, interrupted = _fix(stack, settings, ledger, findings)
+        remain = _print(chosen_format(how, as_json=as_json), settings, result, findings)
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if remain else EXIT_DONE

@@ -68,7 +68,7 @@ def report(
     from bridge.lookers import Lookers, inspector
     from bridge.records import Records, records
     from bridge.reporting import Report, answers
-    from bridge.spool import Spool
+    from bridge.spool import Spool, spooling
 
     ranged = first is not None or last is not None
     if sum([study is not None, ranged, since is not None]) != 1:
@@ -76,7 +76,7 @@ def report(
     settings = load_settings()
     begin(settings)
     done = Report()
-    with ExitStack() as stack:
+    with spooling(), ExitStack() as stack:
         lookers = stack.enter_context(Lookers(lambda side: inspector(settings.endpoint(side))))
         asked = Records(stack.enter_context(records()))
         if study is not None:

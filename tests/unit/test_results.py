@@ -16,7 +16,7 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.model import Move, Reason
 from bridge.ledger import Entry, Ledger, Parked
 from bridge.selection import Selection, syntax_uid
-from bridge.spool import Spool
+from bridge.spool import Spool, spooling
 
 COLUMNS = ("instance", "state")
 SUMMARY: dict[str, object] = {"differences": 2, "found": {"missing": 1, "extra": 1}}
@@ -71,6 +71,11 @@ def test_a_spool_is_read_again_and_added_to() -> None:
     spool.add({"n": 2})
     assert list(spool) == [{"n": 1}, {"n": 2}]
     spool.close()
+
+
+def test_a_full_disk_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match="TMPDIR: No space left"), spooling():
+        raise OSError(28, "No space left on device")
 
 
 def test_progress_in_lines_is_said_now_and_then(
@@ -136,3 +141,17 @@ def test_a_syntax_is_named_by_keyword_or_uid() -> None:
     assert (syntax_uid(None), syntax_uid("")) == (None, "")
     with pytest.raises(ConfigurationError, match="JPEG9000"):
         syntax_uid("JPEG9000")
+
+
+def test_progress_on_a_terminal_is_a_bar_for_each_phase(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bridge.commands.counting.on_terminal", lambda: True)
+    with counting("check") as show:
+        for number in range(101):
+            show("listing the source", number, None)
+        for number in range(1, 101):
+            show("comparing", number, 100)
+    said = capsys.readouterr().err
+    assert "listing the source" in said
+    assert "100/100" in said
