@@ -77,7 +77,7 @@ class LocalExecutor:
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 max_tasks=RECYCLE_AFTER_TASKS,
-                initializer=prepare_worker,
+                initializer=begin_worker,
                 initargs=(self._memory_bytes, os.getpid()),
                 # Never fork: this process has threads. Not forkserver: its server would keep
                 # the environment, and so the credentials, of its start.
@@ -143,8 +143,14 @@ def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
 
 
 def warm_up() -> None:
-    """Import what a task needs, in a worker."""
+    """Do nothing, in a worker: it has then imported what it needs."""
+
+
+def begin_worker(memory_bytes: int, parent_pid: int) -> None:
+    """Make this process a worker: import what a task needs, while memory is not bounded yet."""
     import bridge.transfer  # noqa: F401
+
+    prepare_worker(memory_bytes, parent_pid)
 
 
 def prepare_worker(memory_bytes: int, parent_pid: int) -> None:

@@ -28,6 +28,9 @@ EXIT_STATE = 12
 EXIT_FEED = 13
 EXIT_INTERRUPTED = 130
 
+OUT_OF_MEMORY = "It needs more memory than BRIDGE_WORKER_MEMORY_MB allows one worker."
+"""Said by the worker when it notices, by the executor when it does not."""
+
 
 class BridgeError(Exception):
     """What happened, what to do next, and the process exit code that says so to scripts."""
