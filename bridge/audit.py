@@ -28,7 +28,6 @@ from bridge.config import Settings
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import Event, InstanceParked, Progress, Settled
 from bridge.core.model import Delivered, Move, Reason, Skipped
-from bridge.libraries import decoder_versions
 from bridge.logs import log
 
 SYNC_EVERY_S = 1.0
@@ -236,6 +235,9 @@ def _open(path: Path) -> int:
 
 
 def _delivered(done: Delivered) -> Line:
+    # Imported here: who keeps no audit file does without the codecs in this process.
+    from bridge.libraries import decoder_versions
+
     times = {
         name.removesuffix("_s") + "_ms": round(value * 1000, 1)
         for name, value in asdict(done.stages).items()

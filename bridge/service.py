@@ -24,7 +24,6 @@ from bridge.ledger import Ledger
 from bridge.listing import FeedEnd, Lacking, Listing
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.pipeline import Pace, Pipeline
-from bridge.rehearsal import RehearsalExecutor
 from bridge.retention import Janitor
 from bridge.runtime import TaskDone
 from bridge.summary import Summary
@@ -143,6 +142,9 @@ class Service:
         total = Summary()
         moves = ReplayRange(self._source, start=start, end=end, page_size=self._settings.page_size)
         if dry_run:
+            # Imported here: it looks into files, and the codecs that brings are only for workers.
+            from bridge.rehearsal import RehearsalExecutor
+
             self._executor = RehearsalExecutor(self._done, self._job)
         writer = Rehearsal() if dry_run else ledger
         self._run(moves, ReplayJournal(writer, start=start), total, phase="replaying")
