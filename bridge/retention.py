@@ -119,8 +119,7 @@ class Sweeper:
 
         Counts into ``done`` as it goes, which is right whatever is raised. Each step is written
         at once: a crash costs nothing but a second look. Raises SideError, StateError,
-        InstanceError (a server contradicts itself, again and again), and ConfigurationError when
-        both addresses lead to one server.
+        InstanceError, and ConfigurationError when both addresses lead to one server.
         """
         failures = 0
         for _ in range(BATCH):
