@@ -40,8 +40,8 @@ MODALITY = 0x00080060
 BURNED_IN = 0x00280301
 METHOD = b"PS3.15 E Basic Profile by orthanc-bridge; pixel data unchanged"
 INFLATED_BYTES_MAX = 1 << 30
-PIXEL_GROUP = 0x7FE0
-BINARY_GROUPS = frozenset((0x0028, 0x5600, PIXEL_GROUP))
+PIXEL_ELEMENTS = frozenset(0x7FE00000 | number for number in (1, 2, 3, 8, 9, 0x10))
+BINARY_GROUPS = frozenset((0x0028, 0x5600, 0x7FE0))
 """Look-up tables, spectra, pixels."""
 BINARY_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV"))
 PATIENT_GROUPS = frozenset((0x0004, 0x0010, 0x0012, 0x0032, 0x0038, 0x4008))
@@ -183,7 +183,7 @@ class _Cleaner:
 
     def _clean(self, e: Element, *, depth: int) -> bytes:  # noqa: PLR0911 (a table of cases)
         """Return what becomes of an element; b"" when it is removed."""
-        if not depth and e.tag >> 16 == PIXEL_GROUP:
+        if not depth and e.tag in PIXEL_ELEMENTS:
             return bytes(self._data[e.start : e.end])
         vr = self._vr(e)
         protection = self._protection(e, vr)
