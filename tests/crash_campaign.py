@@ -80,9 +80,8 @@ def campaign(*, kills: int, seed: int, home: Path, workers: bool = False) -> Fig
         files = _files(chance)
         sent = [bench.send(next(files)) for _ in range(PER_LIFE)]
         end_lives = _kill_workers if workers else _kill_bridges
-        for bridge in end_lives(bench, chance, figures, kills):
+        for _ in end_lives(bench, chance, figures, kills):
             sent += [bench.send(next(files)) for _ in range(PER_LIFE)]
-            figures.repeated += len(bridge.logged("instance_delivered", status="AlreadyStored"))
             _check(bench, figures)
         figures.instances = len(sent)
         done = bench.run("run", "--once", "--json")
@@ -97,8 +96,8 @@ def campaign(*, kills: int, seed: int, home: Path, workers: bool = False) -> Fig
 
 def _kill_bridges(
     bench: Bench, chance: random.Random, figures: Figures, kills: int
-) -> Iterator[BridgeProcess]:
-    """Start a bridge and kill it, so many times; yields each when it is dead."""
+) -> Iterator[None]:
+    """Start a bridge and kill it, so many times; yields after each death."""
     for _ in range(kills):
         bridge = bench.start("run")
         if chance.random() < 0.3:
@@ -113,17 +112,18 @@ def _kill_bridges(
         figures.kills += 1
         for pid in workers:
             _await_death(pid)
-        yield bridge
+        figures.repeated += _repeated(bridge)
+        yield
 
 
 def _kill_workers(
     bench: Bench, chance: random.Random, figures: Figures, kills: int
-) -> Iterator[BridgeProcess]:
-    """Kill a worker of one bridge, so many times; yields the bridge after each."""
+) -> Iterator[None]:
+    """Kill a worker of one bridge, so many times; yields before each."""
     bridge = bench.start("run")
     for _ in range(kills):
         delivered = len(bridge.logged("instance_delivered"))
-        yield bridge
+        yield
         bridge.wait_logged("instance_delivered", delivered + chance.randint(1, PER_LIFE))
         threading.Event().wait(chance.uniform(0, AFTER_DELIVERY_S_MAX))
         os.kill(chance.choice(bridge.workers()), signal.SIGKILL)
@@ -131,6 +131,12 @@ def _kill_workers(
         figures.at_work += 1
     bench.await_settled(bridge)
     bridge.kill()
+    figures.repeated += _repeated(bridge)
+
+
+def _repeated(bridge: BridgeProcess) -> int:
+    """How many instances this bridge sent that the target had already."""
+    return len(bridge.logged("instance_delivered", status="AlreadyStored"))
 
 
 def _check(bench: Bench, figures: Figures) -> None:
