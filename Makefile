@@ -41,6 +41,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.dev demo-needs ## speed, side by side with what else there is: docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
 docs: $(VENV)/.dev ## write what is generated: settings, .env.example, transfer syntaxes
 	$(BIN)/python -m scripts.settings_docs
 	$(BIN)/python -m scripts.syntax_docs

@@ -1,0 +1,221 @@
+"""docs/benchmarks.md, written from what was measured and from nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bridge
+from tests.benchmarks.growth import Growth
+from tests.benchmarks.latency import Latency
+from tests.benchmarks.sharing import Sharing
+from tests.benchmarks.startup import Startup
+from tests.benchmarks.throughput import ROLES, Result, Row
+from tests.benchmarks.ways import CORES, WAYS_BY_NAME
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+RIVALS = ("peer", "cloner", "gdcmconv")
+"""Ways from a first server to a second that a user would pick instead."""
+CODEC_TEXT = "the codec's call alone, one process for each core"
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that one call of the benchmark has measured."""
+
+    arguments: str
+    load_before: float
+    results: list[Result] = field(default_factory=list)
+    latencies: list[Latency] = field(default_factory=list)
+    growths: list[Growth] = field(default_factory=list)
+    sharing: Sharing | None = None
+    startup: Startup | None = None
+
+    def text(self) -> str:
+        """Return the page."""
+        parts = [self._head(), *map(_throughput, self.results)]
+        if self.results:
+            parts.insert(1, _summary(self.results))
+            parts.append(_ways(self.results))
+        if self.latencies:
+            parts.append(_latency(self.latencies))
+        if self.sharing:
+            parts.append(_sharing(self.sharing))
+        if self.growths:
+            parts.append(_growth(self.growths))
+        if self.startup:
+            parts.append(_startup(self.startup))
+        return "\n\n".join(parts) + "\n"
+
+    def _head(self) -> str:
+        now = datetime.datetime.now(datetime.UTC)
+        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        return (
+            "# Benchmarks\n\n"
+            f"Written by `make bench{self.arguments and f' ARGS={self.arguments!r}'}` on "
+            f"{now:%Y-%m-%d %H:%M} UTC with orthanc-bridge {bridge.__version__}, Python "
+            f"{platform.python_version()}. Machine: {_processor()}, {CORES} cores, "
+            f"{memory_gb:.0f} GB, Linux {platform.release().split('-')[0]}; load average when it "
+            f"began: {self.load_before:.1f}. Everything, both servers included, shares these "
+            "cores. What counts are the ratios within this run."
+        )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _summary(results: Sequence[Result]) -> str:
+    head = ("input", "ours /s", "of the floor", "of the measured floor", "best rival /s",
+            "ours / rival", "no first server /s", "overhead ms")  # fmt: skip
+    return (
+        "## In short\n\n"
+        + _table(head, map(_summary_row, results))
+        + (
+            "\n\nFloor: all cores busy with the codec's call, both servers, a bare GET and a bare "
+            "POST and nothing else, computed from their CPU. Measured floor: a program that does "
+            "just that, with ready-made results. Rival: the best that starts from a first server. "
+            "Overhead: CPU of all processes of the bridge for an instance, the codec's call taken "
+            "off."
+        )
+    )
+
+
+def _summary_row(result: Result) -> list[str]:
+    ours = result.row("ours")
+    rate = ours.rate if ours else 0.0
+    rivals = [row.rate for name in RIVALS if (row := result.row(name)) is not None]
+    rival = max(rivals, default=0.0)
+    measured, direct = result.row("floor"), result.row("direct")
+    return [
+        result.input.name,
+        _number(rate),
+        _ratio(rate, result.computed_floor),
+        _ratio(rate, measured.rate if measured else 0.0),
+        _number(rival),
+        _ratio(rate, rival),
+        _number(direct.rate if direct else 0.0),
+        f"{result.overhead_ms:.1f}" if result.overhead_ms else "-",
+    ]
+
+
+def _throughput(result: Result) -> str:
+    roles = [role for role in ROLES if any(role in row.cpu_ms for row in result.rows)]
+    head = ("way", "/s", "MB/s", *(f"{role} ms" for role in roles), "all ms", "peak MB", "of floor")
+    rows = [_throughput_row(row, roles, result.computed_floor) for row in result.rows]
+    floor = (
+        f"Floor: {result.computed_floor:.1f}/s. " if result.computed_floor else ""
+    ) + f"{result.instances} instances a round; MB are those of the uncompressed result."
+    return f"## {result.input.name}: {result.input.text}\n\n{_table(head, rows)}\n\n{floor}"
+
+
+def _throughput_row(row: Row, roles: Sequence[str], floor: float) -> list[str]:
+    if not row.rate:
+        return [row.way, row.ended or "-", *[""] * (len(roles) + 4)]
+    way = f"{row.way} ({row.ended})" if row.ended else row.way
+    peaks = " + ".join(f"{name} {peak:.0f}" for name, peak in row.peak_mb.items())
+    return [
+        way,
+        _number(row.rate),
+        f"{row.megabytes_s:.0f}",
+        *(f"{row.cpu_ms[role]:.2f}" if role in row.cpu_ms else "" for role in roles),
+        f"{row.total_cpu_ms:.1f}",
+        peaks,
+        _ratio(row.rate, floor) if row.way != "codec" else "",
+    ]
+
+
+def _ways(results: Sequence[Result]) -> str:
+    seen = dict.fromkeys(row.way for result in results for row in result.rows)
+    texts = {name: way.text for name, way in WAYS_BY_NAME.items()} | {"codec": CODEC_TEXT}
+    lines = [f"- **{name}**: {texts[name]}." for name in seen]
+    rounds = max(row.rounds for result in results for row in result.rows)
+    return (
+        "## The ways\n\n" + "\n".join(lines) + "\n\nEach way is run in turn in every round, "
+        f"{rounds} rounds, against an empty target; the clock runs from the first sixth of the "
+        "arrivals to the last one, and the table shows the median. The columns in ms are CPU for "
+        "an instance, by process."
+    )
+
+
+def _latency(latencies: Sequence[Latency]) -> str:
+    head = ("poll interval", "instances", "median s", "bound s", "p99 s", "source, idle",
+            "bridge, idle")  # fmt: skip
+    rows = [
+        [
+            f"{each.poll_interval_s:g} s",
+            str(len(each.seconds)),
+            f"{each.median_s:.3f}",
+            f"{each.bound_s:.3f}",
+            f"{each.p99_s:.3f}",
+            f"{each.source_core_share:.2%}",
+            f"{each.bridge_core_share:.2%}",
+        ]
+        for each in latencies
+    ]
+    return (
+        "## Latency\n\n"
+        + _table(head, rows)
+        + "\n\nFrom the source's answer to the POST to the target's first answer for the instance, "
+        "one CT slice (j2k) at a time at random moments. Bound: half the interval and 1.3 times "
+        f"the bare stages ({latencies[0].stages_s * 1000:.0f} ms). Idle: parts of one core, with "
+        "a feed of some 600 instances."
+    )
+
+
+def _sharing(sharing: Sharing) -> str:
+    return (
+        "## Several at once\n\n"
+        f"- One worker {sharing.one_worker:.1f}/s, two workers {sharing.two_workers:.1f}/s: "
+        f"{_ratio(sharing.two_workers, sharing.one_worker)} times. The servers need their part "
+        "of the same cores.\n"
+        f"- 60 small instances: {sharing.small_alone_s:.2f} s alone, "
+        f"{sharing.small_beside_long_s:.2f} s behind one of 500 frames, which took "
+        f"{sharing.long_s:.2f} s.\n"
+        f"- Ten series at once: every series had begun to arrive after "
+        f"{sharing.burst_first_s:.2f} s, all 120 instances were there after "
+        f"{sharing.burst_last_s:.2f} s."
+    )
+
+
+def _growth(growths: Sequence[Growth]) -> str:
+    head = ("instances", "CPU us each", "wall us each", "peak MB", "later growth MB")
+    rows = [
+        [f"{g.instances:,}", f"{g.cpu_us:.0f}", f"{g.wall_us:.0f}", f"{g.peak_mb:.0f}",
+         f"{g.late_growth_mb:.1f}"]
+        for g in growths
+    ]  # fmt: skip
+    return (
+        "## Growth\n\n"
+        + _table(head, rows)
+        + "\n\nA scripted feed of four changes for each instance, workers that finish at once: "
+        "the pipeline, the ledger and the feed alone. Later growth: resident memory at the end "
+        "beyond that at a tenth of the way."
+    )
+
+
+def _startup(startup: Startup) -> str:
+    return (
+        "## Start-up\n\n"
+        f"`run` to `/readyz` 200: {startup.ready_s:.2f} s. `status`: {startup.status_s:.2f} s."
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value else "-"
+
+
+def _ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}" if value and base else "-"
