@@ -74,6 +74,7 @@ class LocalExecutor:
 
     def _running_pool(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
+            self._end_pool()
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 max_tasks=RECYCLE_AFTER_TASKS,
@@ -107,6 +108,10 @@ class LocalExecutor:
     def close(self) -> None:
         """End the workers at once; tasks under way are lost and not reported."""
         self._closed = True
+        self._end_pool()
+
+    def _end_pool(self) -> None:
+        """End the pool and its workers; a broken one too, which would leave the others behind."""
         if self._pool is not None:
             self._pool.stop()  # type: ignore[no-untyped-call]
             self._pool.join()

@@ -114,6 +114,37 @@ def test_an_idle_worker_that_is_killed_costs_nothing(bench: Bench) -> None:
     assert not bench.pids() & before
 
 
+def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
+    """Pebble gives up a pool whose idle worker dies: its other workers would stay for ever."""
+    others = _children()
+    made = Bench()
+    try:
+        for _ in range(3):
+            victim = min(made.pids())
+            os.kill(victim, signal.SIGKILL)
+            while _lost_idle(made.run(task("good"))["good"]):
+                pass
+            made.pids()
+            wait_until(lambda: len(_children() - others) <= 2, "old and new together are two")
+    finally:
+        made.executor.close()
+    wait_until(lambda: not _children() - others, "nobody is left")
+
+
+def _children() -> set[int]:
+    """The processes that this one has started, without the helper that tracks resources."""
+    found = {
+        int(pid)
+        for listing in Path("/proc/self/task").glob("*/children")
+        for pid in listing.read_text().split()
+    }
+    return {
+        pid
+        for pid in found
+        if is_alive(pid) and b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
+
+
 def _lost_idle(outcome: Outcome) -> bool:
     """A task may have been on its way to the worker at that moment."""
     return isinstance(outcome, InstanceFailed) and outcome.reason is Reason.WORKER_DIED
