@@ -196,7 +196,8 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
     attempt.mark()
     done = parcel.transcoded
     if done is not None:
-        attempt.sop_instance_uid = done.sop_instance_uid
+        # Whatever else stands there may be a name: it would be logged and kept.
+        attempt.sop_instance_uid = done.sop_instance_uid if _is_uid(done.sop_instance_uid) else ""
     answer = attempt.target.store(
         parcel.body, body_bytes=parcel.body_bytes, deadline_s=attempt.deadline_s()
     )
@@ -272,6 +273,11 @@ def _side_failed(error: SideError) -> SideFailed:
         # A password file may have been renewed: read it again for the next attempt.
         process_client.cache_clear()
     return failure_of(error)
+
+
+def _is_uid(text: str) -> bool:
+    """Whether a text has the form of a UID (PS3.5 section 9.1)."""
+    return len(text) <= 64 and set(text) <= set("0123456789.")
 
 
 def _kind_and_place(exc: Exception) -> str:

@@ -216,7 +216,6 @@ def test_no_patient_data_is_told(
     assert leaks(seen, values) == []
 
 
-@pytest.mark.xfail(reason="the SOP Instance UID is kept as the file has it", strict=True)
 def test_what_stands_in_the_place_of_a_uid_is_not_kept(
     pair: tuple[FakeOrthanc, FakeOrthanc, FakePair],
 ) -> None:
