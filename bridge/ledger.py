@@ -70,7 +70,8 @@ class Entry:
     checkpoint, ``finished`` instance IDs whose attempts need not be remembered any more,
     ``unparked`` those that are no longer parked, ``recent`` rows of the feed to remember, of
     which those below ``recent_from`` are forgotten. ``kept`` are delivered instances
-    that the source still holds, ``not_kept`` those of which that is no longer true.
+    that the source still holds, ``not_kept`` those of which that is no longer true (only this
+    evidence is forgotten, not that of a delivery since).
     """
 
     checkpoint: int | None = None
@@ -82,7 +83,7 @@ class Entry:
     recent: tuple[tuple[int, str], ...] = ()
     recent_from: int | None = None
     kept: tuple[Kept, ...] = ()
-    not_kept: tuple[str, ...] = ()
+    not_kept: tuple[Kept, ...] = ()
 
 
 def _statements() -> dict[str, str]:
@@ -243,7 +244,9 @@ class Ledger:
         )
         many(sql["forget_attempt"], _by_id(entry.finished))
         many(sql["add_recent"], [{"sequence": s, "instance_id": i} for s, i in entry.recent])
-        many(sql["forget_kept"], _by_id(entry.not_kept))
+        # What is parked may have been delivered wrongly before: a later drop is no new proof.
+        many(sql["forget_kept_of"], _by_id(parked.move.instance_id for parked in entry.parked))
+        many(sql["forget_kept"], [asdict(kept) for kept in entry.not_kept])
         many(sql["add_kept"], [asdict(kept) for kept in entry.kept])
         if entry.recent_from is not None:
             run(sql["forget_recent"], {"below": entry.recent_from})

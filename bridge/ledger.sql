@@ -54,6 +54,9 @@ INSERT OR REPLACE INTO kept (instance_id, source_md5, target_md5, delivered_at)
 VALUES (:instance_id, :source_md5, :target_md5, :delivered_at);
 
 -- name: forget_kept
+DELETE FROM kept WHERE instance_id = :instance_id AND delivered_at = :delivered_at;
+
+-- name: forget_kept_of
 DELETE FROM kept WHERE instance_id = :instance_id;
 
 -- name: list_kept

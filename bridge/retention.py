@@ -157,7 +157,7 @@ class Sweeper:
         if objection is Objection.DAMAGED:
             ledger.commit(Entry(kept=(later,)))
         else:
-            ledger.commit(Entry(not_kept=(kept.instance_id,)))
+            ledger.commit(Entry(not_kept=(kept,)))
 
     def _target_objection(self, kept: Kept) -> Objection | None:
         try:

@@ -126,6 +126,25 @@ def test_what_is_parked_stays_though_it_was_delivered_once(rig: Rig) -> None:
     assert kept in rig.at_source
 
 
+def test_what_was_parked_and_dropped_stays_too(rig: Rig) -> None:
+    """It may have been parked because its delivery was found wrong."""
+    kept = rig.deliver(small_ct())
+    parked = Parked(Move(kept, 1), Reason.VERIFICATION_FAILED, "no", 1, 1.0, 1.0)
+    rig.ledger.commit(Entry(parked=(parked,)))
+    rig.ledger.commit(Entry(unparked=(kept,)))
+    assert rig.sweep() == Sweep()
+    assert kept in rig.at_source
+
+
+def test_evidence_of_a_new_delivery_is_not_forgotten_with_the_old(rig: Rig) -> None:
+    kept = rig.deliver(small_ct())
+    (old,) = rig.ledger.kept(delivered_before=LATER, limit=1)
+    new = replace(old, delivered_at=LATER)
+    rig.ledger.commit(Entry(kept=(new,)))
+    rig.ledger.commit(Entry(not_kept=(old,)))
+    assert rig.kept() == [kept]
+
+
 def test_what_is_unfinished_stays(rig: Rig) -> None:
     kept = rig.deliver(small_ct())
     rig.ledger.commit(Entry(attempts={kept: Attempts(1, 1.0)}))
