@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bridge
 from bridge.core.errors import StateError
-from bridge.core.events import Event, FeedReset, Progress, SideView
+from bridge.core.events import Event, FeedReset, Progress, SideView, SweepFailed, SweepWorks
 from bridge.core.headline import headline
 from bridge.core.health import Finding, HealthLimits, judge, lag_of
 from bridge.ledger import Ledger
@@ -36,14 +36,22 @@ class Board:
         self._parked_at_s = float("-inf")
         self._state_error = ""
         self._feed_reset = ""
+        self._sweep_error = ""
         self._recent = Recent()
         self._started_at = time.time()
         self.progress: Progress = NOT_CONTACTED
 
     def on_event(self, event: Event) -> None:
         """Remember that the feed was reset, and what happened lately."""
-        if isinstance(event, FeedReset):
-            self._feed_reset = event.message
+        match event:
+            case FeedReset(message=message):
+                self._feed_reset = message
+            case SweepFailed(message=message):
+                self._sweep_error = message
+            case SweepWorks():
+                self._sweep_error = ""
+            case _:
+                pass
         self._recent.on_event(event)
 
     def on_progress(self, progress: Progress) -> None:
@@ -76,6 +84,11 @@ class Board:
         )
         if self._state_error and not self.progress.state_error:
             found = (*found, Finding("state_unreadable", self._state_error))
+        if self._sweep_error:
+            advice = (
+                "The source keeps what it should let go of; see docs/security.md for the rights."
+            )
+            found = (*found, Finding("retention_failing", self._sweep_error, advice))
         return found
 
     def health(self) -> dict[str, object]:

@@ -27,6 +27,7 @@ from bridge.core.events import (
     Settled,
     SideDown,
     SourceSwept,
+    SweepFailed,
     WorkerLost,
 )
 from bridge.core.health import Finding, lag_of
@@ -60,6 +61,7 @@ METRIC_NAMES = (
     "orthanc_bridge_late_changes_total",
     "orthanc_bridge_feed_resets_total",
     "orthanc_bridge_source_deletions_total",
+    "orthanc_bridge_sweep_failures_total",
     "orthanc_bridge_side_outages_total",
     "orthanc_bridge_healthy",
     "orthanc_bridge_reason",
@@ -121,6 +123,9 @@ class Metrics:
         self._deletions = self._counter(
             "source_deletions", "Delivered instances deleted from the source."
         )
+        self._sweep_failures = self._counter(
+            "sweep_failures", "Sweeps of the source that could not delete anything."
+        )
         self._outages = self._counter("side_outages", "Outages begun.", "side", "problem")
         self._stages = Histogram(
             f"{NAMESPACE}_stage_seconds",
@@ -166,14 +171,21 @@ class Metrics:
                 self._losses.labels(failure.reason).inc()
             case PageRead(late=late):
                 self._late.inc(late)
-            case SourceSwept(deleted=deleted):
-                self._deletions.inc(deleted)
+            case SourceSwept() | SweepFailed():
+                self._count_sweep(event)
             case FeedReset():
                 self._resets.inc()
             case SideDown(failure=failure):
                 self._outages.labels(failure.side, failure.problem).inc()
             case _:
                 pass
+
+    def _count_sweep(self, event: SourceSwept | SweepFailed) -> None:
+        match event:
+            case SourceSwept(deleted=deleted):
+                self._deletions.inc(deleted)
+            case SweepFailed():
+                self._sweep_failures.inc()
 
     def _count_delivered(self, done: Delivered) -> None:
         outcome = "already_there" if done.already_there else "delivered"

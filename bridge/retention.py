@@ -27,7 +27,7 @@ from bridge.core.errors import (
     InstanceGone,
     SideError,
 )
-from bridge.core.events import Observer, SourceSwept
+from bridge.core.events import Observer, SourceSwept, SweepFailed, SweepWorks
 from bridge.ledger import Entry, Kept, Ledger
 from bridge.logs import log
 
@@ -287,9 +287,11 @@ class Janitor:
             try:
                 more = self.sweep_once().more
                 self._said = ""
+                self._observer.on_event(SweepWorks())
             except BridgeError as exc:
                 # Not always met by the pipeline too: a login may read and not delete.
                 more = False
+                self._observer.on_event(SweepFailed(str(exc)))
                 if str(exc) != self._said:
                     self._said = str(exc)
                     log(logging.ERROR, "sweep_failed", f"nothing is deleted at present: {exc}")

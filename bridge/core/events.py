@@ -92,6 +92,18 @@ class SourceSwept:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepFailed:
+    """Nothing can be deleted from the source at present. Sent at each sweep that fails."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepWorks:
+    """A sweep came to its end, whether or not there was anything to delete."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateFailed:
     """The ledger cannot be written; nothing new is started until it can."""
 
@@ -134,6 +146,8 @@ Event = (
     | PageRead
     | WorkerLost
     | SourceSwept
+    | SweepFailed
+    | SweepWorks
     | StateFailed
     | StateRecovered
     | FeedReset

@@ -22,6 +22,7 @@ from bridge.core.events import (
     SideDown,
     SideView,
     SourceSwept,
+    SweepFailed,
     WorkerLost,
 )
 from bridge.core.health import HealthLimits
@@ -69,6 +70,7 @@ EVENTS = (
     WorkerLost(MOVE, FAILED),
     PageRead(5, 2, 9),
     SourceSwept(3, 1),
+    SweepFailed("It says 403."),
     FeedReset("It ends at 3."),
     SideDown(DOWN),
 )

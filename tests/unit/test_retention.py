@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge.board import Board
 from bridge.core.errors import ConfigurationError, SideError, SourceError, TargetError
-from bridge.core.events import Event, Progress, SourceSwept
+from bridge.core.events import Event, Progress, SourceSwept, SweepFailed, SweepWorks
+from bridge.core.health import HealthLimits
 from bridge.core.model import Endpoint, Move, Reason, SideName
 from bridge.ledger import Attempts, Entry, Kept, Ledger, Parked
 from bridge.retention import BATCH, FAILURES_MAX, JUMP_S, AgeClock, Janitor, Sweep, Sweeper
@@ -442,11 +444,20 @@ def test_a_refused_deletion_is_said(
     monkeypatch.setattr("bridge.logs.LOGGER.propagate", True)
     rig.deliver(small_ct(), at=0.0)
     rig.source.script("DELETE", Respond(403))
-    swept = janitor(rig, Seen(), clocks)
+    seen = Seen()
+    board = Board(rig.state_path, HealthLimits())
+    swept = janitor(rig, seen, clocks, retention_s=1.0)
     swept.start()
     wait_until(lambda: "nothing is deleted at present" in caplog.text, "a complaint")
-    swept.stop(10.0)
+    failed = next(event for event in seen.events if isinstance(event, SweepFailed))
+    board.on_event(failed)
+    assert "retention_failing" in [finding.code for finding in board.findings()]
     assert "forbids this request" in caplog.text
+    rig.source.behave()
+    wait_until(lambda: SweepWorks() in seen.events, "it works again")
+    swept.stop(10.0)
+    board.on_event(SweepWorks())
+    assert "retention_failing" not in [finding.code for finding in board.findings()]
 
 
 def test_evidence_of_two_deliveries_is_that_of_the_last(rig: Rig) -> None:
