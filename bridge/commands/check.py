@@ -42,7 +42,7 @@ def check(
     from bridge.commands.lifecycle import begin
     from bridge.commands.output import on_terminal
     from bridge.config import load_settings
-    from bridge.ledger import Ledger
+    from bridge.ledger import Ledger, there_may_be
     from bridge.spool import spooling
 
     settings = load_settings()
@@ -50,7 +50,7 @@ def check(
     interrupted = False
     with spooling(), ExitStack() as stack:
         path = settings.state_path
-        ledger = stack.enter_context(Ledger(path)) if fix or path.exists() else None
+        ledger = stack.enter_context(Ledger(path)) if fix or there_may_be(path) else None
         with counting("check") as show:
             result = _compare(stack, settings, ledger, show, deep=deep, sample=sample)
         findings = result.findings

@@ -74,15 +74,15 @@ def list_parked(
         typer.echo("Nothing is parked." if selection.is_empty else "Nothing like that is parked.")
     else:
         print_table(
-            ("INSTANCE", "SEQUENCE", "REASON", "SYNTAX", "ATTEMPTS", "PARKED"),
+            ("INSTANCE", "SEQUENCE", "REASON", "ATTEMPTS", "PARKED", "SYNTAX"),
             (
                 (
                     p.move.instance_id,
                     "-" if p.move.sequence is None else p.move.sequence,
                     p.reason,
-                    syntax_of(p.source_syntax).keyword if p.source_syntax else "-",
                     p.attempts,
                     moment(p.parked_at),
+                    syntax_of(p.source_syntax).keyword if p.source_syntax else "-",
                 )
                 for p in rows
             ),

@@ -36,8 +36,6 @@ def export_parked(
     from bridge.sides import connect
 
     settings = load_settings()
-    if out.exists():
-        raise ConfigurationError(f"{out} exists.", advice="Name a file that does not.")
     if not confirmed:
         if not sys.stdin.isatty():
             raise ConfigurationError(

@@ -36,7 +36,7 @@ def plan(
     from bridge.commands.lifecycle import begin
     from bridge.config import load_settings
     from bridge.core.model import SideName
-    from bridge.ledger import Ledger
+    from bridge.ledger import Ledger, there_may_be
     from bridge.lookers import Lookers, inspector
     from bridge.planning import as_fields, make_plan, next_sequence
     from bridge.throughput import load_throughput
@@ -46,7 +46,7 @@ def plan(
     settings = load_settings()
     begin(settings)
     checkpoint, measured = None, {}
-    if settings.state_path.exists():
+    if there_may_be(settings.state_path):
         with Ledger(settings.state_path, create=False) as ledger:
             checkpoint, measured = ledger.checkpoint(), load_throughput(ledger)
     start = next_sequence(checkpoint) if first is None else first

@@ -17,7 +17,7 @@ from bridge.core.codecs import DECODERS
 from bridge.core.errors import EXIT_BUG, EXIT_CONFIGURATION, EXIT_STATE, InstanceError
 from bridge.core.syntaxes import Family
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis
-from bridge.ledger import Ledger
+from bridge.ledger import Ledger, there_may_be
 from bridge.libraries import decoder_versions
 from bridge.selftest import decode_sample
 from bridge.workers import prepare_worker
@@ -30,7 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (where semaphores live, not a tem
 def check_state(settings: Settings) -> Iterator[Diagnosis]:
     """Whether the state file can be used. Raises StateError."""
     path = settings.state_path
-    if path.exists():
+    if there_may_be(path):
         with Ledger(path, create=False) as ledger:
             checkpoint = ledger.checkpoint()
             parked = sum(ledger.parked_by_reason().values())

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from bridge.config import Settings
-from bridge.core.errors import InstanceError, SideError
+from bridge.core.errors import InstanceError, SideError, StateError
 from bridge.core.model import ServerInfo, SideName
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis
-from bridge.ledger import Ledger
+from bridge.ledger import Ledger, there_may_be
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient
 
@@ -116,10 +116,13 @@ def _may_fetch(client: InspectionClient) -> Iterator[Diagnosis]:
 
 def _behind(settings: Settings, last: int) -> int | None:
     """How many changes are between the checkpoint and the end of the feed; None: no checkpoint."""
-    if not settings.state_path.exists():
+    if not there_may_be(settings.state_path):
         return None
-    with Ledger(settings.state_path, create=False) as ledger:
-        checkpoint = ledger.checkpoint()
+    try:
+        with Ledger(settings.state_path, create=False) as ledger:
+            checkpoint = ledger.checkpoint()
+    except StateError:
+        return None  # the check of the state file says why
     return None if checkpoint is None else max(0, last - checkpoint)
 
 

@@ -87,7 +87,7 @@ def test_the_commands_of_the_contract_are_there() -> None:
     names = {command[0] for command in _commands()}
     assert names >= {"run", "replay", "status", "parked", "doctor", "transcode", "demo"}
     parked = {command[1] for command in _commands() if command[0] == "parked" and command[1:]}
-    assert parked == {"list", "show", "retry", "drop"}
+    assert parked == {"list", "show", "retry", "drop", "export"}
 
 
 def test_its_version(capsys: Capture) -> None:
