@@ -7,7 +7,8 @@ know which kind it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -16,6 +17,9 @@ from bridge.core.errors import FeedWentBackwards
 from bridge.core.model import Change, Move, Page, ServerInfo
 
 NEW_INSTANCE = "NewInstance"
+
+LOOK_BACK_EVERY_S = 1.0
+"""So often the end of the feed is read again, whatever the poll interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,12 @@ class FeedReader:
         page = self._client.changes(since, limit, only_new_instances=self._filters)
         reached = page.changes[-1].sequence if page.changes else since
         last = page.last
-        if page.done and (reached < self.position or not page.changes):
+        if since == self.position and not page.changes:
+            self._check_counter(page.last)
+        elif page.done and (reached < self.position or not page.changes):
             # Rows vanish when their resource is deleted, so a re-read that stops short proves
             # nothing; only an empty page tells the server's own counter.
-            last = max(last, self._counter_at(self.position))
+            last = max(last, self._counter())
         return MovePage(
             moves=tuple(_moves(page.changes)),
             since=since,
@@ -105,15 +111,20 @@ class FeedReader:
         """Move the position to the end of a page."""
         self.position = max(self.position, page.frontier)
 
-    def _counter_at(self, position: int) -> int:
-        page = self._client.changes(position, 1, only_new_instances=bool(self._filters))
-        if not page.changes and page.last < position:
+    def _counter(self) -> int:
+        page = self._client.changes(self.position, 1, only_new_instances=bool(self._filters))
+        if not page.changes:
+            self._check_counter(page.last)
+        return page.last
+
+    def _check_counter(self, last: int) -> None:
+        """Raise FeedWentBackwards when the server's counter is below the position."""
+        if last < self.position:
             raise FeedWentBackwards(
-                f"The source's feed ends at {page.last}, but it was read up to {position}: "
+                f"The source's feed ends at {last}, but it was read up to {self.position}: "
                 "the source was created anew or restored from a backup.",
                 advice=RESET_ADVICE,
             )
-        return page.last
 
 
 RESET_ADVICE = (
@@ -125,8 +136,9 @@ RESET_ADVICE = (
 class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
 
-    While catching up it reads pages without a gap. Once at the end, each look begins ``overlap``
-    sequences back, so that late rows and a changed history show.
+    While catching up it reads pages without a gap. Once at the end, a look begins ``overlap``
+    sequences back, so that late rows and a changed history show: at least every
+    ``look_back_every_s``, and before any new row is passed on.
 
     A long way behind, every other page is read from where the feed ended when that was noticed:
     a patient who is being examined now must not wait for last year's archive.
@@ -145,8 +157,13 @@ class FollowFeed:
         page_size: int,
         overlap: int,
         until: int | None = None,
+        look_back_every_s: float = 0.0,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._look_back_every_s = look_back_every_s
+        self._steady_s = steady_s
+        self._looked_back_s = float("-inf")
         self._reader = FeedReader(client, position=position, page_size=page_size)
         self._floor = floor
         self._overlap = overlap
@@ -181,13 +198,29 @@ class FollowFeed:
         self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
 
     def _next_in_order(self) -> MovePage:
-        back_to = max(self._floor, self._reader.position - self._overlap)
-        page = self._reader.read(back_to=back_to if self._at_end else None)
+        page = self._unchanged() if self._at_end else self._reader.read()
+        if page is None:
+            page = self._reader.read(
+                back_to=max(self._floor, self._reader.position - self._overlap)
+            )
+            self._looked_back_s = self._steady_s()
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last
         self._reader.accept(page)
         self._at_end = page.done
         return _bounded(page, until=self._until, last=self._last)
+
+    def _unchanged(self) -> MovePage | None:
+        """Return an empty page when there is nothing new; None when it is time to look back.
+
+        New rows are read together with those before them: otherwise a page of another history
+        could push out of our memory what contradicts it.
+        """
+        if self._steady_s() - self._looked_back_s < self._look_back_every_s:
+            page = self._reader.read()
+            if page.done and page.frontier == self._reader.position:
+                return page
+        return None
 
 
 class ReplayRange:

@@ -18,7 +18,7 @@ from bridge.core.errors import ConfigurationError, FeedWentBackwards
 from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
-from bridge.feed import FollowFeed, GivenMoves, MoveSource, ReplayRange
+from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
 from bridge.listing import FeedEnd, Lacking, Listing
@@ -237,6 +237,8 @@ class Service:
             page_size=self._settings.page_size,
             overlap=overlap,
             until=until,
+            look_back_every_s=LOOK_BACK_EVERY_S,
+            steady_s=self._machinery.clock.steady_s,
         )
         self._run(feed, journal, total, phase="following", ledger=ledger)
 

@@ -1,0 +1,94 @@
+"""Idle looks at the feed are cheap, and nothing is seen later than it must be."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.core.errors import FeedWentBackwards
+from bridge.feed import FollowFeed
+from tests.fake_store import FakeStore, FeedRow
+from tests.feed_client import NEW, StoreClient, feed_of
+
+EVERY_S = 1.0
+OVERLAP = 5
+
+
+class Looker:
+    """A follower at the end of a feed, and a clock that the test moves."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.now_s = 100.0
+        self.client = StoreClient(store)
+        self.feed = FollowFeed(
+            self.client,
+            position=0,
+            floor=0,
+            page_size=100,
+            overlap=OVERLAP,
+            look_back_every_s=EVERY_S,
+            steady_s=lambda: self.now_s,
+        )
+        self.look()
+
+    def look(self) -> list[int]:
+        """Look once; the sequences that came."""
+        self.client.asked.clear()
+        page = self.feed.next_page()
+        assert page.done
+        return [move.sequence or 0 for move in page.moves]
+
+    @property
+    def sinces(self) -> list[int]:
+        """From where the last look asked, call by call."""
+        return [since for since, _, _ in self.client.asked]
+
+
+def store_with(*sequences: int) -> FakeStore:
+    return feed_of(*sequences)
+
+
+def add(store: FakeStore, *sequences: int) -> None:
+    """Rows that appear now, wherever they belong."""
+    rows = [*store.rows, *(FeedRow(s, NEW, f"i{s}") for s in sequences)]
+    store.script_feed(sorted(rows, key=lambda row: row.seq))
+
+
+def test_an_idle_look_is_one_request_for_nothing_and_looks_back_now_and_then() -> None:
+    looker = Looker(store_with(*range(1, 11)))
+    for _ in range(9):
+        looker.now_s += 0.1
+        assert looker.look() == []
+        assert looker.sinces == [10]
+    looker.now_s += 0.2
+    assert looker.look() == [6, 7, 8, 9, 10]
+    assert looker.sinces == [10 - OVERLAP]
+
+
+def test_a_new_row_comes_at_once_with_those_before_it() -> None:
+    store = store_with(*range(1, 11))
+    looker = Looker(store)
+    looker.now_s += 0.1
+    add(store, 11)
+    assert looker.look() == [6, 7, 8, 9, 10, 11], "what contradicts our memory would be among them"
+    looker.now_s += 0.1
+    assert looker.look() == []
+    assert looker.sinces == [11]
+
+
+def test_a_late_row_is_seen_at_the_next_look_back() -> None:
+    store = store_with(1, 2, 3, 4, 5, 6, 7, 9, 10)
+    looker = Looker(store)
+    looker.now_s += 0.1
+    add(store, 8)
+    assert looker.look() == []
+    looker.now_s += EVERY_S
+    assert 8 in looker.look()
+
+
+def test_a_feed_that_went_backwards_shows_at_the_cheapest_look() -> None:
+    store = store_with(*range(1, 11))
+    looker = Looker(store)
+    looker.now_s += 0.1
+    store.script_feed([FeedRow(1, NEW, "another")])
+    with pytest.raises(FeedWentBackwards):
+        looker.look()
