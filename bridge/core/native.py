@@ -154,7 +154,7 @@ def with_sign(array: Array, d: Description) -> Array:
     returns for the sample. Unused bits that are in use (overlays, retired) stay.
     """
     shift = d.allocated - d.stored
-    if not d.signed or not shift:
+    if not d.signed or not shift or d.spare_bits_used:
         return array
     if bool((array.view(f"u{d.container_bytes}") >> d.stored).any()):
         return array

@@ -29,6 +29,7 @@ LOSSY_RATIO = 0x00282112
 LOSSY_METHOD = 0x00282114
 
 _NUMBERS = (SAMPLES, PLANAR, ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, REPRESENTATION)
+OVERLAY_BIT_POSITION = 0x60000102
 _WANTED = frozenset([*_NUMBERS, PHOTOMETRIC, FRAMES, LOSSY, LOSSY_RATIO, LOSSY_METHOD])
 FRAME_BYTES_MAX = 1 << 30
 FRAMES_MAX = 5_000_000
@@ -36,7 +37,11 @@ FRAMES_MAX = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """Group 0028 as far as it says how to read the pixels. ``lossy`` is (0028,2110) or ""."""
+    """Group 0028 as far as it says how to read the pixels. ``lossy`` is (0028,2110) or "".
+
+    ``spare_bits_used``: the bits above Bits Stored are not just the room of a sign. High Bit puts
+    the samples elsewhere, or an overlay lies there (retired, PS3.5 8.1.2).
+    """
 
     rows: int
     columns: int
@@ -50,6 +55,7 @@ class Description:
     lossy: str
     has_ratio: bool = False
     has_method: bool = False
+    spare_bits_used: bool = False
 
     @property
     def container_bytes(self) -> int:
@@ -101,6 +107,7 @@ def _contradiction(what: str) -> InstanceError:
 
 def describe(reader: Reader, elements: Iterable[Element]) -> Description:
     """Read the pixel description of one level. Raises InstanceError when it is unusable."""
+    elements = list(elements)
     found = {e.tag: e for e in elements if e.tag in _WANTED and e.stop > e.value}
     values = {tag: number_of(reader, found[tag]) for tag in _NUMBERS if tag in found}
     needed = (ROWS, COLUMNS, ALLOCATED, *({SAMPLES} & values.keys()))
@@ -109,6 +116,7 @@ def describe(reader: Reader, elements: Iterable[Element]) -> Description:
         names = ", ".join(f"({t >> 16:04X},{t & 0xFFFF:04X})" for t in missing)
         raise _contradiction(f"{names} missing or zero")
     frames = _text_number(reader, found[FRAMES]) if FRAMES in found else 1
+    stored = values.get(STORED) or values[ALLOCATED] or 0
     description = Description(
         rows=values[ROWS] or 0,
         columns=values[COLUMNS] or 0,
@@ -116,15 +124,22 @@ def describe(reader: Reader, elements: Iterable[Element]) -> Description:
         photometric=_text(reader, found.get(PHOTOMETRIC)),
         planar=values.get(PLANAR),
         allocated=values[ALLOCATED] or 0,
-        stored=values.get(STORED) or values[ALLOCATED] or 0,
+        stored=stored,
         signed=values.get(REPRESENTATION) == 1,
         frames=1 if frames in (None, 0) else int(frames or 1),
         lossy=_text(reader, found.get(LOSSY)),
         has_ratio=LOSSY_RATIO in found,
         has_method=LOSSY_METHOD in found,
+        spare_bits_used=values.get(HIGH_BIT) not in (None, stored - 1)
+        or any(_is_overlay_position(reader, e) for e in elements),
     )
     _check(description)
     return description
+
+
+def _is_overlay_position(reader: Reader, e: Element) -> bool:
+    """True for an Overlay Bit Position (60xx,0102) other than 0: the overlay lies in the pixels."""
+    return e.tag & 0xFF00FFFF == OVERLAY_BIT_POSITION and any(reader.data[e.value : e.stop])
 
 
 def _text(reader: Reader, element: Element | None) -> str:
