@@ -9,7 +9,6 @@ are laid out.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from bridge.core.encapsulation import read_fragments
 from bridge.core.errors import InstanceError
 from bridge.core.file_meta import read_file_meta
 from bridge.core.frames import CompressedFrames
+from bridge.core.inflate import inflated_dataset
 from bridge.core.model import Reason
 from bridge.core.native import NativeFrames, pixel_word_bytes, with_sign
 from bridge.core.pixels import ALLOCATED, Description, describe, number_of
@@ -30,7 +30,6 @@ from bridge.core.vrs import swapped
 FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
 """Float and Double Float Pixel Data (PS3.3 C.7.6.24, C.7.6.25): always native."""
 FLOAT_BYTES = {0x7FE00008: 4, 0x7FE00009: 8}
-INFLATED_BYTES_MAX = 1 << 30
 BLOCK_BYTES = 1 << 20
 
 
@@ -69,7 +68,7 @@ def fingerprint(source: Buffer) -> Fingerprint:
         raise InstanceError(reason, f"{syntax.keyword} ({syntax.uid}) is not decoded here.")
     start = meta.dataset_offset
     if syntax.deflated:
-        data, start = _inflated(data[start:]), 0
+        data, start = inflated_dataset(data[start:]), 0
     reader = Reader(data, implicit=syntax.implicit, big_endian=syntax.big_endian)
     elements = reader.level(start, len(data))
     by_tag = {e.tag: e for e in elements if e.end > e.value}
@@ -128,14 +127,3 @@ def _of_bytes(reader: Reader, pixel: Element, word_bytes: int) -> Fingerprint:
     if (pixel.stop - pixel.value) & 1:
         digest.update(b"\0")  # PS3.5 7.1.1: padded to even length when it is written again
     return Fingerprint(digest.hexdigest(), digest.hexdigest(), frames=1)
-
-
-def _inflated(packed: memoryview) -> memoryview:
-    engine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    try:
-        inflated = engine.decompress(packed, INFLATED_BYTES_MAX)
-    except zlib.error as exc:
-        raise InstanceError(Reason.UNDECODABLE, "The deflated data set is damaged.") from exc
-    if not engine.eof:
-        raise InstanceError(Reason.TOO_LARGE, "The deflated data set does not end.")
-    return memoryview(inflated)

@@ -6,7 +6,6 @@ This file must not know: sockets, files, clocks, logging, settings.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from struct import unpack_from
@@ -18,6 +17,7 @@ from bridge.core.encapsulation import read_fragments
 from bridge.core.errors import InstanceError
 from bridge.core.file_meta import FileMeta, sniff_dataset, write_file_meta
 from bridge.core.frames import CompressedFrames, Evidence
+from bridge.core.inflate import inflated_dataset
 from bridge.core.model import Action, Reason, TranscodeOptions
 from bridge.core.native import NativeFrames, SwappedPlan
 from bridge.core.pixels import REPRESENTATION, Change, describe
@@ -35,7 +35,6 @@ from bridge.core.plans import (
 from bridge.core.rewrite import Changes, Pieces, Rewriter
 from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, Syntax, syntax_of
 
-INFLATED_BYTES_MAX = 1 << 30
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
 _OFFSETS = 0x7FE00001
@@ -58,22 +57,14 @@ def _wrong_label(what: str) -> InstanceError:
 
 
 def _inflated(data: memoryview, offset: int) -> memoryview:
-    """Return the data set of a deflated file (PS3.5 A.5), bounded in size."""
+    """Return the data set of a deflated file."""
     packed = data[offset:]
-    engine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
-        inflated = engine.decompress(packed, INFLATED_BYTES_MAX)
-    except zlib.error as exc:
-        if sniff_dataset(packed[:16]):
+        return inflated_dataset(packed)
+    except InstanceError as exc:
+        if exc.reason is Reason.UNDECODABLE and sniff_dataset(packed[:16]):
             raise _wrong_label("the data set is not deflated") from exc
-        raise InstanceError(Reason.UNDECODABLE, "The deflated data set is damaged.") from exc
-    if not engine.eof:
-        if len(inflated) >= INFLATED_BYTES_MAX:
-            raise InstanceError(
-                Reason.TOO_LARGE, f"The data set inflates to over {INFLATED_BYTES_MAX} bytes."
-            )
-        raise InstanceError(Reason.UNDECODABLE, "The deflated data set is cut short.")
-    return memoryview(inflated)
+        raise
 
 
 def verification_chosen(verify: str, identifier: str) -> bool:
@@ -148,6 +139,8 @@ class Job:
             raise _wrong_label(f"{self.syntax.keyword}, but the pixel data is {kind}")
         if pixel is None:
             return self._without_pixels(), 0
+        if sum(e.tag == PIXEL_DATA for e in self._elements) > 1:
+            raise InstanceError(Reason.UNDECODABLE, "Pixel Data is there twice.")
         if self.syntax.encapsulated:
             return self._from_compressed(pixel)
         if self.target.encapsulated:

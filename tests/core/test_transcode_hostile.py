@@ -9,7 +9,7 @@ from struct import pack
 
 import pytest
 
-from bridge.core import elements, job
+from bridge.core import elements, inflate
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason, TranscodeOptions
 from bridge.core.syntaxes import OFFERED_TARGETS, SYNTAXES, Kind, target_syntax_uid
@@ -89,7 +89,7 @@ def test_too_many_elements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_deflated_data_set_that_explodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "INFLATED_BYTES_MAX", 10_000)
+    monkeypatch.setattr(inflate, "INFLATED_BYTES_MAX", 10_000)
     bomb = zlib.compress(bytes(1_000_000), wbits=-15)
     source = native_file(GREY)
 
