@@ -22,6 +22,7 @@ SEQUENCE_END = 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
 TRAILING_PADDING = 0xFFFCFFFC
 NESTING_MAX = 64
+_BLOCK_BYTES = 1 << 16
 LEVEL_ELEMENTS_MAX = 200_000
 SEQUENCE_ITEMS_MAX = 5_000_000
 
@@ -130,9 +131,13 @@ class Reader:
         return (tag, *fitting[0])
 
     def _blank(self, pos: int, end: int) -> bool:
-        """True if there is nothing but zeros from ``pos`` on (a tag of zero does not exist)."""
-        head = bytes(self.data[pos : min(end, pos + 8)])
-        return not any(head) and not bytes(self.data[pos:end]).strip(b"\0")
+        """True if there is nothing but zeros from ``pos`` on: a tag of zero does not exist."""
+        if any(self.data[pos : min(end, pos + 8)]):
+            return False
+        for start in range(pos, end, _BLOCK_BYTES):
+            if bytes(self.data[start : min(end, start + _BLOCK_BYTES)]).strip(b"\0"):
+                damaged(pos, "an element of tag zero")
+        return True
 
     def _plausible_at(self, pos: int, end: int, after: int) -> bool:
         """True if an element that may follow ``after`` begins at ``pos``, or the level ends."""
@@ -201,11 +206,11 @@ class Reader:
                     damaged(pos, "a sequence item runs past the end")
                 pos = value + length
                 if not (fragments or reader.implicit):
-                    reader.check_level(value, pos, depth + 1)
+                    reader.check_level(value, pos, depth)
             elif fragments:
                 damaged(pos, "a fragment of undefined length")
             else:
-                pos = reader.skip_item(value, end, depth + 1)
+                pos = reader.skip_item(value, end, depth)
             count += 1
             if count > SEQUENCE_ITEMS_MAX:
                 raise InstanceError(Reason.TOO_LARGE, "A sequence has too many items.")
@@ -248,7 +253,17 @@ class Reader:
         """Walk the items of a sequence of defined length; raise if they cannot be walked."""
         for item in self.items(Element(0, b"SQ", pos, pos, end, end, False), depth):
             if not item.undefined:
-                self.check_level(item.start, item.stop, depth + 1)
+                self.check_level(item.start, item.stop, depth)
+
+    def walks(self, element: Element) -> bool:
+        """True if a sequence of defined length can be walked to its end."""
+        try:
+            self.check_items(element.value, element.stop, 1)
+        except InstanceError as exc:
+            if exc.reason is not Reason.UNDECODABLE:
+                raise
+            return False
+        return True
 
     def items(self, element: Element, depth: int) -> Iterator[Item]:
         """Yield the items of a sequence element; ``self`` reads its content."""

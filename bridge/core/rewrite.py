@@ -172,6 +172,8 @@ class Rewriter:
         vr = e.vr
         if not vr:
             vr = level.vr(e, signed=signed) if level else _explicit_lookup(e, signed=signed)
+            if vr == b"SQ" and not e.undefined and not self._reader.walks(e):
+                vr = b"UN"  # another element than the one the dictionary knows
         elif vr not in KNOWN_VRS:
             vr = b"UN"  # a VR that is not in the standard stops other readers
         if vr == b"SQ" or (e.undefined and vr == b"UN"):
