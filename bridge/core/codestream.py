@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import unpack_from
 
+from bridge.core.jpeg_xl_header import read_jpeg_xl_header
 from bridge.core.syntaxes import Family
 
 _SOI = b"\xff\xd8"
@@ -37,10 +38,12 @@ class StreamInfo:
     """The header of one frame.
 
     ``rows``, ``columns``, ``samples``, ``precision`` are 0 where the stream does not say (RLE,
-    deflate, raw, JPEG XL). ``lossy`` is None where the header cannot tell. ``colour`` is what
-    the markers claim about three components: "rgb", "ybr" or "". ``transformed``: the decoder
-    undoes a component transform (JPEG 2000 MCT). ``complete``: the end marker is there.
-    ``header_at``: position of a JPEG frame header's or of the first JPEG 2000 tile part's marker.
+    deflate, raw; JPEG XL tells rows and columns only). ``lossy`` is None where the
+    header cannot tell. ``colour`` is what the markers claim about three components: "rgb", "ybr"
+    or "". ``transformed``: the decoder undoes a component transform (JPEG 2000 MCT).
+    ``complete``: the end marker is there. ``header_at``: position of a JPEG frame header's or of
+    the first JPEG 2000 tile part's marker.
+    ``point_transform``: bits that a lossless JPEG has dropped from every sample.
     """
 
     family: Family
@@ -56,6 +59,7 @@ class StreamInfo:
     complete: bool = True
     box: bool = False
     header_at: int = 0
+    point_transform: int = 0
 
 
 def sniff_family(head: bytes) -> Family:
@@ -100,7 +104,7 @@ def inspect(frame: bytes, family: Family) -> StreamInfo:
     if found is Family.J2K:
         return _inspect_j2k(frame)
     if found is Family.JPEG_XL:
-        return StreamInfo(Family.JPEG_XL)
+        return _inspect_jpeg_xl(frame)
     if found is Family.RLE:
         return StreamInfo(Family.RLE, lossy=False)
     raise StreamError(f"no {family.value} code stream")
@@ -145,6 +149,7 @@ def _inspect_jpeg(frame: bytes) -> StreamInfo:
         subsampled=subsampled,
         complete=frame.rfind(_EOI, pos) >= 0,
         header_at=header_at,
+        point_transform=body[-1] & 0x0F if family is Family.JPEG_LOSSLESS and body else 0,
     )
 
 
@@ -176,6 +181,20 @@ def _jpeg_colour(family: Family, *, jfif: bool, adobe: int, subsampled: bool) ->
     if adobe in (0, 1):
         return "rgb" if adobe == 0 and not subsampled else "ybr"
     return "ybr" if jfif or subsampled else ""
+
+
+def _inspect_jpeg_xl(frame: bytes) -> StreamInfo:
+    """Read the size, which bounds what the decoder allocates, and whether colour is XYB."""
+    header = read_jpeg_xl_header(frame)
+    if header is None:
+        raise StreamError("the JPEG XL header is cut off")
+    turned = header.orientation > 4  # the decoder turns the image upright
+    return StreamInfo(
+        Family.JPEG_XL,
+        header.columns if turned else header.rows,
+        header.rows if turned else header.columns,
+        lossy=header.xyb or None,
+    )
 
 
 def _inspect_j2k(frame: bytes) -> StreamInfo:
@@ -219,6 +238,17 @@ def _inspect_j2k(frame: bytes) -> StreamInfo:
         box=box,
         header_at=pos,
     )
+
+
+def another_follows(frame: bytes, info: StreamInfo) -> bool:
+    """True if a second code stream begins after the header of the first.
+
+    SOI cannot occur inside a JPEG or JPEG-LS scan. Bytes like SOC can occur inside JPEG 2000
+    packets, so a whole image header is sought, or the signature of a JP2 file.
+    """
+    if info.family in (Family.J2K, Family.HTJ2K):
+        return frame.find(frame[: 12 if info.box else 40], info.header_at) >= 0
+    return bool(info.header_at) and frame.find(_SOI + b"\xff", info.header_at) >= 0
 
 
 def tile_parts_end(frame: bytes, pos: int) -> int:

@@ -35,6 +35,7 @@ DECODE_FAULTS = (
 
 _OPENJPEG_J2K = 0
 _OPENJPEG_JP2 = 2
+_PROGRESSIVE = 0xC2
 
 
 def _fit(array: Array, info: StreamInfo, d: Description) -> Array:
@@ -70,13 +71,34 @@ def jpeg8(frame: bytes, info: StreamInfo, d: Description) -> Array:
     return _fit(array, info, d)
 
 
+def _refuse_point_transform(info: StreamInfo) -> None:
+    if info.point_transform:
+        raise SamplesError("a point transform, which this decoder does not undo")
+
+
+def may_be_cut(frame: bytes, info: StreamInfo, array: Array) -> bool:
+    """True if what jpeg8 made of ``frame`` may be a JPEG that was cut short before its end marker.
+
+    Where the data has run out, libjpeg says nothing and goes on with mid-grey from the next row
+    (lossless) or block; in a progressive scan it leaves the samples rough. A cut in the very last
+    row or block does not show.
+    """
+    if frame[info.header_at + 1] == _PROGRESSIVE:
+        return True
+    last = array[-1] if info.family is Family.JPEG_LOSSLESS else array[-1, -1]
+    coded = last.astype(np.int64) & ((1 << info.precision) - 1)
+    return bool((coded == 1 << (info.precision - 1)).all())
+
+
 def jpegsof3(frame: bytes, info: StreamInfo, d: Description) -> Array:
     """jpegsof3 (by Chris Rorden): lossless JPEG only; refuses a scan that is cut short."""
+    _refuse_point_transform(info)
     return _fit(imagecodecs.jpegsof3_decode(frame), info, d)
 
 
 def ljpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
     """liblj92: lossless JPEG only; says nothing about a scan that is cut short."""
+    _refuse_point_transform(info)
     return _fit(imagecodecs.ljpeg_decode(frame), info, d)
 
 
@@ -97,7 +119,7 @@ def openjpeg_pylibjpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
     array = flat.view(f"<{'i' if info.signed else 'u'}{width}")
     if array.size != d.frame_samples:
         raise SamplesError(f"{array.size} samples decoded, {d.frame_samples} announced")
-    return _fit(array.reshape(info.rows, info.columns, -1).squeeze(), info, d)
+    return _fit(array.reshape(info.rows, info.columns, -1), info, d)
 
 
 def openjpeg_imagecodecs(frame: bytes, info: StreamInfo, d: Description) -> Array:
@@ -130,13 +152,16 @@ def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
     """imagecodecs' PackBits, segment by segment (PS3.5 G.3): the most significant byte first.
 
     A segment may decode to more than its plane where it is padded with zeros, or by the one
-    or two bytes that some writers add.
+    or two bytes that some writers add: never by more bytes than it has.
     """
     offsets = check_rle(frame, d)
     pixel_count, width = d.rows * d.columns, d.container_bytes
     pixels = np.empty((pixel_count, d.samples, width), dtype=np.uint8)
     for i, (start, stop) in enumerate(zip(offsets, [*offsets[1:], len(frame)], strict=True)):
-        segment = np.frombuffer(imagecodecs.packbits_decode(frame[start:stop]), dtype=np.uint8)
+        room = pixel_count + stop - start
+        segment = np.frombuffer(
+            imagecodecs.packbits_decode(frame[start:stop], out=room), dtype=np.uint8
+        )
         surplus = segment[pixel_count:]
         if segment.size < pixel_count or (surplus.size > 2 and surplus.any()):
             raise SamplesError(f"RLE segment {i} holds {segment.size} bytes, not {pixel_count}")
@@ -188,6 +213,8 @@ def inflate(frame: bytes, _info: StreamInfo, d: Description) -> Array:
     size = _native_frame_bytes(d)
     engine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     native = engine.decompress(frame, size + 2)
+    if engine.unused_data.strip(b"\0"):
+        raise SamplesError("something follows the deflated frame")
     if not engine.eof or not size <= len(native) <= size + (size & 1):
         raise SamplesError(f"{len(native)} bytes inflated, {size} expected")
     return _from_native(native[:size], d)

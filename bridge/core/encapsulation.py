@@ -74,28 +74,27 @@ def group_frames(
     """Return the spans of each of ``frame_count`` frames.
 
     ``begins_frame(start, stop)`` says whether a code stream begins there; ``marked``: its answer
-    rests on a signature that cannot occur inside a code stream. Offset tables are
-    believed only when every frame that they make begins with a code stream; otherwise one
-    fragment a frame, otherwise the code streams' own beginnings decide. When none of these
-    gives exactly ``frame_count`` frames, the file is contradictory: InstanceError.
+    rests on a signature that cannot occur inside a code stream. Offset tables are believed only
+    when every frame that they make begins with a code stream, and no other fragment does;
+    otherwise one fragment is one frame, otherwise the code streams' own beginnings decide. When
+    none of these gives exactly ``frame_count`` frames, the file is contradictory: InstanceError.
     """
     spans = fragments.spans
+    begun = [i for i, span in enumerate(spans) if marked and begins_frame(*span)]
     if frame_count == 1:
-        starts = sum(begins_frame(*span) for span in spans) if marked else 0
-        if starts > 1:
+        if len(begun) > 1:
             raise InstanceError(
-                Reason.UNDECODABLE, f"One frame is announced, {starts} code streams are there."
+                Reason.UNDECODABLE, f"One frame is announced, {len(begun)} code streams are there."
             )
         return [list(spans)] if spans else _cannot_group(0, 1)
     for table in (extended_table, fragments.table):
         index = _fragment_index(table, fragments.offsets, frame_count)
-        if index and all(begins_frame(*spans[i]) for i in index):
+        if index and (begun == index if marked else all(begins_frame(*spans[i]) for i in index)):
             return _split(spans, index)
     if len(spans) == frame_count:
         return [[span] for span in spans]
-    index = [i for i, span in enumerate(spans) if marked and begins_frame(*span)]
-    if len(index) == frame_count and index and index[0] == 0:
-        return _split(spans, index)
+    if len(begun) == frame_count and begun[0] == 0:
+        return _split(spans, begun)
     return _cannot_group(len(spans), frame_count)
 
 

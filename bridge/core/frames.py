@@ -16,13 +16,14 @@ from bridge.core.codecs import DECODERS, Decoder
 from bridge.core.codestream import (
     StreamError,
     StreamInfo,
+    another_follows,
     holds_jpeg,
     inspect,
     looks_like_rle,
     sniff_family,
     tile_parts_end,
 )
-from bridge.core.decoders import DECODE_FAULTS, restored_jpeg
+from bridge.core.decoders import DECODE_FAULTS, may_be_cut, restored_jpeg
 from bridge.core.encapsulation import Fragments, group_frames
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
@@ -123,13 +124,14 @@ class CompressedFrames:
         are those of the original, libjxl's own differ by rounding and are colour converted.
         """
         frame = self.frame(index)
-        if self._syntax.family is Family.JPEG_XL and holds_jpeg(frame):
+        info = self._inspect(index, frame, self._syntax.family)
+        if info.family is Family.JPEG_XL and holds_jpeg(frame):
             try:
                 frame = restored_jpeg(frame)
             except DECODE_FAULTS as exc:
                 raise self._fault(index, f"libjxl refused ({exc})") from exc
             return frame, self._inspect(index, frame, Family.JPEG_DCT)
-        return frame, self._inspect(index, frame, self._syntax.family)
+        return frame, info
 
     def _inspect(self, index: int, frame: bytes, family: Family) -> StreamInfo:
         """Read the frame's header and compare it with the data set's."""
@@ -144,16 +146,18 @@ class CompressedFrames:
             raise self._fault(
                 index, f"the code stream is {info.family.value}", Reason.WRONG_SYNTAX_LABEL
             )
-        if info.rows and (info.rows, info.columns, info.samples) != (
+        if info.rows and (info.rows, info.columns, info.samples or self.d.samples) != (
             self.d.rows,
             self.d.columns,
             self.d.samples,
         ):
             raise self._fault(
                 index,
-                f"the code stream has {info.rows} rows, {info.columns} columns, {info.samples} "
-                f"samples; the data set {self.d.rows}, {self.d.columns}, {self.d.samples}",
+                f"the code stream has {info.rows} rows, {info.columns} columns, "
+                f"{info.samples or self.d.samples} samples; the data set {self.d.rows}, {self.d.columns}, {self.d.samples}",
             )
+        if info.family in _MARKED and another_follows(frame, info):
+            raise self._fault(index, "another code stream follows in it")
         return info
 
     def __iter__(self) -> Iterator[Array]:
@@ -205,6 +209,9 @@ class CompressedFrames:
             if refusals and not self._confirmed(position, frame, info, array):
                 refusals.append(f"{decoder.name} is alone with its result")
                 continue
+            if info.family in _JPEG_HUFFMAN and not refusals and may_be_cut(frame, info, array):
+                # rstrip: the end marker may have fill bytes before it.
+                self._refuse_cut(index, frame[: frame.rfind(_EOI)].rstrip(b"\xff"), info, array)
             self._note(decoder, index, refused=bool(refusals))
             if self._verify and not self._lossy(info):
                 self._check(index, frame, info, array, decoder)
@@ -269,10 +276,14 @@ class CompressedFrames:
             except StreamError as exc:
                 raise self._fault(index, f"no end marker, and {exc}") from exc
         elif info.family in _JPEG_HUFFMAN:
-            decoded = [self._probe(index, frame + tail + _EOI, info) for tail in (b"", *_PROBES)]
-            if not all(np.array_equal(decoded[0], other) for other in decoded[1:]):
-                raise self._fault(index, "it is cut short")
+            self._refuse_cut(index, frame, info, self._probe(index, frame + _EOI, info))
         return frame + _EOI, replace(info, complete=True)
+
+    def _refuse_cut(self, index: int, scan: bytes, info: StreamInfo, array: Array) -> None:
+        """Refuse a JPEG whose samples depend on what is put between ``scan`` and its end marker."""
+        for tail in _PROBES:
+            if not np.array_equal(self._probe(index, scan + tail + _EOI, info), array):
+                raise self._fault(index, "it is cut short")
 
     def _probe(self, index: int, frame: bytes, info: StreamInfo) -> Array:
         try:
