@@ -154,7 +154,8 @@ class CompressedFrames:
             raise self._fault(
                 index,
                 f"the code stream has {info.rows} rows, {info.columns} columns, "
-                f"{info.samples or self.d.samples} samples; the data set {self.d.rows}, {self.d.columns}, {self.d.samples}",
+                f"{info.samples or self.d.samples} samples; "
+                f"the data set {self.d.rows}, {self.d.columns}, {self.d.samples}",
             )
         if info.family in _MARKED and another_follows(frame, info):
             raise self._fault(index, "another code stream follows in it")
