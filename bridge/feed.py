@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -30,6 +30,7 @@ class MovePage:
     when there are no sequences). ``done``: nothing more at the moment. ``ended``: never more.
     ``last``: the newest sequence of the feed, when known. ``ahead``: read out of turn, beyond
     what is read in order; ``frontier`` then does not tell how far everything was read.
+    ``newest_date``: of the last row, of whatever type.
     """
 
     moves: tuple[Move, ...]
@@ -39,6 +40,7 @@ class MovePage:
     ended: bool = False
     last: int | None = None
     ahead: bool = False
+    newest_date: str = ""
 
 
 class FeedClient(Protocol):
@@ -99,6 +101,7 @@ class FeedReader:
             frontier=max(self.position, reached),
             done=page.done,
             last=max(last, reached, self.position) if page.done else None,
+            newest_date=page.changes[-1].date if page.changes else "",
         )
 
     def read_ahead(self, since: int) -> MovePage:
@@ -259,7 +262,11 @@ def _moves(changes: Iterable[Change]) -> Iterator[Move]:
 
 def _bounded(page: MovePage, *, until: int | None, last: int | None) -> MovePage:
     if until is None:
-        return MovePage(page.moves, page.since, page.frontier, page.done, ended=False, last=last)
-    moves = tuple(move for move in page.moves if (move.sequence or 0) <= until)
-    ended = page.done or page.frontier >= until
-    return MovePage(moves, page.since, min(page.frontier, until), page.done, ended, last)
+        return replace(page, last=last)
+    return replace(
+        page,
+        moves=tuple(move for move in page.moves if (move.sequence or 0) <= until),
+        frontier=min(page.frontier, until),
+        ended=page.done or page.frontier >= until,
+        last=last,
+    )

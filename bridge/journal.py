@@ -7,7 +7,7 @@ that fails, keeps it for the next flush: a full disk loses nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bridge.core.errors import FeedWentBackwards
@@ -15,7 +15,7 @@ from bridge.core.history import History
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
 from bridge.feed import RESET_ADVICE, MovePage
-from bridge.ledger import Attempts, Entry, Kept, Ledger, Parked
+from bridge.ledger import NEWEST_DATE_KEY, Attempts, Entry, Kept, Ledger, Parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,12 @@ class FollowJournal:
         # What was read but not settled is opened again, and so must not count as seen. What was
         # settled must: its sequence with another instance behind it is another history.
         rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint or s in settled}
-        self._history = History(rows, floor=self.floor, overlap=overlap)
+        self._history = History(
+            rows,
+            floor=self.floor,
+            overlap=overlap,
+            newest_date=ledger.meta(NEWEST_DATE_KEY) or "",
+        )
         self._late: dict[int, str] = {}
         self._notes = _Notes()
         self._written: int = checkpoint
@@ -234,6 +239,7 @@ class FollowJournal:
             return Admission(tuple(fresh))
         late = [move for move in seen.late if self._open_late(move)]
         self._watermark.advance(page.frontier)
+        self._history.saw(page.newest_date)
         self._history.forget_below(self._history.keep_from(self._watermark.frontier))
         return Admission((*late, *fresh), late=len(late))
 
@@ -266,7 +272,8 @@ class FollowJournal:
         if not self._notes.any() and checkpoint == self._written:
             return
         recent_from = self._history.keep_from(checkpoint)
-        self._ledger.commit(self._notes.entry(checkpoint=checkpoint, recent_from=recent_from))
+        entry = self._notes.entry(checkpoint=checkpoint, recent_from=recent_from)
+        self._ledger.commit(replace(entry, newest_date=self._history.newest_date))
         self._notes = _Notes()
         self._written = checkpoint
 

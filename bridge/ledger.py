@@ -23,6 +23,8 @@ from bridge.core.errors import StateError
 from bridge.core.model import Move, Reason
 
 SCHEMA_VERSION = 2
+NEWEST_DATE_KEY = "newest_change_at"
+"""Ledger: the latest date of any row of the feed that was read in order."""
 BUSY_TIMEOUT_S = 10.0
 PAGE_ROWS_MAX = 500
 
@@ -82,6 +84,7 @@ class Entry:
     finished: tuple[str, ...] = ()
     recent: tuple[tuple[int, str], ...] = ()
     recent_from: int | None = None
+    newest_date: str = ""
     kept: tuple[Kept, ...] = ()
     not_kept: tuple[Kept, ...] = ()
 
@@ -173,6 +176,7 @@ class Ledger:
                 self._db.execute(self._sql[name])
             self._set_meta("checkpoint", str(checkpoint))
             self._set_meta("history_from", str(checkpoint))
+            self._db.execute(self._sql["delete_meta"], {"key": NEWEST_DATE_KEY})
 
     def meta(self, key: str) -> str | None:
         """Return a remembered text, or None."""
@@ -252,6 +256,8 @@ class Ledger:
             run(sql["forget_recent"], {"below": entry.recent_from})
         if entry.checkpoint is not None:
             self._set_meta("checkpoint", str(entry.checkpoint))
+            if entry.newest_date:
+                self._set_meta(NEWEST_DATE_KEY, entry.newest_date)
             run(sql["forget_settled"], {"checkpoint": entry.checkpoint})
 
     def _set_meta(self, key: str, value: str) -> None:

@@ -29,10 +29,13 @@ class History:
     """Rows of the feed seen lately: sequence -> instance ID.
 
     ``floor``: rows at or below it were never ours to move. ``overlap``: how many sequences back
-    the feed is read again.
+    the feed is read again. ``newest_date``: the latest date of any row read in order.
     """
 
-    def __init__(self, rows: Mapping[int, str], *, floor: int, overlap: int) -> None:
+    def __init__(
+        self, rows: Mapping[int, str], *, floor: int, overlap: int, newest_date: str = ""
+    ) -> None:
+        self.newest_date = newest_date
         self._rows = dict(rows)
         self._floor = floor
         self._overlap = overlap
@@ -42,6 +45,10 @@ class History:
         for move in moves:
             if move.sequence is not None:
                 self._rows[move.sequence] = move.instance_id
+
+    def saw(self, date: str) -> None:
+        """Note the date of a row that was read in order."""
+        self.newest_date = max(self.newest_date, date)
 
     def keep_from(self, frontier: int) -> int:
         """Return the lowest sequence worth remembering when read up to ``frontier``."""
@@ -56,7 +63,10 @@ class History:
         """Split a page that was read from ``since`` when we had read up to ``frontier``.
 
         The history is another one when a remembered sequence now has another instance, or when
-        the re-read part has rows, all of them unknown, where we remember some.
+        the re-read part has rows, all of them unknown, where we remember some, and they are
+        younger than what we had read: sequences are given in the order of time, so a row that is
+        merely late is older than the rows above it. (That all we remember is gone proves nothing:
+        the rows of deleted instances go too.)
         """
         fresh: list[Move] = []
         late: list[Move] = []
@@ -75,7 +85,8 @@ class History:
                 fresh.append(move)
             elif sequence >= self.keep_from(frontier):
                 late.append(move)
-        if late and not same and self._remembers(since, frontier):
+        younger = [move for move in late if not "" < move.changed_at <= self.newest_date]
+        if younger and not same and self._remembers(since, frontier):
             text = f"none of the changes remembered between {since} and {frontier} is there now"
             return Comparison((), (), text)
         return Comparison(tuple(fresh), tuple(late), "")

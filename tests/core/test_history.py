@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from bridge.core.history import History
 from bridge.core.model import Move
 
@@ -41,6 +43,27 @@ def test_only_unknown_rows_where_we_remember_some_is_another_history() -> None:
     history = History({4: "a", 8: "b"}, floor=0, overlap=10)
     seen = history.compare(_moves(s3="x", s7="y", s9="z"), since=0, frontier=8)
     assert "none of the changes remembered" in seen.difference
+
+
+@pytest.mark.parametrize(
+    ("date", "differs"),
+    [
+        # Sequences are given in the order of time: what is merely late is old.
+        ("20260101T120000", False),
+        ("20260101T120005", False),
+        ("20260101T120006", True),
+        ("", True),
+    ],
+)
+def test_when_all_remembered_rows_are_gone_the_date_of_an_unknown_one_decides(
+    date: str, differs: bool
+) -> None:
+    history = History({4: "deleted"}, floor=0, overlap=10, newest_date="20260101T120000")
+    history.saw("20260101T120005")
+    history.saw("20260101T120003")
+    seen = history.compare([Move("x", 3, date)], since=0, frontier=8)
+    assert bool(seen.difference) is differs
+    assert [move.instance_id for move in seen.late] == ([] if differs else ["x"])
 
 
 def test_a_feed_that_was_emptied_is_not_another_history() -> None:

@@ -45,6 +45,7 @@ class Row:
     kind: str
     instance: str
     visible_at: float
+    date: str = ""
 
 
 @dataclass(slots=True)
@@ -194,7 +195,9 @@ class World:
             visible_at += draw.random()
         for kind in ("NewInstance", "NewSeries", "NewStudy")[: draw.randint(1, 3)]:
             self.counter += 1
-            self.rows.append(Row(self.counter, kind, instance, visible_at))
+            # Finer than Orthanc's whole seconds: a schedule takes less time than a real source.
+            date = f"{self.now:018.6f}"
+            self.rows.append(Row(self.counter, kind, instance, visible_at, date))
             if visible_at > self.now:
                 self.late_sequences.add(self.counter)
 
@@ -234,6 +237,6 @@ class World:
             and row.visible_at <= self.now
             and (row.kind == "NewInstance" or not only_new_instances)
         ]
-        page = tuple(Change(r.sequence, r.kind, r.instance, "") for r in found[:limit])
+        page = tuple(Change(r.sequence, r.kind, r.instance, r.date) for r in found[:limit])
         done = len(found) <= limit
         return Page(page, done, page[-1].sequence if page else self.counter)
