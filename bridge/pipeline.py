@@ -325,7 +325,7 @@ class Pipeline:
             self._observer.on_event(WorkerLost(item.move, outcome))
         if isinstance(outcome, SideFailed) and outcome.begun and item is self._window.alone:
             self._accusation = _Accusation(item, outcome)
-            self._servers.fail(outcome)
+            self._servers.fail(outcome, ask_at_once=True)
             return
         if not isinstance(outcome, ExecutorFailed):
             self._executor_error = ""

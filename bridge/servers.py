@@ -113,12 +113,17 @@ class Servers:
             gate.probe_failed(failure_of(error), now_s=now_s, chance=self._chance())
             self._still_down(gate, now_s)
 
-    def fail(self, failure: SideFailed) -> None:
-        """Note that a server cannot be used."""
+    def fail(self, failure: SideFailed, *, ask_at_once: bool = False) -> None:
+        """Note that a server cannot be used.
+
+        ``ask_at_once``: whether it died must be known before it has been started again.
+        """
         gate = self._gates[failure.side]
         first = gate.closed_at_s is None
         now_s = self._clock.steady_s()
         fresh = gate.fail(failure, now_s=now_s, chance=self._chance())
+        if ask_at_once:
+            gate.probe_at_s = now_s
         if first:
             self._observer.on_event(SideDown(failure))
         elif fresh:

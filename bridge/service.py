@@ -91,7 +91,7 @@ class Service:
     def preflight(self) -> None:
         """Make sure that both servers can be used. Raises SourceError or TargetError."""
         for side in (SideName.SOURCE, SideName.TARGET):
-            self._probes[side].probe()
+            self._probes[side].system()
         self._source.last_change()
 
     def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:

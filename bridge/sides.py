@@ -9,19 +9,19 @@ from typing import TypeVar
 from bridge.core.errors import ConfigurationError, SideError, side_error
 from bridge.core.model import Endpoint, Page, ServerInfo, SideFailed, SideProblem
 from bridge.credentials import credentials_of
-from bridge.orthanc import CustodyClient
+from bridge.orthanc import CustodyClient, RetryPolicy
 
 _Answer = TypeVar("_Answer")
 
 
-def connect(endpoint: Endpoint) -> CustodyClient:
+def connect(endpoint: Endpoint, *, retries: RetryPolicy | None = None) -> CustodyClient:
     """Make a client with the credentials of this moment.
 
     Raises SideError LOGIN_REFUSED when they cannot be read: a secret file that is being renewed
     is an outage of that side, not a reason to end.
     """
     try:
-        return CustodyClient(endpoint, credentials_of(endpoint.side))
+        return CustodyClient(endpoint, credentials_of(endpoint.side), retries=retries)
     except ConfigurationError as exc:
         raise side_error(
             endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
@@ -55,8 +55,13 @@ class SideClient:
             self._client = None
 
     def probe(self) -> ServerInfo:
-        """Ask whether the server is there and is an Orthanc. Raises SideError when not."""
-        return self.system()
+        """Ask whether the server is there and is an Orthanc. Raises SideError when not.
+
+        Once and on a new connection: whoever asks comes again, and wants to know of a server
+        that is just being started again.
+        """
+        with connect(self.endpoint, retries=RetryPolicy(attempts_max=1)) as client:
+            return client.system()
 
     def system(self) -> ServerInfo:
         """Return the server's description."""

@@ -153,10 +153,6 @@ def test_a_server_that_hangs_on_it(scene: Scene) -> None:
     scene.assert_found_out(bridge, bad, others)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a server that is back before it is asked passes for one that did not die",
-)
 def test_a_server_that_is_back_at_once(scene: Scene) -> None:
     """Alone in the feed there is nobody else to be served: only its deaths tell."""
     scene.supervisor.restart_after_s = 0.0
