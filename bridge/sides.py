@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from bridge.core.errors import ConfigurationError, SideError, side_error
 from bridge.core.model import Endpoint, Page, ServerInfo, SideFailed, SideProblem
-from bridge.credentials import credentials_of
+from bridge.credentials import Credentials, credentials_of
 from bridge.orthanc import CustodyClient, RetryPolicy
 
 _Answer = TypeVar("_Answer")
 
 
-def connect(endpoint: Endpoint, *, retries: RetryPolicy | None = None) -> CustodyClient:
-    """Make a client with the credentials of this moment.
+ONE_TRY = RetryPolicy(attempts_max=1)
+
+
+def connect(endpoint: Endpoint) -> CustodyClient:
+    """Make a client with the credentials of this moment. Raises SideError LOGIN_REFUSED."""
+    return CustodyClient(endpoint, credentials_now(endpoint))
+
+
+def credentials_now(endpoint: Endpoint) -> Credentials:
+    """Read the credentials for a server.
 
     Raises SideError LOGIN_REFUSED when they cannot be read: a secret file that is being renewed
     is an outage of that side, not a reason to end.
     """
     try:
-        return CustodyClient(endpoint, credentials_of(endpoint.side), retries=retries)
+        return credentials_of(endpoint.side)
     except ConfigurationError as exc:
         raise side_error(
             endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
@@ -46,6 +55,7 @@ class SideClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._turn = threading.Lock()
+        self._credentials: Credentials | None = None
         self._client: CustodyClient | None = None
 
     def close(self) -> None:
@@ -60,8 +70,9 @@ class SideClient:
         Once and on a new connection: whoever asks comes again, and wants to know of a server
         that is just being started again.
         """
-        with connect(self.endpoint, retries=RetryPolicy(attempts_max=1)) as client:
-            return client.system()
+        with self._reading_again_after_a_refusal():
+            with CustodyClient(self.endpoint, self._known(), retries=ONE_TRY) as client:
+                return client.system()
 
     def system(self) -> ServerInfo:
         """Return the server's description."""
@@ -114,12 +125,23 @@ class SideClient:
         self._call(lambda client: client.delete_metadata(instance_id, name))
 
     def _call(self, ask: Callable[[CustodyClient], _Answer]) -> _Answer:
+        with self._reading_again_after_a_refusal():
+            if self._client is None:
+                self._client = CustodyClient(self.endpoint, self._known())
+            return ask(self._client)
+
+    def _known(self) -> Credentials:
+        if self._credentials is None:
+            self._credentials = credentials_now(self.endpoint)
+        return self._credentials
+
+    @contextmanager
+    def _reading_again_after_a_refusal(self) -> Iterator[None]:
         with self._turn:
             try:
-                if self._client is None:
-                    self._client = connect(self.endpoint)
-                return ask(self._client)
+                yield
             except SideError as exc:
                 if exc.problem is SideProblem.LOGIN_REFUSED:
+                    self._credentials = None
                     self.close()
                 raise
