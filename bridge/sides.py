@@ -70,9 +70,11 @@ class SideClient:
         Once and on a new connection: whoever asks comes again, and wants to know of a server
         that is just being started again.
         """
-        with self._reading_again_after_a_refusal():
-            with CustodyClient(self.endpoint, self._known(), retries=ONE_TRY) as client:
-                return client.system()
+        with (
+            self._reading_again_after_a_refusal(),
+            CustodyClient(self.endpoint, self._known(), retries=ONE_TRY) as client,
+        ):
+            return client.system()
 
     def system(self) -> ServerInfo:
         """Return the server's description."""
