@@ -28,7 +28,7 @@ from bridge.core.encapsulation import Fragments, group_frames
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
 from bridge.core.pixels import Description
-from bridge.core.samples import Array, little_endian_bytes
+from bridge.core.samples import Array, fits, little_endian_bytes
 from bridge.core.syntaxes import Family, Syntax
 
 _JPEG_2000 = frozenset([Family.J2K, Family.HTJ2K])
@@ -213,6 +213,9 @@ class CompressedFrames:
             if info.family in _JPEG_HUFFMAN and not refusals and may_be_cut(frame, info, array):
                 # rstrip: the end marker may have fill bytes before it.
                 self._refuse_cut(index, frame[: frame.rfind(_EOI)].rstrip(b"\xff"), info, array)
+            beyond = self._lossy(info) and info.precision > self.d.stored
+            if beyond and not fits(array, self.d, stream_signed=info.signed):
+                raise self._fault(index, f"lossy samples beyond the {self.d.stored} bits stored")
             self._note(decoder, index, refused=bool(refusals))
             if self._verify and not self._lossy(info):
                 self._check(index, frame, info, array, decoder)

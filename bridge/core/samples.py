@@ -60,6 +60,22 @@ def _drop_sign(array: Array, container: np.dtype[Any], precision: int, d: Descri
     return np.ascontiguousarray(array.astype(np.int64) & mask, dtype=container)
 
 
+def fits(array: Array, d: Description, *, stream_signed: bool) -> bool:
+    """True if every sample is within Bits Stored, or the bits above are known to be in use.
+
+    Readers of native pixel data cut off what is above Bits Stored: a lossy decoder's overshoot
+    would turn white into black. Where the code stream carries no sign, two's complement of Bits
+    Stored that is not widened fits too.
+    """
+    if d.spare_bits_used or not array.size:
+        return True
+    low, high = int(array.min()), int(array.max())
+    least = -(1 << (d.stored - 1)) if d.signed else 0
+    has_sign = d.signed and (low < 0 or stream_signed)
+    most = 1 << (d.stored - 1 if has_sign else d.stored)
+    return least <= low and high < most
+
+
 def frame_array(
     frame: bytes | bytearray | memoryview, d: Description, *, big_endian: bool = False
 ) -> Array:
