@@ -7,7 +7,8 @@ The only importer of httpx and tenacity.
     inspection.py the calls that only look
     answers.py    what answers must look like
     wire.py       requests: deadlines, bounds, retries of seconds
-    transport.py  connections: TLS, deadlines byte by byte
+    transport.py  kept connections, TLS, the deadline of a call
+    connection.py one connection: http.client, deadlines byte by byte
     faults.py     from httpx and HTTP to our errors, by tables.py
 """
 

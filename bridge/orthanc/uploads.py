@@ -8,7 +8,7 @@ from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
 
 PIECE_BYTES_MAX = 1024 * 1024
-"""httpcore copies what is left of a buffer after every partial send: large ones are cut."""
+"""What is not bytes yet is copied, for httpx: in pieces of this size, never as a whole."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -24,8 +24,7 @@ class Upload:
                 raise ValueError(f"the body has {length} bytes, not {body_bytes}")
             body_bytes = length
             self.can_be_resent = True
-            small = isinstance(body, bytes) and length <= PIECE_BYTES_MAX
-            self.content = bytes(body) if small else _Pieces([body], length)
+            self.content = body if isinstance(body, bytes) else _Pieces([body], length)
         else:
             # An iterator is its own iterator, and is used up after one attempt.
             self.can_be_resent = iter(body) is not body
@@ -36,7 +35,7 @@ class Upload:
 
 
 class _Pieces:
-    """Buffers cut to PIECE_BYTES_MAX, counted against the announced length."""
+    """Buffers as bytes, in pieces where they are not, counted against the announced length."""
 
     def __init__(self, buffers: Iterable[Buffer], announced_bytes: int | None) -> None:
         self._buffers = buffers
@@ -49,7 +48,7 @@ class _Pieces:
             sent += len(view)
             if self._announced_bytes is not None and sent > self._announced_bytes:
                 raise self._wrong_length(f"more than {self._announced_bytes}")
-            if isinstance(buffer, bytes) and len(buffer) <= PIECE_BYTES_MAX:
+            if isinstance(buffer, bytes):
                 if buffer:  # an empty chunk would end a chunked body
                     yield buffer
                 continue

@@ -51,8 +51,9 @@ def measure_latency(what: Input, *, poll_interval_s: float, count: int) -> Laten
     """Send single instances at random moments to an idle pair of servers."""
     with arena(what, FEED_ROWS_BEFORE, "before") as made, made.match(ingest=False) as match:
         stages_s = _stages(match)
-        # The feed is where it ends: what is there already is not what is timed.
-        settings = {"START": "now", "POLL_INTERVAL_S": str(poll_interval_s)}
+        # From the end of the feed on: what is there already is not what is timed.
+        last = Line(match.source.url).json("GET", "/changes?last")["Last"]
+        settings = {"START": str(last + 1), "POLL_INTERVAL_S": str(poll_interval_s)}
         with ours(match, **settings) as look:
             _one(match, 0)
             source_share, bridge_share = _idle(match, look)

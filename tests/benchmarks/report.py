@@ -78,19 +78,20 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _summary(results: Sequence[Result]) -> str:
-    head = ("input", "ours /s", "of the floor", "of the measured floor", "best rival /s",
+    head = ("input", "ours /s", "of floor", "of chain", "of program", "by CPU", "best rival /s",
             "ours / rival", "no first server /s", "overhead ms")  # fmt: skip
-    return (
-        "## In short\n\n"
-        + _table(head, map(_summary_row, results))
-        + (
-            "\n\nFloor: all cores busy with the codec's call, both servers, a bare GET and a bare "
-            "POST and nothing else, computed from their CPU. Measured floor: a program that does "
-            "just that, with ready-made results. Rival: the best that starts from a first server. "
-            "Overhead: CPU of all processes of the bridge for an instance, the codec's call taken "
-            "off."
-        )
-    )
+    return f"""## In short
+
+{_table(head, map(_summary_row, results))}
+
+- Floor: all cores busy with nothing but the codec's call, both servers, a bare GET and a bare
+  POST; computed from the CPU that these used.
+- Chain: the codec on all cores, then bare GETs and POSTs at the rate that was measured.
+- Program: what a program reaches that does just that, with ready-made results.
+- By CPU: the floor's CPU for an instance in parts of ours; what else the machine was doing hardly
+  changes it, while rates feel it.
+- Rival: the best that starts from a first server and ends with instances that are uncompressed.
+- Overhead: CPU of all processes of the bridge for an instance, the codec's call taken off."""
 
 
 def _summary_row(result: Result) -> list[str]:
@@ -98,12 +99,14 @@ def _summary_row(result: Result) -> list[str]:
     rate = ours.rate if ours else 0.0
     rivals = [row.rate for name in RIVALS if (row := result.row(name)) is not None]
     rival = max(rivals, default=0.0)
-    measured, direct = result.row("floor"), result.row("direct")
+    program, direct = result.row("floor"), result.row("direct")
     return [
         result.input.name,
         _number(rate),
         _ratio(rate, result.computed_floor),
-        _ratio(rate, measured.rate if measured else 0.0),
+        _ratio(rate, result.chained_floor),
+        _ratio(rate, program.rate if program else 0.0),
+        f"{result.cpu_share:.2f}" if result.cpu_share else "-",
         _number(rival),
         _ratio(rate, rival),
         _number(direct.rate if direct else 0.0),

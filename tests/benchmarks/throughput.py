@@ -57,6 +57,25 @@ class Result:
         return 1000 * CORES / (self.codec_ms + bare.total_cpu_ms)
 
     @property
+    def chained_floor(self) -> float:
+        """The codec on all cores, then the bare GET and POST as fast as they were measured."""
+        bare = self.row("bare")
+        if bare is None or not bare.rate or self.row("codec") is None:
+            return 0.0
+        return 1 / (self.codec_ms / 1000 / CORES + 1 / bare.rate)
+
+    @property
+    def cpu_share(self) -> float:
+        """The floor's CPU for an instance in parts of ours: the ratio when no core ever waits.
+
+        Unlike the ratio of rates it hardly feels what else the machine does.
+        """
+        ours, floor = self.row("ours"), self.computed_floor
+        if ours is None or not ours.total_cpu_ms or not floor:
+            return 0.0
+        return 1000 * CORES / floor / ours.total_cpu_ms
+
+    @property
     def overhead_ms(self) -> float:
         """The bridge's own CPU for an instance outside the codec."""
         ours = self.row("ours")
@@ -84,7 +103,7 @@ def measure(
             if what.decode is not None:
                 samples.append(run_codec(made))
     if what.decode is None:
-        samples.append(Sample("codec", what.name, 1, 1e-9))
+        samples.append(Sample("codec", what.name, ended="nothing to decode"))
     names = dict.fromkeys(sample.way for sample in samples)
     rows = tuple(_row(name, [s for s in samples if s.way == name]) for name in names)
     return Result(what, instances, rows)
