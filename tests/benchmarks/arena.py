@@ -19,6 +19,8 @@ from tests.benchmarks.ways import CORES, GDCM_PLUGIN, Look, Match, Way, crew_of_
 
 ORTHANC = {"StableAge": 3600, "ConcurrentJobs": 4, "OverwriteInstances": False}
 LOOK_S = 0.03
+CHECK_S = 0.5
+"""So often a way may say that it has failed."""
 WARM_SHARE = 0.15
 """Instances after which the clock starts: starting is not what is measured."""
 START_S = 30.0
@@ -98,6 +100,8 @@ def run_once(made: Arena, way: Way, *, limit_s: float) -> Sample:
         try:
             with way.start(match) as look:
                 return _watched(match, way, look, limit_s=limit_s)
+        except ChildProcessError as exc:
+            return Sample(way.name, made.input.name, ended=str(exc))
         except (OSError, http.client.HTTPException) as exc:
             died = "died" if not match.target.is_running else type(exc).__name__
             return Sample(way.name, made.input.name, ended=died)
@@ -108,6 +112,7 @@ def _watched(match: Match, way: Way, look: Look, *, limit_s: float) -> Sample:
     total = len(match.ids)
     warm = max(1, round(total * WARM_SHARE))
     until = time.monotonic() + limit_s
+    checked_s = time.monotonic()
     begun: _Moment | None = None
     pause = threading.Event()
     while True:
@@ -118,6 +123,9 @@ def _watched(match: Match, way: Way, look: Look, *, limit_s: float) -> Sample:
             break
         if not match.target.is_running:
             return Sample(way.name, match.input.name, ended="died")
+        if time.monotonic() > checked_s + CHECK_S:
+            checked_s = time.monotonic()
+            look()
         if time.monotonic() > until:
             return Sample(way.name, match.input.name, ended=f"{count} of {total} in {limit_s:g} s")
         pause.wait(LOOK_S)

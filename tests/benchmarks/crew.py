@@ -81,7 +81,9 @@ def gdcmconv(share: Share) -> Callable[[], None]:
             before, after = Path(home) / "in.dcm", Path(home) / "out.dcm"
             for instance_id in share.ids.values():
                 before.write_bytes(source("GET", f"/instances/{instance_id}/file"))
-                subprocess.run(["gdcmconv", "--raw", before, after], check=True)
+                subprocess.run(
+                    ["gdcmconv", "--raw", before, after], check=True, stderr=subprocess.DEVNULL
+                )
                 target("POST", "/instances", after.read_bytes())
 
     return work

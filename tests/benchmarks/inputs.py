@@ -156,11 +156,11 @@ ULTRASOUND = TEST_FILES / "examples_ybr_color.dcm"
 
 INPUTS = (
     Input("j2k", f"{_CT}, JPEG 2000 lossless", _ct("ct512-j2k"), _openjpeg),
-    Input("htj2k", f"{_CT}, HTJ2K lossless", _ct("ct512-htj2k"), _openjpeg),
     Input("jpll", f"{_CT}, JPEG Lossless SV1", _ct("ct512-lossless"), _jpeg),
     Input("jpls", f"{_CT}, JPEG-LS lossless", _ct("ct512-jpegls"), _jpeg_ls),
     Input("rle", f"{_CT}, RLE", _ct_rle, _packbits),
     Input("raw", f"{_CT}, Explicit VR Little Endian: passed through", _ct("ct512-explicit")),
+    Input("htj2k", f"{_CT}, HTJ2K lossless", _ct("ct512-htj2k"), _openjpeg),
     Input("radiograph", "radiograph, 2140 x 1760, 10 of 16 bit, JPEG Lossless SV1",
           RADIOGRAPH.read_bytes, _jpeg, 0.15, RADIOGRAPH),
     Input("ultrasound", "ultrasound, 30 frames of 240 x 320 in colour, JPEG baseline",

@@ -159,7 +159,13 @@ def crew(mode: str, processes: int) -> Callable[[Match], AbstractContextManager[
                 _expect(member, READY)
             for member in members:
                 _tell(member)
-            yield lambda: {"client": sum_of(members)}
+
+            def look() -> Roles:
+                if any(member.poll() for member in members):
+                    raise ChildProcessError("refused: its program ended with an error")
+                return {"client": sum_of(members)}
+
+            yield look
 
     return start
 
