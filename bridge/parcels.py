@@ -96,7 +96,13 @@ def transcoded(
     Large native pixel data is decoded while it is sent; an error then comes from reading the
     parcel's body, and the cut upload is refused by the target.
     """
-    result = transcode(body, wanted_syntax=wanted_syntax, options=options, instance_id=instance_id)
+    result = transcode(
+        body,
+        wanted_syntax=wanted_syntax,
+        options=options,
+        instance_id=instance_id,
+        room=FileRoom(spool_above_bytes),
+    )
     known = result.body.body_bytes
     if known is not None and known > JOIN_BYTES_MAX:
         yield Parcel(result.action, result.body, known, result)
@@ -109,6 +115,36 @@ def transcoded(
                 spool.write(chunk)
             body_bytes = spool.tell()
             yield Parcel(result.action, _Spooled(spool), body_bytes, result)
+
+
+class FileRoom:
+    """Room for an inflated data set: in memory when small, mapped from an unnamed file when large.
+
+    The file goes with the last view of it.
+    """
+
+    def __init__(self, spool_above_bytes: int) -> None:
+        self._spool_above_bytes = spool_above_bytes
+        self._held = bytearray()
+        self._file: IO[bytes] | None = None
+
+    def append(self, piece: bytes) -> None:
+        """Add bytes at the end. Raises OSError when the disk is full."""
+        if self._file is not None:
+            self._file.write(piece)
+            return
+        self._held += piece
+        if len(self._held) > self._spool_above_bytes:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as its views)
+            self._file.write(self._held)
+            self._held = bytearray()
+
+    def view(self) -> memoryview:
+        """All of it."""
+        if self._file is None:
+            return memoryview(self._held)
+        self._file.flush()
+        return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 class _Mapped:

@@ -23,7 +23,9 @@ from bridge.core.rules import (
 )
 from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, syntax_of
 from bridge.core.transcode import peek_syntax
-from bridge.transfer import HEAD_BYTES as SYNTAX_HEAD_BYTES
+
+SYNTAX_HEAD_BYTES = 64 * 1024
+"""More than any file meta information needs."""
 
 
 class Deed(StrEnum):

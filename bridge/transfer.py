@@ -35,7 +35,6 @@ from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
 
-HEAD_BYTES = 64 * 1024
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
@@ -140,7 +139,7 @@ def _move(attempt: Attempt) -> Outcome:
         attempt.mark()
         if job.keeps_evidence:
             attempt.source_md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        meta = read_file_meta(memoryview(body[:HEAD_BYTES]))
+        meta = read_file_meta(memoryview(body))
         attempt.source_syntax = meta.syntax
         attempt.sop_instance_uid = meta.uid(MEDIA_STORAGE_SOP_INSTANCE_UID)
         if choice is None:

@@ -7,6 +7,7 @@ PS3.5 section A.5: one raw deflate stream after the file meta information.
 from __future__ import annotations
 
 import zlib
+from typing import Protocol
 
 from bridge.core.errors import InstanceError
 from bridge.core.model import Reason
@@ -16,29 +17,55 @@ _INPUT_BYTES = 1 << 16
 _OUTPUT_BYTES = 1 << 20
 
 
-def inflated_dataset(packed: memoryview) -> memoryview:
-    """Return the data set in ``packed``. Raises InstanceError (damaged, cut short, too large).
+class Room(Protocol):
+    """Where an inflated data set is put. Core knows no files; a caller may bring one."""
 
-    Grown in place: zlib's own buffer would be held twice when it is joined.
-    """
+    def append(self, piece: bytes) -> None:
+        """Add bytes at the end."""
+
+    def view(self) -> memoryview:
+        """All of it, to be read; nothing is added afterwards."""
+
+
+class MemoryRoom:
+    """Room in memory, grown in place: zlib's own buffer would be held twice when joined."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def append(self, piece: bytes) -> None:
+        """Add bytes at the end."""
+        self._held += piece
+
+    def view(self) -> memoryview:
+        """All of it."""
+        return memoryview(self._held)
+
+
+def inflated_dataset(packed: memoryview, room: Room | None = None) -> memoryview:
+    """Return the data set in ``packed``. Raises InstanceError (damaged, cut short, too large)."""
     engine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    inflated = bytearray()
+    kept = MemoryRoom() if room is None else room
+    inflated_bytes = 0
     try:
         for start in range(0, len(packed), _INPUT_BYTES):
             rest: bytes | memoryview = packed[start : start + _INPUT_BYTES]
             while rest and not engine.eof:
-                inflated += engine.decompress(rest, _OUTPUT_BYTES)
+                piece = engine.decompress(rest, _OUTPUT_BYTES)
+                inflated_bytes += len(piece)
+                _check_size(inflated_bytes)
+                kept.append(piece)
                 rest = engine.unconsumed_tail
-                _check_size(len(inflated))
             if engine.eof:
-                return memoryview(inflated)
-        inflated += engine.flush()
+                return kept.view()
+        piece = engine.flush()
+        kept.append(piece)
     except zlib.error as exc:
         raise InstanceError(Reason.UNDECODABLE, "The deflated data set is damaged.") from exc
-    _check_size(len(inflated))
+    _check_size(inflated_bytes + len(piece))
     if not engine.eof:
         raise InstanceError(Reason.UNDECODABLE, "The deflated data set is cut short.")
-    return memoryview(inflated)
+    return kept.view()
 
 
 def _check_size(inflated_bytes: int) -> None:

@@ -17,7 +17,7 @@ from bridge.core.encapsulation import read_fragments
 from bridge.core.errors import InstanceError
 from bridge.core.file_meta import FileMeta, sniff_dataset, write_file_meta
 from bridge.core.frames import CompressedFrames, Evidence
-from bridge.core.inflate import inflated_dataset
+from bridge.core.inflate import Room, inflated_dataset
 from bridge.core.model import Action, Reason, TranscodeOptions
 from bridge.core.native import NativeFrames, SwappedPlan
 from bridge.core.pixels import REPRESENTATION, Change, describe
@@ -56,11 +56,11 @@ def _wrong_label(what: str) -> InstanceError:
     return InstanceError(Reason.WRONG_SYNTAX_LABEL, f"The transfer syntax label is wrong: {what}.")
 
 
-def _inflated(data: memoryview, offset: int) -> memoryview:
+def _inflated(data: memoryview, offset: int, room: Room | None) -> memoryview:
     """Return the data set of a deflated file."""
     packed = data[offset:]
     try:
-        return inflated_dataset(packed)
+        return inflated_dataset(packed, room)
     except InstanceError as exc:
         if exc.reason is Reason.UNDECODABLE and sniff_dataset(packed[:16]):
             raise _wrong_label("the data set is not deflated") from exc
@@ -92,6 +92,8 @@ class Job:
         target: Syntax,
         options: TranscodeOptions,
         instance_id: str,
+        *,
+        room: Room | None,
     ) -> None:
         self.target = target
         self.syntax = syntax_of(meta.syntax)
@@ -103,7 +105,7 @@ class Job:
         _refuse_kind(self.syntax)
         self._data, start = data, meta.dataset_offset
         if self.syntax.deflated:
-            self._data, start = _inflated(data, start), 0
+            self._data, start = _inflated(data, start, room), 0
         self._check_label(start)
         self._reader = Reader(
             self._data, implicit=self.syntax.implicit, big_endian=self.syntax.big_endian

@@ -13,6 +13,7 @@ from bridge.core.body import Body
 from bridge.core.errors import InstanceError
 from bridge.core.file_meta import read_file_meta
 from bridge.core.frames import Evidence
+from bridge.core.inflate import Room
 from bridge.core.job import Job
 from bridge.core.model import Action, TranscodeOptions
 from bridge.core.syntaxes import OFFERED_TARGETS, target_syntax_uid
@@ -68,13 +69,19 @@ def peek_syntax(head: Buffer) -> str:
 
 
 def transcode(
-    source: Buffer, *, wanted_syntax: str, options: TranscodeOptions, instance_id: str = ""
+    source: Buffer,
+    *,
+    wanted_syntax: str,
+    options: TranscodeOptions,
+    instance_id: str = "",
+    room: Room | None = None,
 ) -> Transcoded:
     """Return ``source`` (a whole DICOM file) in ``wanted_syntax`` (keyword or UID).
 
     Nothing of ``source`` is copied that need not be: it must stay as it is while the body is
     in use. Where the decoded pixels need at most ``options.hold_bytes_max`` bytes every fault
-    is raised here, otherwise possibly while the body is read.
+    is raised here, otherwise possibly while the body is read. ``room``: where the data set of a
+    deflated source is put; in memory without one.
     Raises InstanceError with a Reason; ValueError for a syntax that is not offered.
     """
     target = OFFERED_TARGETS[target_syntax_uid(wanted_syntax)]
@@ -85,7 +92,7 @@ def transcode(
         uid = meta.text(0x0003)
         return Transcoded(Action.UNCHANGED, meta.syntax, meta.syntax, uid, body)
     try:
-        job = Job(data, meta, target, options, instance_id)
+        job = Job(data, meta, target, options, instance_id, room=room)
         body, frames = job.run()
         return Transcoded(
             job.action, meta.syntax, job.target.uid, job.uid, body, frames, job.evidence
