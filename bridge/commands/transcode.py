@@ -57,6 +57,8 @@ def transcode(
         "target_syntax": result.target_syntax,
         "sop_instance_uid": result.sop_instance_uid,
         "decoder": result.decoder,
+        "fallbacks": ", ".join(result.fallbacks),
+        "verified": _verified(result) if verify else "not asked for",
         "source_bytes": len(data),
         "target_bytes": written,
     }
@@ -65,6 +67,12 @@ def transcode(
     else:
         print_pairs(done)
     return EXIT_DONE
+
+
+def _verified(result: Transcoded) -> str:
+    if result.verified:
+        return "yes"
+    return "no: no second decoder for it" if result.decoder else "no pixels were decoded"
 
 
 def _write(result: Transcoded, target: Path) -> int:

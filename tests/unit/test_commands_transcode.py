@@ -131,3 +131,25 @@ def test_a_link_is_followed_and_kept(ct: Path, tmp_path: Path) -> None:
     assert exit_code_of(["transcode", str(ct), str(link)]) == 0
     assert link.is_symlink()
     assert (place / "real.dcm").read_bytes() == ct.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("encode", "said"),
+    [
+        (None, "no pixels were decoded"),
+        ("RLELossless", "yes"),
+        ("JPEGLSLossless", "no: no second decoder for it"),
+    ],
+)
+def test_verify_says_whether_a_second_decoder_looked(
+    encode: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = tmp_path / "in.dcm", tmp_path / "out.dcm"
+    source.write_bytes(small_ct())
+    if encode:
+        assert exit_code_of(["transcode", str(source), str(source), "--to", encode]) == 0
+    to = "ExplicitVRLittleEndian" if encode else "ImplicitVRLittleEndian"
+    capsys.readouterr()
+    arguments = ["transcode", str(source), str(target), "--to", to, "--verify", "--json"]
+    assert exit_code_of(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] == said
