@@ -7,6 +7,7 @@ lose the last transactions, which only means that a few instances are delivered 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -317,9 +318,13 @@ class Ledger:
                 f"The state file {self.path} is held by another bridge (process {holder}).",
                 advice="Stop the other one, or give this one its own BRIDGE_STATE_PATH.",
             ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with self._explained():
+            try:
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), f"{os.getpid()}\n".encode("ascii"))
+            except OSError:
+                lock.close()
+                raise
         return lock
 
     def _release_lock(self) -> None:
@@ -338,7 +343,7 @@ class Ledger:
         except OSError as exc:
             raise StateError(
                 f"The state file {self.path} cannot be used: {exc.strerror}.",
-                advice="Make the directory of BRIDGE_STATE_PATH writable for this user.",
+                advice=_advice_of(exc),
             ) from exc
 
 
@@ -364,6 +369,12 @@ def _advice(text: str) -> str:
             "begins at BRIDGE_START, and what the target has already is not stored twice."
         )
     return "Make BRIDGE_STATE_PATH a file in a directory that this user may write to."
+
+
+def _advice_of(exc: OSError) -> str:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Free space on the disk under BRIDGE_STATE_PATH and start again."
+    return "Make the directory of BRIDGE_STATE_PATH writable for this user."
 
 
 def _by_id(instance_ids: Iterable[str]) -> Sequence[dict[str, str]]:

@@ -141,6 +141,22 @@ def test_a_full_disk_is_explained_and_passes(path: Path) -> None:
         assert ledger.parked_by_reason() == {"undecodable": 3000}
 
 
+def test_a_disk_that_has_no_room_for_the_lock_is_explained(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(StateError) as full:
+            Ledger(path, follow=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert full.value.exit_code == 12
+    assert "BRIDGE_STATE_PATH" in full.value.advice
+    Ledger(path, follow=True).close()  # nothing holds the lock
+
+
 WRITER = """
 import sys, pathlib
 from bridge.core.model import Move, Reason
