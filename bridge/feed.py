@@ -90,7 +90,7 @@ class FeedReader:
         reached = page.changes[-1].sequence if page.changes else since
         last = page.last
         if since == self.position and not page.changes:
-            self._check_counter(page.last)
+            check_counter(page.last, position=self.position)
         elif page.done and (reached < self.position or not page.changes):
             # Rows vanish when their resource is deleted, so a re-read that stops short proves
             # nothing; only an empty page tells the server's own counter.
@@ -117,17 +117,22 @@ class FeedReader:
     def _counter(self) -> int:
         page = self._client.changes(self.position, 1, only_new_instances=bool(self._filters))
         if not page.changes:
-            self._check_counter(page.last)
+            check_counter(page.last, position=self.position)
         return page.last
 
-    def _check_counter(self, last: int) -> None:
-        """Raise FeedWentBackwards when the server's counter is below the position."""
-        if last < self.position:
-            raise FeedWentBackwards(
-                f"The source's feed ends at {last}, but it was read up to {self.position}: "
-                "the source was created anew or restored from a backup.",
-                advice=RESET_ADVICE,
-            )
+
+def check_counter(last: int, *, position: int) -> None:
+    """Raise FeedWentBackwards when the source's counter is below what was read.
+
+    ``last``: the ``Last`` of a page without rows, which is the counter. That of the newest row
+    (``?last``) may well be lower: rows go with their instances.
+    """
+    if last < position:
+        raise FeedWentBackwards(
+            f"The source's feed ends at {last}, but it was read up to {position}: "
+            "the source was created anew or restored from a backup.",
+            advice=RESET_ADVICE,
+        )
 
 
 RESET_ADVICE = (

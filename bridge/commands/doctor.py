@@ -14,7 +14,8 @@ def doctor(
 ) -> int:
     """Check the settings, both servers, the decoders and the state file.
 
-    The exit code is that of the first error: 2 settings, 10 source, 11 target, 12 state file.
+    The exit code is that of the first error: 2 settings, 10 source, 11 target, 12 state file,
+    13 a feed that is not the one that was followed.
     """
     from dataclasses import asdict
 

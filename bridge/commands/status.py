@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.core.errors import EXIT_DONE, SideError
+from bridge.core.errors import EXIT_DONE, EXIT_FEED, SideError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.ledger import Ledger
+    from bridge.sides import SideClient
 
 BRIDGE_ANSWER_BYTES_MAX = 4 * 1024 * 1024
 BRIDGE_TIMEOUT_S = 2.0
@@ -21,7 +22,8 @@ def status(
 ) -> int:
     """Show the checkpoint, the lag, what is in flight and parked, and both servers.
 
-    Exit code 10 or 11 when a server cannot be used, 12 when the state file cannot be read.
+    Exit code 10 or 11 when a server cannot be used, 12 when the state file cannot be read, 13
+    when the source's feed is not the one that was followed.
     """
     from bridge.commands.output import print_json
     from bridge.config import load_settings
@@ -35,11 +37,14 @@ def status(
             found.update(_from_ledger(ledger))
     else:
         found.update({"checkpoint": None, "parked": {}, "bridge": {"running": False}})
-    servers, error = _servers(settings)
+    checkpoint = found["checkpoint"] if isinstance(found["checkpoint"], int) else None
+    servers, error = _servers(settings, checkpoint)
     found.update(servers)
-    checkpoint, last = found["checkpoint"], found.get("last")
-    if isinstance(checkpoint, int) and isinstance(last, int):
-        found["behind"] = max(0, last - checkpoint)
+    last = found.get("last")
+    if checkpoint is not None and isinstance(last, int):
+        backwards = found["feed_went_backwards"]
+        found["behind"] = None if backwards else max(0, last - checkpoint)
+        exit_code = EXIT_FEED if backwards else EXIT_DONE
     if error is not None:
         exit_code = error.exit_code
     if as_json:
@@ -78,7 +83,9 @@ def _running(url: str | None) -> dict[str, object]:
     return {"running": True, "monitor_url": address, **told}
 
 
-def _servers(settings: Settings) -> tuple[dict[str, object], SideError | None]:
+def _servers(
+    settings: Settings, checkpoint: int | None
+) -> tuple[dict[str, object], SideError | None]:
     from bridge.core.model import SideName
     from bridge.sides import SideClient
 
@@ -91,12 +98,27 @@ def _servers(settings: Settings) -> tuple[dict[str, object], SideError | None]:
             found[side] = {"reachable": True, "version": info.version, "name": info.name}
             if side is SideName.SOURCE:
                 found["last"] = client.last_change().last
+                found["feed_went_backwards"] = _went_backwards(client, checkpoint)
         except SideError as exc:
             found[side] = {"reachable": False, "problem": exc.problem, "message": str(exc)}
             first_error = first_error or exc
         finally:
             client.close()
     return found, first_error
+
+
+def _went_backwards(client: SideClient, checkpoint: int | None) -> bool:
+    from bridge.core.errors import FeedWentBackwards
+    from bridge.feed import check_counter
+
+    if checkpoint is None:
+        return False
+    page = client.changes(checkpoint, 1, only_new_instances=False)
+    try:
+        check_counter(page.last, position=checkpoint)
+    except FeedWentBackwards:
+        return True
+    return False
 
 
 def _print(found: dict[str, object]) -> None:
@@ -119,6 +141,8 @@ def _print(found: dict[str, object]) -> None:
     pairs["checkpoint"] = found["checkpoint"]
     pairs["last change"] = found.get("last")
     pairs["behind"] = found.get("behind")
+    if found.get("feed_went_backwards"):
+        pairs["behind"] = "the feed went backwards: see docs/operations.md"
     total = sum(parked.values())
     details = ", ".join(f"{reason}: {count}" for reason, count in parked.items())
     pairs["parked"] = f"{total} ({details})" if total else 0

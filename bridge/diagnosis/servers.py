@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from bridge.config import Settings
-from bridge.core.errors import InstanceError, SideError, StateError
+from bridge.core.errors import FeedWentBackwards, InstanceError, SideError, StateError
 from bridge.core.model import ServerInfo, SideName
-from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis
+from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis, error_of
+from bridge.feed import check_counter
 from bridge.ledger import Ledger, there_may_be
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient
@@ -31,13 +32,16 @@ def check_source(settings: Settings) -> Iterator[Diagnosis]:
         yield _identity("source", info, settings.source_url)
         last = client.last_change().last
         yield Diagnosis(OK, "source", f"the feed can be read; its last change is {last}")
+        checkpoint = _checkpoint(settings)
+        yield from _same_feed(client, checkpoint)
         how = "on the server" if info.has_extended_changes else "here (the server cannot)"
         yield Diagnosis(OK, "source", f"changes are filtered {how}")
         yield from _may_fetch(client)
         if settings.retention_s is not None:
             client.may_delete()
             yield Diagnosis(OK, "source", "deletions are allowed (BRIDGE_SOURCE_RETENTION)")
-        yield from _source_limits(client, info, _behind(settings, last))
+        behind = None if checkpoint is None else max(0, last - checkpoint)
+        yield from _source_limits(client, info, behind)
 
 
 def check_target(settings: Settings) -> Iterator[Diagnosis]:
@@ -114,16 +118,25 @@ def _may_fetch(client: InspectionClient) -> Iterator[Diagnosis]:
         yield Diagnosis(OK, "source", "instances can be listed and fetched")
 
 
-def _behind(settings: Settings, last: int) -> int | None:
-    """How many changes are between the checkpoint and the end of the feed; None: no checkpoint."""
+def _checkpoint(settings: Settings) -> int | None:
+    """The checkpoint; None when there is none."""
     if not there_may_be(settings.state_path):
         return None
     try:
         with Ledger(settings.state_path, create=False) as ledger:
-            checkpoint = ledger.checkpoint()
+            return ledger.checkpoint()
     except StateError:
         return None  # the check of the state file says why
-    return None if checkpoint is None else max(0, last - checkpoint)
+
+
+def _same_feed(client: InspectionClient, checkpoint: int | None) -> Iterator[Diagnosis]:
+    if checkpoint is None:
+        return
+    page = client.changes(checkpoint, 1, only_new_instances=False)
+    try:
+        check_counter(page.last, position=checkpoint)
+    except FeedWentBackwards as exc:
+        yield error_of("source", exc)
 
 
 def _source_limits(

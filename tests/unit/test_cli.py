@@ -206,6 +206,23 @@ def test_status_as_json_and_as_text(
     assert said.err == ""
 
 
+def test_a_feed_that_ends_below_the_checkpoint_is_told(
+    pair: tuple[FakeOrthanc, FakeOrthanc], tmp_path: Path, capsys: Capture
+) -> None:
+    pair[0].put(small_ct())
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.commit(Entry(checkpoint=15))
+    assert exit_code_of(["status", "--json"]) == 13
+    told = json.loads(capsys.readouterr().out)
+    assert told["feed_went_backwards"] is True
+    assert told["behind"] is None
+    assert exit_code_of(["status"]) == 13
+    said = capsys.readouterr().out
+    assert "the feed went backwards" in said
+    assert exit_code_of(["doctor"]) == 13
+    assert "ends at 4, but it was read up to 15" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("pair")
 def test_status_of_a_state_that_is_no_state(
     tmp_path: Path,
