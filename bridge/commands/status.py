@@ -97,8 +97,8 @@ def _servers(
             info = client.system()
             found[side] = {"reachable": True, "version": info.version, "name": info.name}
             if side is SideName.SOURCE:
-                found["last"] = client.last_change().last
-                found["feed_went_backwards"] = _went_backwards(client, checkpoint)
+                last, backwards = client.last_change().last, _went_backwards(client, checkpoint)
+                found.update({"last": last, "feed_went_backwards": backwards})
         except SideError as exc:
             found[side] = {"reachable": False, "problem": exc.problem, "message": str(exc)}
             first_error = first_error or exc

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from bridge.config import Settings, load_settings, unknown_variables
 from bridge.core.errors import BridgeError, ConfigurationError, SideError
-from bridge.diagnosis.custody import check_retention
+from bridge.diagnosis.custody import check_retention, check_two_servers
 from bridge.diagnosis.finding import OK, WARNING, Diagnosis, error_of
 from bridge.diagnosis.machine import (
     check_audit,
@@ -27,6 +27,7 @@ __all__ = ["OK", "WARNING", "Diagnosis", "diagnose"]
 CHECKS = (
     check_source,
     check_target,
+    check_two_servers,
     check_clocks,
     check_state,
     check_spool,

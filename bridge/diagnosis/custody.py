@@ -1,4 +1,4 @@
-"""What would make BRIDGE_SOURCE_RETENTION delete the only copy."""
+"""What would make the target's copy no copy, or BRIDGE_SOURCE_RETENTION delete the only one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,31 @@ from bridge.config import Settings
 from bridge.core.errors import SideError
 from bridge.core.model import SideName
 from bridge.diagnosis.finding import OK, WARNING, Diagnosis
+from bridge.lookers import inspector
 from bridge.sides import SideClient
 
 RETENTION_S_SENSIBLE = 3600.0
+
+
+def check_two_servers(settings: Settings) -> Iterator[Diagnosis]:
+    """Whether the two addresses lead to one server: all would be there already, and never move."""
+    if settings.retention_s is not None:
+        return  # asked below
+    ends = []
+    for side in SideName:
+        with inspector(settings.endpoint(side)) as client:
+            try:
+                ends.append(client.last_change().changes)
+            except SideError:
+                return  # said already; the target's feed is not ours to read otherwise
+    if ends[0] and ends[0] == ends[1]:
+        yield Diagnosis(
+            WARNING,
+            "target",
+            "its feed ends with the same change as the source's: is it one server behind two "
+            "addresses? Everything would seem to be there already, and nothing would be moved",
+            "Compare BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL.",
+        )
 
 
 def check_retention(settings: Settings) -> Iterator[Diagnosis]:

@@ -96,6 +96,15 @@ def test_a_right_that_is_missing_is_named(
     assert errors[0].exit_code == {"source": EXIT_SOURCE, "target": EXIT_TARGET}[side]
 
 
+def test_one_server_behind_two_names_is_told(fake_orthanc: Start, diagnosed: Diagnosed) -> None:
+    server, other = fake_orthanc(), fake_orthanc()
+    server.put(small_ct())
+    name = server.url.replace("127.0.0.1", "localhost")
+    found = diagnosed(server, other, TARGET_URL=name)
+    assert [s for s, m in said(found, WARNING) if "one server behind two" in m] == ["target"]
+    assert said(diagnosed(server, other), WARNING) == []
+
+
 def test_deleting_is_probed_only_when_the_bridge_would_delete(
     fake_orthanc: Start, diagnosed: Diagnosed
 ) -> None:
