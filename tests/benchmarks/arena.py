@@ -23,7 +23,7 @@ CHECK_S = 0.5
 """So often a way may say that it has failed."""
 WARM_SHARE = 0.15
 """Instances after which the clock starts: starting is not what is measured."""
-START_S = 30.0
+DEATH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def run_once(made: Arena, way: Way, *, limit_s: float) -> Sample:
         except ChildProcessError as exc:
             return Sample(way.name, made.input.name, ended=str(exc))
         except (OSError, http.client.HTTPException) as exc:
-            died = "died" if not match.target.is_running else type(exc).__name__
+            died = "died" if _ends(match.target) else type(exc).__name__
             return Sample(way.name, made.input.name, ended=died)
 
 
@@ -150,6 +150,15 @@ def run_codec(made: Arena) -> Sample:
         {"client": usage.cpu_s},
         {"client": usage.peak_bytes},
     )
+
+
+def _ends(server: OrthancServer) -> bool:
+    """Whether a server that broke a connection is about to be gone."""
+    pause = threading.Event()
+    until = time.monotonic() + DEATH_S
+    while server.is_running and time.monotonic() < until:
+        pause.wait(LOOK_S)
+    return not server.is_running
 
 
 def _moment(match: Match, look: Look, count: int) -> _Moment:
