@@ -34,7 +34,7 @@ from bridge.core.events import (
     WorkerLost,
 )
 from bridge.core.headline import counted
-from bridge.core.model import Delivered, ExecutorFailed, Move, Skipped, StageTimes
+from bridge.core.model import Delivered, ExecutorFailed, Move, SideFailed, Skipped, StageTimes
 from bridge.core.syntaxes import SYNTAXES
 
 LOGGER = logging.getLogger("orthanc_bridge")
@@ -121,6 +121,10 @@ class LogObserver:
                 text = f"parked {_name(move)} after {tries}: {reason}: {message}"
                 fields = {"reason": reason, "attempts": attempts, "detail": message}
                 log(logging.ERROR, "instance_parked", text, **_of(move), **fields)
+            case InstanceRetried(outcome=SideFailed(side=side)) if not self._quiet_since(
+                f"{side} refuses"
+            ):
+                pass  # a limit on the way may refuse thousands
             case InstanceRetried(outcome=ExecutorFailed(message=message)):
                 if self._quiet_since("executor"):
                     log(logging.ERROR, "executor_failed", f"no worker can work: {message}")
@@ -190,16 +194,19 @@ def _log_service(event: Event) -> None:
 
 
 def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
-    if not LOGGER.isEnabledFor(logging.INFO):
+    level = logging.WARNING if done.differing else logging.INFO
+    if not LOGGER.isEnabledFor(level):
         return
     stages = done.stages
     what = "already there" if done.already_there else str(done.action)
+    if done.differing:
+        what += ", with OTHER BYTES than were sent now, and kept so:"
     text = (
         f"{what} {_name(move)} {_keyword(done.source_syntax)} -> {_keyword(done.target_syntax)} "
         f"{done.source_bytes} -> {done.target_bytes} B in {stages.total_s * 1000:.0f} ms"
     )
     log(
-        logging.INFO,
+        level,
         "instance_delivered",
         text,
         **_of(move),
@@ -212,6 +219,7 @@ def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
         decoder=done.decoder,
         fallbacks=list(done.fallbacks),
         attempt=attempt,
+        differing=done.differing,
         **_milliseconds(stages),
     )
 

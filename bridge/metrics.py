@@ -189,6 +189,8 @@ class Metrics:
 
     def _count_delivered(self, done: Delivered) -> None:
         outcome = "already_there" if done.already_there else "delivered"
+        if done.differing:
+            outcome += "_differing"
         self._instances.labels(outcome, _known(done.source_syntax)).inc()
         self._source_bytes.inc(done.source_bytes)
         self._target_bytes.inc(done.target_bytes)

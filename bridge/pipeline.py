@@ -46,7 +46,16 @@ from bridge.core.model import (
     Skipped,
     Task,
 )
-from bridge.core.policy import Limits, Park, PauseSide, RetryLater, Settle, decide
+from bridge.core.policy import (
+    REFUSALS,
+    Defer,
+    Limits,
+    Park,
+    PauseSide,
+    RetryLater,
+    Settle,
+    decide,
+)
 from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
 from bridge.ledger import Attempts, Kept, Parked
@@ -154,6 +163,7 @@ class Pipeline:
         self._executor_error = ""
         self._executor_failed_s = 0.0
         self._held = Hold.NONE
+        self._refusal = ""
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
         self._last_progress_at = clock.now_s()
@@ -336,6 +346,7 @@ class Pipeline:
             outcome,
             attempts=item.attempts,
             limits=self._pace.limits,
+            refusals=item.refusals,
             served_others=self._served_others(item, outcome),
             chance=self._chance(),
         )
@@ -347,6 +358,10 @@ class Pipeline:
                 self._park(item, outcome, reason, message, attempts)
             case RetryLater(after_s=after_s, attempts=attempts):
                 self._retry(item, outcome, after_s, attempts)
+            case Defer(after_s=after_s):
+                item.refusals += 1
+                self._refusal = getattr(outcome, "message", "")
+                self._retry(item, outcome, after_s, item.attempts)
             case PauseSide(side=side):
                 self._hold(item, outcome, side)
 
@@ -434,7 +449,7 @@ class Pipeline:
         if not isinstance(outcome, SideFailed):
             raise TypeError("only a failed side pauses a side")
         item.outages += outcome.begun
-        if outcome.specific or item.suspect:
+        if outcome.specific or item.suspect or outcome.problem in REFUSALS:
             # Perhaps this instance is the trouble: let others be tried before it.
             item.served_before = self._servers.served_count(side)
             self._window.add([item])
@@ -543,6 +558,8 @@ class Pipeline:
             state_error=self._state_error,
             executor_error=self._executor_error,
             hold=self._held,
+            refused=self._window.refused,
+            refusal=self._refusal,
             last_progress_at=self._last_progress_at,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,

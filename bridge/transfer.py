@@ -36,6 +36,7 @@ from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
 
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
+ALREADY_STORED = "AlreadyStored"
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
@@ -202,13 +203,13 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
     )
     attempt.mark()
     _check_answer(answer, attempt.instance_id)
-    stored_md5 = ""
-    if attempt.job.proof == "stored":
-        digest = hashlib.md5(usedforsecurity=False)
-        for chunk in parcel.chunks():
-            digest.update(chunk)
+    stored_md5, differing = "", False
+    if attempt.job.proof == "stored" or answer.status == ALREADY_STORED:
+        sent_md5 = _md5_of(parcel)
         stored_md5 = attempt.target.stored_md5(attempt.instance_id)
-        _check_stored(stored_md5, digest.hexdigest(), answer.status)
+        differing = stored_md5 != sent_md5
+        if attempt.job.proof == "stored":
+            _check_stored(stored_md5, sent_md5, answer.status)
     attempt.mark()
     return Delivered(
         status=answer.status,
@@ -223,8 +224,16 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         fallbacks=done.fallbacks if done else (),
         source_md5=attempt.source_md5,
         target_md5=stored_md5,
+        differing=differing,
         samples_sha256=done.samples_sha256 if done else "",
     )
+
+
+def _md5_of(parcel: Parcel) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in parcel.chunks():
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _check_answer(answer: StoreAnswer, instance_id: str) -> None:
@@ -234,7 +243,7 @@ def _check_answer(answer: StoreAnswer, instance_id: str) -> None:
             Reason.FILTERED_OUT,
             "A filter at the target (a Lua script or a plugin) refused it.",
         )
-    if answer.status not in ("Success", "AlreadyStored"):
+    if answer.status not in ("Success", ALREADY_STORED):
         raise InstanceError(
             Reason.REJECTED_BY_TARGET,
             f"The target answered Status {answer.status!r} instead of Success or AlreadyStored.",
@@ -253,7 +262,7 @@ def _check_stored(stored_md5: str, sent_md5: str, status: str) -> None:
         return
     seen = (
         "had another file under this ID before, and kept it"
-        if status == "AlreadyStored"
+        if status == ALREADY_STORED
         else "holds other bytes than were sent"
     )
     raise InstanceError(

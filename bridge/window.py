@@ -21,7 +21,8 @@ class Item:
     """A move and what has happened to it so far.
 
     ``served_before``: how many instances a server had served when this one last failed there.
-    ``outages``: in how many outages it was under way. Times are epoch seconds.
+    ``outages``: in how many outages it was under way. ``refusals``: how often it was deferred,
+    a server having refused it and served others. Times are epoch seconds.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Item:
     first_failed_at: float = 0.0
     served_before: int | None = None
     outages: int = 0
+    refusals: int = 0
     started_at: float = 0.0
 
     @property
@@ -70,6 +72,11 @@ class Window:
     def delayed(self) -> int:
         """How many wait for their time."""
         return len(self._delayed)
+
+    @property
+    def refused(self) -> int:
+        """How many of the delayed wait because a server refuses them and serves others."""
+        return sum(item.refusals > 0 for _, _, item in self._delayed)
 
     @property
     def empty(self) -> bool:

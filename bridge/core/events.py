@@ -204,6 +204,8 @@ class Progress:
     state_error: str = ""
     executor_error: str = ""
     hold: str = ""
+    refused: int = 0
+    refusal: str = ""
     last_progress_at: float = 0.0
     feed_read_at: float | None = None
     phase: str = "starting"

@@ -98,6 +98,9 @@ def judge(
     if limits.lag_limit_s and lag.seconds > limits.lag_limit_s:
         text = f"The oldest unfinished change is {lag.seconds:.0f} s old."
         found.append(Finding("lag_above_limit", text, "See docs/operations.md: it lags behind."))
+    if progress.refused:
+        text = f"{progress.refused} instances are refused while others are served."
+        found.append(Finding("instances_refused", f"{text} {progress.refusal}".strip()))
     total = sum(parked.values())
     if total > limits.parked_limit:
         text = "1 instance is parked." if total == 1 else f"{total} instances are parked."

@@ -232,6 +232,7 @@ class Delivered:
     fallbacks: tuple[str, ...] = ()
     source_md5: str = ""
     target_md5: str = ""
+    differing: bool = False
     samples_sha256: str = ""
     """Of the decoded samples, when TranscodeOptions asks for it and there was decoding."""
 

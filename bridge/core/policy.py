@@ -60,7 +60,21 @@ class PauseSide:
     problem: SideProblem
 
 
-Decision = Settle | Park | RetryLater | PauseSide
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """A server refuses this instance with an answer that is not about it, and serves others.
+
+    A proxy's limit, for example. It waits, not before ``after_s`` seconds from now, spends no
+    attempt and is never parked; the others go on.
+    """
+
+    after_s: float
+
+
+Decision = Settle | Park | RetryLater | PauseSide | Defer
+
+REFUSALS = frozenset([SideProblem.FORBIDDEN, SideProblem.BODY_LIMIT, SideProblem.SERVER_ERROR])
+"""Answers that may be given to one instance and not to the next."""
 
 
 def backoff_s(count: int, *, first_s: float, longest_s: float, chance: float) -> float:
@@ -73,11 +87,12 @@ def backoff_s(count: int, *, first_s: float, longest_s: float, chance: float) ->
     return whole * (0.5 + 0.5 * chance)
 
 
-def decide(
+def decide(  # noqa: PLR0911 (a table of outcomes)
     outcome: Outcome,
     *,
     attempts: int,
     limits: Limits,
+    refusals: int = 0,
     served_others: bool = False,
     alone: bool = False,
     died: bool = False,
@@ -86,6 +101,7 @@ def decide(
     """Decide what follows from the outcome of one attempt.
 
     ``attempts``: attempts that this instance has spent before this one.
+    ``refusals``: how often it has been deferred before.
     ``served_others``: since this instance last got an error of its own from that server, the
     server has served another one; then the error is held against the instance.
     ``alone``: the instance was under suspicion and the only one that the server had to do with.
@@ -104,6 +120,15 @@ def decide(
             reason = Reason.SERVER_REFUSES_INSTANCE
             text = f"The {side} serves other instances but not this one: {message}"
             return _spend(reason, text, attempts, limits, final=False, chance=chance)
+        case SideFailed(problem=problem) if served_others and problem in REFUSALS:
+            return Defer(
+                backoff_s(
+                    refusals + 1,
+                    first_s=limits.retry_first_s,
+                    longest_s=limits.retry_longest_s,
+                    chance=chance,
+                )
+            )
         case SideFailed(side=side, problem=problem):
             return PauseSide(side, problem)
         case ExecutorFailed():

@@ -17,6 +17,7 @@ from bridge.core.model import (
 )
 from bridge.core.policy import (
     Decision,
+    Defer,
     Limits,
     Park,
     PauseSide,
@@ -31,6 +32,7 @@ DONE = Delivered("Success", Action.UNCHANGED, "1.2", "1.2", "1.2.3", 1, 1, Stage
 BROKEN = InstanceFailed(Reason.UNDECODABLE, "broken", final=True)
 FLAKY = InstanceFailed(Reason.WORKER_DIED, "died")
 DOWN = SideFailed(SideName.TARGET, SideProblem.UNREACHABLE, "refused")
+LIMIT_413 = SideFailed(SideName.TARGET, SideProblem.BODY_LIMIT, "413")
 ERROR_500 = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, "500", specific=True)
 
 
@@ -63,6 +65,10 @@ ERROR_500 = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, "500", specifi
                 3,
             ),
         ),
+        # A limit on the way is an outage, until others are seen to pass: then this one waits,
+        # for ever if need be, and is never parked.
+        (LIMIT_413, 0, False, PauseSide(SideName.TARGET, SideProblem.BODY_LIMIT)),
+        (LIMIT_413, 2, True, Defer(1.0)),
         # The pool's own trouble is not the instance's.
         (ExecutorFailed("pool"), 2, False, RetryLater(1.0, 2)),
     ],

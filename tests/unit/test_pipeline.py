@@ -215,6 +215,33 @@ def test_a_500_for_one_while_others_are_served_is_held_against_that_one() -> Non
     assert not any(name != "t1" and bench.started.count(name) > 1 for name in bench.started)
 
 
+@pytest.mark.parametrize(
+    "problem", [SideProblem.BODY_LIMIT, SideProblem.FORBIDDEN, SideProblem.SERVER_ERROR]
+)
+def test_what_a_limit_on_the_way_refuses_waits_and_stops_nobody(problem: SideProblem) -> None:
+    """A proxy with a body limit, in front of the target: neither an outage nor parked."""
+    names = [f"i{number:03}" for number in range(100)]
+    large = names[5::10]
+    bench = Bench()
+    bench.script = {name: [down(problem=problem)] for name in large}
+    seen: list[object] = []
+
+    def others_done() -> None:
+        # With nobody else left to serve, it is the server's trouble again, and shown as that.
+        seen.extend([bench.summary.delivered, bench.progress[-1].target.problem])
+        bench.script.clear()
+
+    bench.time.at(60.0, others_done)
+    summary = bench.run(names)
+    assert seen == [90, problem]
+    assert any(progress.refused for progress in bench.progress)
+    assert summary.delivered == 100
+    assert not bench.ledger.parked
+    retried = [event for event in bench.events if isinstance(event, InstanceRetried)]
+    assert retried
+    assert not any(event.attempts for event in retried)
+
+
 def test_a_500_for_everybody_parks_nobody() -> None:
     bench = Bench(limits=Limits(attempts_max=1))
     sick: list[Outcome] = [down(problem=SideProblem.SERVER_ERROR, specific=True)]
