@@ -16,6 +16,8 @@ def spooling() -> Iterator[None]:
     """Explain a full TMPDIR. Raises ConfigurationError."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # it is about standard output, not about the file
     except OSError as exc:
         raise ConfigurationError(
             f"The result cannot be kept in TMPDIR: {exc.strerror}.",

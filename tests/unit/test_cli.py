@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -285,3 +287,15 @@ def test_an_unknown_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys
     assert exit_code_of(["run", "--once"]) == 0
     assert "BRIDGE_WORKER is not a setting" in (said := capsys.readouterr().err)
     assert "did you mean BRIDGE_WORKERS?" in said
+
+
+def test_a_reader_that_has_enough_is_no_bug() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m bridge --help | true"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "bug" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -41,11 +41,13 @@ def test_already_there_with_the_same_or_with_other_bytes(
     assert outcome.already_there
     assert outcome.differing is not same
     LOGGER.addHandler(caplog.handler)
+    before = LOGGER.level
     LOGGER.setLevel(logging.INFO)
     try:
         LogObserver().on_event(Settled(task.move, outcome, 1))
     finally:
+        LOGGER.setLevel(before)
         LOGGER.removeHandler(caplog.handler)
-    (line,) = caplog.records
+    line = caplog.records[-1]
     assert line.levelno == (logging.INFO if same else logging.WARNING)
     assert ("OTHER BYTES" in line.getMessage()) is not same
