@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from bridge.core.errors import InstanceError, InstanceGone, SideError
 from bridge.core.model import InstanceFailed, Job, Outcome, Reason, Skipped, Task
+from bridge.core.syntaxes import syntax_of
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient
 from bridge.prospects import Deed, prospect
@@ -56,8 +57,11 @@ class RehearsalExecutor:
             return InstanceFailed(exc.reason, exc.message, exc.final)
         except SideError as exc:
             return failure_of(exc)
+        ways = " -> ".join(
+            syntax_of(uid).keyword for uid in (found.source_syntax, found.target_syntax) if uid
+        )
         why = f", {found.why}" if found.why else ""
-        text = f"would be {WORDS[found.deed]} ({found.source_syntax} -> {found.target_syntax}{why})"
+        text = f"would be {WORDS[found.deed]} ({ways}{why})"
         return Skipped(Reason.DRY_RUN, text, found.source_syntax)
 
     def _client(self) -> InspectionClient:

@@ -69,7 +69,7 @@ def test_a_dry_run_transfers_nothing(pair: Pair) -> None:
     assert pair.held() == set()
     assert pair.parked() == {}
     assert "would be sent unchanged" in done.stderr
-    assert "would be brought into" in done.stderr
+    assert "would be transcoded (JPEG2000Lossless -> ExplicitVRLittleEndian)" in done.stderr
 
 
 def test_what_a_replay_parks_is_tried_again_when_the_cause_is_gone(pair: Pair) -> None:

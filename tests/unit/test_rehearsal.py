@@ -49,12 +49,12 @@ def _look(url: str, instance_id: str, rules: str = "", wanted: str = NATIVE) -> 
 @pytest.mark.parametrize(
     ("rules", "wanted", "said"),
     [
-        ("", NATIVE, "would be sent unchanged (1.2.840.10008.1.2.1 -> 1.2.840.10008.1.2.1)"),
-        ("", IMPLICIT, "would be transcoded (1.2.840.10008.1.2.1 -> 1.2.840.10008.1.2)"),
+        ("", NATIVE, "would be sent unchanged (ExplicitVRLittleEndian -> ExplicitVRLittleEndian)"),
+        ("", IMPLICIT, "would be transcoded (ExplicitVRLittleEndian -> ImplicitVRLittleEndian)"),
         ("[[rule]]\naction = 'skip'", NATIVE, "would be skipped ("),
         ("[[rule]]\naction = 'forward'", IMPLICIT, "would be forwarded as it is ("),
         ("[[rule]]\naction = 'transcode'\nto = 'RLELossless'", NATIVE,
-         "-> 1.2.840.10008.1.2.5, rule at line 1)"),
+         "-> RLELossless, rule at line 1)"),
         ("[[rule]]\nmodality = 'CT'\naction = 'skip'", NATIVE, "would be skipped ("),
     ],
 )  # fmt: skip
