@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,18 +23,6 @@ from bridge.health import MonitoringServer, application
 from bridge.ledger import Entry, Ledger, Parked
 from bridge.metrics import METRIC_NAMES, Metrics
 
-WELL = Progress(
-    checkpoint=90,
-    last=100,
-    oldest_open=91,
-    oldest_changed_at="20200101T120000",
-    waiting=2,
-    delayed=1,
-    in_flight=(InFlight("an-instance", 91, 1.0, 2),),
-    last_progress_at=time.time(),
-    feed_read_at=time.time(),
-    phase="following",
-)
 DOWN = SideView(up=False, problem="login_refused", message="It said 401.", advice="Log in.")
 ADDRESSES = ("/livez", "/readyz", "/health", "/metrics", "/api/status", "/")
 HEALTH_FIELDS = {
@@ -48,6 +37,24 @@ HEALTH_FIELDS = {
     "parked",
     "parked_total",
 }
+
+
+def well(**differently: Any) -> Progress:
+    """Make a report of a bridge that works, as of now: the suite may have begun long ago."""
+    now = time.time()
+    progress = Progress(
+        checkpoint=90,
+        last=100,
+        oldest_open=91,
+        oldest_changed_at="20200101T120000",
+        waiting=2,
+        delayed=1,
+        in_flight=(InFlight("an-instance", 91, 1.0, 2),),
+        last_progress_at=now,
+        feed_read_at=now,
+        phase="following",
+    )
+    return replace(progress, **differently)
 
 
 class Asked:
@@ -72,7 +79,7 @@ class Monitored:
     def __init__(self, state_path: Path, limits: HealthLimits) -> None:
         self.state_path = state_path
         self.board = Board(state_path, limits)
-        self.board.on_progress(WELL)
+        self.board.on_progress(well())
         self.metrics = Metrics(self.board)
         self.app = application(self.board, self.metrics)
 
@@ -129,7 +136,7 @@ def test_before_anything_was_asked_it_is_not_ready(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_server_that_is_down_is_named(monitored: Monitored, side: str) -> None:
-    down = replace(WELL, source=DOWN) if side == "source" else replace(WELL, target=DOWN)
+    down = well(source=DOWN) if side == "source" else well(target=DOWN)
     monitored.board.on_progress(down)
     assert monitored.ask("/livez").status == 200, "restarting the bridge would not help"
     for path in ("/readyz", "/health"):
@@ -142,7 +149,7 @@ def test_a_server_that_is_down_is_named(monitored: Monitored, side: str) -> None
 
 
 def test_a_state_that_cannot_be_written(monitored: Monitored) -> None:
-    monitored.board.on_progress(replace(WELL, state_error="The disk is full."))
+    monitored.board.on_progress(well(state_error="The disk is full."))
     assert monitored.ask("/readyz").codes == ["state_unwritable"]
     assert monitored.ask("/health").status == 503
 
@@ -176,15 +183,15 @@ def test_so_many_parked_instances_are_borne_as_the_setting_says(tmp_path: Path) 
 def test_a_feed_that_went_backwards_is_said_until_a_snapshot_is_over(monitored: Monitored) -> None:
     monitored.board.on_event(FeedReset("It ends at 3."))
     assert monitored.ask("/health").codes == ["feed_went_backwards"]
-    monitored.board.on_progress(replace(WELL, phase="snapshot"))
+    monitored.board.on_progress(well(phase="snapshot"))
     assert monitored.ask("/health").codes == ["feed_went_backwards"]
-    monitored.board.on_progress(replace(WELL, phase="following"))
+    monitored.board.on_progress(well(phase="following"))
     assert monitored.ask("/health").status == 200
 
 
 def test_no_progress_with_work_left_is_a_stall(monitored: Monitored) -> None:
     long_ago = time.time() - 10_000
-    monitored.board.on_progress(replace(WELL, last_progress_at=long_ago))
+    monitored.board.on_progress(well(last_progress_at=long_ago))
     assert monitored.ask("/health").codes == ["stalled"]
 
 
@@ -192,7 +199,7 @@ def test_lag_above_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite3"
     Ledger(path).close()
     board = Board(path, HealthLimits(lag_limit_s=60))
-    board.on_progress(WELL)
+    board.on_progress(well())
     assert [finding.code for finding in board.findings()] == ["lag_above_limit"]
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ import yaml
 from bridge.core.health import HealthLimits, judge
 from bridge.core.model import SideProblem
 from bridge.health import application
-from tests.unit.test_health_server import DOWN, WELL, Monitored
+from tests.unit.test_health_server import DOWN, Monitored, well
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
@@ -89,7 +88,7 @@ def test_the_check_tells_what_health_says(
     monitored: Monitored, answering: Answering, down: bool, parked: int, expected: tuple[int, str]
 ) -> None:
     monitored.park(parked)
-    monitored.board.on_progress(replace(WELL, target=DOWN) if down else WELL)
+    monitored.board.on_progress(well(target=DOWN) if down else well())
     said = monitored.ask("/health")
     done = check(f"{answering(said.status, said.body)}/prefix/")
     assert (done.returncode, done.stderr) == (expected[0], "")
@@ -147,7 +146,7 @@ def test_the_example_of_health_has_fields_that_exist(monitored: Monitored) -> No
     said = monitored.ask("/health").json
     assert example.keys() <= said.keys()
     (reason,) = example["reasons"]
-    found = judge(type(WELL)(target=DOWN), {}, HealthLimits(), now=0.0)
+    found = judge(well(target=DOWN), {}, HealthLimits(), now=0.0)
     assert reason.keys() == {"code", "message", "advice"} == set(found[0].__slots__)
     assert reason["code"].removeprefix("target_") in set(SideProblem)
 
