@@ -18,8 +18,8 @@ from bridge.core.model import Change, Move, Page, ServerInfo
 
 NEW_INSTANCE = "NewInstance"
 
-LOOK_BACK_EVERY_S = 1.0
-"""So often the end of the feed is read again, whatever the poll interval."""
+LOOK_BACK_EVERY_S = 5.0
+"""So often the end of an idle feed is read again: 6 ms of the source each time."""
 
 
 @dataclass(frozen=True, slots=True)

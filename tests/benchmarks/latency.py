@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from tests.benchmarks.arena import arena
-from tests.benchmarks.http_line import Line
+from tests.benchmarks.http_line import Arrivals, Line
 from tests.benchmarks.inputs import Input
 from tests.benchmarks.usage import usage_of
 from tests.benchmarks.ways import Look, Match, ours
@@ -19,6 +19,7 @@ from tests.benchmarks.ways import Look, Match, ours
 LOOK_S = 0.002
 IDLE_S = 10.0
 READY_S = 20.0
+BACKLOG_S = 120.0
 FEED_ROWS_BEFORE = 600
 """Instances in the feed before: an idle look reads some rows of it again."""
 
@@ -51,11 +52,8 @@ def measure_latency(what: Input, *, poll_interval_s: float, count: int) -> Laten
     """Send single instances at random moments to an idle pair of servers."""
     with arena(what, FEED_ROWS_BEFORE, "before") as made, made.match(ingest=False) as match:
         stages_s = _stages(match)
-        # From the end of the feed on: what is there already is not what is timed.
-        last = Line(match.source.url).json("GET", "/changes?last")["Last"]
-        settings = {"START": str(last + 1), "POLL_INTERVAL_S": str(poll_interval_s)}
-        with ours(match, **settings) as look:
-            _one(match, 0)
+        with ours(match, POLL_INTERVAL_S=str(poll_interval_s)) as look:
+            _await_arrivals(match)
             source_share, bridge_share = _idle(match, look)
             seconds = []
             for number in range(1, count + 1):
@@ -63,6 +61,17 @@ def measure_latency(what: Input, *, poll_interval_s: float, count: int) -> Laten
                 threading.Event().wait(random.uniform(0.05, 0.05 + poll_interval_s))
                 seconds.append(_one(match, number))
     return Latency(poll_interval_s, tuple(seconds), stages_s, source_share, bridge_share)
+
+
+def _await_arrivals(match: Match) -> None:
+    """Wait until everything that was in the feed has been moved."""
+    arrivals = Arrivals(match.target.url)
+    until = time.monotonic() + BACKLOG_S
+    pause = threading.Event()
+    while arrivals.look() < len(match.ids):
+        if time.monotonic() > until:
+            raise TimeoutError(f"{arrivals.count} of {len(match.ids)} arrived")
+        pause.wait(LOOK_S)
 
 
 def _one(match: Match, number: int) -> float:
