@@ -8,6 +8,10 @@
 PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 10
+SEEDS ?= 100000
+FIRST ?= 0
+# The tests run in as many processes as there are cores; make test JOBS=0 runs them in one.
+JOBS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
@@ -16,22 +20,27 @@ SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help demo test test-fast test-crashes soak lint docs wheel lock clean demo-needs test-needs
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
+
+.PHONY: help demo test test-fast test-crashes simulate soak lint bench docs wheel lock clean demo-needs test-needs
 
 help: ## list these targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.package demo-needs ## two real Orthancs, real images, the whole job, a table
 	$(BIN)/orthanc-bridge demo $(ARGS)
 
 test: $(VENV)/.dev test-needs ## everything but the benchmarks
-	$(BIN)/pytest --ignore=tests/benchmarks $(ARGS)
+	$(PYTEST) --ignore=tests/benchmarks $(ARGS)
 
 test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
-	$(BIN)/pytest tests/core tests/unit $(ARGS)
+	$(PYTEST) tests/core tests/unit $(ARGS)
 
 soak: $(VENV)/.dev test-needs ## ten minutes of load with random faults: make soak MINUTES=1
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+simulate: $(VENV)/.dev ## the simulated world, by hand: make simulate SEEDS=1000000 FIRST=0
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)

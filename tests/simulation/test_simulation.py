@@ -1,4 +1,4 @@
-"""Thousands of schedules, each reproducible from its seed: ``python -m tests.simulation``."""
+"""Thousands of schedules, each reproducible from its seed: ``make simulate``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_promise_holds(first: int, home: Path, settings: dict[str, Setting
         try:
             simulate(seed, home, settings)
         except Violation as exc:
-            pytest.fail(f"{exc}; run: python -m tests.simulation --first {seed} --seeds 1")
+            pytest.fail(f"{exc}; run: make simulate FIRST={seed} SEEDS=1")
 
 
 @pytest.mark.parametrize("seed", SEEDS_THAT_ONCE_FAILED)
@@ -72,14 +72,14 @@ def test_a_seed_gives_the_same_schedule_every_time(
     assert (first.now, first.steps, first.target) == (second.now, second.steps, second.target)
 
 
-def _violations(home: Path, settings: dict[str, Settings]) -> int:
-    found = 0
+def _notices(home: Path, settings: dict[str, Settings]) -> bool:
+    """Tell whether any of the schedules breaks a promise; the first that does is enough."""
     for seed in range(MUTANT_SEEDS):
         try:
             simulate(seed, home, settings)
         except (Violation, KeyError):
-            found += 1
-    return found
+            return True
+    return False
 
 
 @pytest.mark.timeout(600)
@@ -90,7 +90,7 @@ def test_it_notices_a_checkpoint_that_passes_open_work(
         self._checkpoint = self._frontier
 
     monkeypatch.setattr(Watermark, "_raise_checkpoint", to_the_frontier)
-    assert _violations(home, settings)
+    assert _notices(home, settings)
 
 
 @pytest.mark.timeout(600)
@@ -103,7 +103,7 @@ def test_it_notices_a_policy_that_parks_on_an_outage(
         return decide(outcome, **known)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bridge.pipeline, "decide", impatient)
-    assert _violations(home, settings)
+    assert _notices(home, settings)
 
 
 @pytest.mark.timeout(600)
@@ -116,7 +116,7 @@ def test_it_notices_a_ledger_that_forgets_a_parked_instance(
         remember(self, move, None, kept)
 
     monkeypatch.setattr(_Notes, "finish", forgetful)
-    assert _violations(home, settings)
+    assert _notices(home, settings)
 
 
 @pytest.mark.timeout(600)
@@ -141,4 +141,4 @@ def test_it_notices_a_pipeline_that_suspects_nobody(
 ) -> None:
     monkeypatch.setattr("bridge.window.SUSPECT_AFTER_OUTAGES", 10**9)
     monkeypatch.setattr("tests.simulation.world.STEPS_MAX", 20_000)
-    assert _violations(home, settings)
+    assert _notices(home, settings)

@@ -1,0 +1,47 @@
+"""``check`` over a hundred thousand scripted instances: memory does not grow with them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+
+import pytest
+
+from bridge.comparison import Check
+from bridge.core.model import SideName
+from bridge.findings import State
+from bridge.lookers import Lookers
+from tests.unit.test_comparison import J2K, Scripted, identifier, job
+
+COUNT = 100_000
+EVERY = 5
+"""Each fifth is missing at the target."""
+
+
+def peak_kb(count: int) -> int:
+    """Compare so many instances; the most memory that this process ever had."""
+    lacks = {identifier(number) for number in range(0, count, EVERY)}
+    sides = {
+        SideName.SOURCE: Scripted(count, J2K),
+        SideName.TARGET: Scripted(count, lacks=lacks),
+    }
+    with (
+        Lookers(sides.__getitem__) as lookers,
+        Check(lookers, job=job(), known=None, page_size=1000, show=lambda *_: None) as check,
+    ):
+        check.run()
+        missing = check.findings.counts
+        assert check.totals.source == count
+        assert missing == {State.MISSING: count // EVERY}
+        assert sum(1 for _ in check.findings.moves()) == missing[State.MISSING]
+        assert check.totals.rate > 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_thousand_instances_take_bounded_memory() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as fresh_process:
+        before_kb, after_kb = fresh_process.map(peak_kb, [1000, COUNT], chunksize=1)
+    # Two Python sets of all identifiers alone would be 30 MB; one run of the sort is 7, and the
+    # script above remembers 20,000 names (2).
+    assert after_kb - before_kb < 20 * 1024
