@@ -10,6 +10,7 @@ ARGS ?=
 MINUTES ?= 10
 SEEDS ?= 100000
 FIRST ?= 0
+COUNT ?= 10000
 # The tests run in as many processes as there are cores; make test JOBS=0 runs them in one.
 JOBS ?= auto
 VENV := .venv
@@ -22,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-fast test-crashes simulate soak lint bench docs wheel lock clean demo-needs test-needs
+.PHONY: help demo test test-fast test-crashes simulate fuzz soak lint bench docs wheel lock clean demo-needs test-needs bench-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +36,9 @@ test: $(VENV)/.dev test-needs ## everything but the benchmarks
 
 test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
 	$(PYTEST) tests/core tests/unit $(ARGS)
+
+fuzz: $(VENV)/.dev ## broken files through the transcoder: make fuzz COUNT=10000 SEED=1
+	$(BIN)/python -m tests.fuzz.mutate --count $(COUNT) $(SEED:%=--seed %) $(ARGS)
 
 soak: $(VENV)/.dev test-needs ## ten minutes of load with random faults: make soak MINUTES=1
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
@@ -50,7 +54,7 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev demo-needs ## speed, side by side with what else there is: docs/benchmarks.md
+bench: $(VENV)/.dev bench-needs ## speed, side by side with what else there is: docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 docs: $(VENV)/.dev ## write what is generated: settings, .env.example, transfer syntaxes
@@ -72,6 +76,9 @@ demo-needs:
 
 test-needs:
 	@$(SETUP) orthanc test-tools
+
+bench-needs:
+	@$(SETUP) orthanc bench-tools
 
 # The stamps lie in the environment itself, so that they go when it goes.
 $(VENV)/.locked: requirements.lock

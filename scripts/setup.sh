@@ -8,6 +8,8 @@
 #   orthanc     Debian's orthanc, unless an Orthanc executable is here; its service is not started
 #   test-tools  dcmtk, dicom3tools, chromium and prometheus, which some tests use; they say so
 #               when they lack them. Prometheus' service is not started
+#   bench-tools orthanc-gdcm, libgdcm-tools and, in build/cloner, orthanc-tools: what `make bench`
+#               compares with; it leaves out what is not there, and says so
 #
 # PYTHON names the interpreter (3.11 or newer). pip and apt-get keep this machine's configuration.
 set -euo pipefail
@@ -127,11 +129,32 @@ step_test_tools() {
     keep_off_at_boot "${missing[@]}"
 }
 
-[[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools"
+CLONER=build/cloner
+step_bench_tools() {
+    local missing=()
+    [[ -e /usr/share/orthanc/plugins/libOrthancGdcm.so ]] || missing+=(orthanc-gdcm)
+    have gdcmconv || missing+=(libgdcm-tools)
+    if [[ ${#missing[@]} -gt 0 ]]; then
+        if have apt-get && can_be_root; then
+            apt_install "${missing[@]}" || say "not installed: ${missing[*]}"
+        else
+            say "not here: ${missing[*]}. To have them, as root: apt-get install ${missing[*]}"
+        fi
+    fi
+    [[ -x $CLONER/bin/python ]] && return
+    say "making $CLONER with orthanc-tools"
+    if ! { "$PYTHON" -m venv "$CLONER" && "$CLONER/bin/python" -m pip install --quiet orthanc-tools; }; then
+        rm -rf "$CLONER"
+        say "orthanc-tools is not installed"
+    fi
+}
+
+[[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools, bench-tools"
 for step in "$@"; do
     case $step in
         venv | package | dev | orthanc) "step_$step" ;;
         test-tools) step_test_tools ;;
-        *) die "unknown step '$step': venv, package, dev, orthanc, test-tools" ;;
+        bench-tools) step_bench_tools ;;
+        *) die "unknown step '$step': venv, package, dev, orthanc, test-tools, bench-tools" ;;
     esac
 done

@@ -27,8 +27,8 @@ from tests.bridge_process import process_environment
 
 CORES = len(os.sched_getaffinity(0))
 GDCM_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancGdcm.so")
-CLONER_VARIABLE = "CLONER_PYTHON"
-"""Environment: the interpreter of an environment in which orthanc-tools is installed."""
+CLONER_PYTHON = Path(__file__).resolve().parents[2] / "build" / "cloner" / "bin" / "python"
+"""The interpreter of an environment in which orthanc-tools is installed."""
 CLONER_THREADS = 4
 END_S = 20.0
 
@@ -70,9 +70,7 @@ def _lacks_gdcmconv() -> str:
 
 
 def _lacks_cloner() -> str:
-    if not os.environ.get(CLONER_VARIABLE):
-        return f"needs {CLONER_VARIABLE}=/path/to/venv/bin/python with orthanc-tools"
-    return _lacks_plugin()
+    return _lacks_plugin() if CLONER_PYTHON.exists() else "needs orthanc-tools in build/cloner"
 
 
 @contextmanager
@@ -122,7 +120,7 @@ def cloner(match: Match) -> Iterator[Look]:
     with (match.home / "cloner.log").open("ab") as log:
         process = subprocess.Popen(
             [
-                os.environ[CLONER_VARIABLE],
+                str(CLONER_PYTHON),
                 *("-m", "orthanc_tools.orthanc_cloner"),
                 *("--source_url", match.source.url, "--dest_url", match.target.url),
                 *("--worker_threads_count", str(CLONER_THREADS)),
