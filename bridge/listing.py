@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from bridge.core.model import Move
-from bridge.feed import FeedClient, MovePage, MoveSource
+from bridge.feed import FeedClient, Forgetful, MovePage, MoveSource
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
@@ -26,7 +26,7 @@ class HoldingClient(Protocol):
         """Tell whether the server holds an instance."""
 
 
-class Listing:
+class Listing(Forgetful):
     """Every instance that a server holds, once.
 
     Positions shift when an instance is deleted while we page, and one could be passed over. So
@@ -56,7 +56,7 @@ class Listing:
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
 
-class FeedEnd:
+class FeedEnd(Forgetful):
     """A source of no moves that learns where the feed ends."""
 
     def __init__(self, client: FeedClient) -> None:
@@ -69,7 +69,7 @@ class FeedEnd:
         return MovePage((), done=True, ended=True, last=self.last)
 
 
-class Lacking:
+class Lacking(Forgetful):
     """Of another source of moves, those that the target does not hold."""
 
     def __init__(self, moves: MoveSource, target: HoldingClient) -> None:

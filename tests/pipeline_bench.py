@@ -187,6 +187,10 @@ class Bench:
         page: MovePage = self.moves.next_page()
         return page
 
+    def look_back(self) -> MovePage:
+        page: MovePage = self.moves.look_back()
+        return page
+
     def submit(self, task: Task) -> None:
         name = task.move.instance_id
         self.started.append(name)

@@ -1,0 +1,40 @@
+"""Sources that lose their data for a while: nothing of it may count as deleted (G1, G4)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.sandbox import OrthancServer
+from tests.dicom_samples import small_series
+from tests.fault_bench import FOLLOWING_ONLY, Bench
+
+Orthancs = Callable[..., OrthancServer]
+
+
+@pytest.mark.orthanc
+def test_a_source_that_is_empty_for_a_while(orthanc: Orthancs, tmp_path: Path) -> None:
+    """Its disk was not mounted: it answers, and lacks what waits in the bridge."""
+    source, target = (orthanc(name, config=FOLLOWING_ONLY) for name in ("source", "target"))
+    storage, aside = source.directory / "storage", tmp_path / "aside"
+    with Bench(source.url, target.url, tmp_path, {"WINDOW": "2"}) as bench:
+        sent = bench.send_all(small_series(20))
+        target.suspend()
+        bridge = bench.start("run")
+        bridge.wait_health(lambda said: said["waiting"] + said["in_flight"] == 20, "all wait")
+        source.kill()
+        storage.rename(aside)
+        source.start()
+        target.resume()
+        done = bridge.finish()
+        assert done.exit_code == 13
+        assert not bridge.logged("instance_skipped"), "nothing was deleted"
+        source.kill()
+        shutil.rmtree(storage)
+        aside.rename(storage)
+        source.start()
+        assert bench.run("run", "--once").exit_code == 0
+        bench.assert_delivered_once(sent)
