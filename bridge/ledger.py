@@ -305,7 +305,9 @@ class Ledger:
         db.execute("COMMIT")
 
     def _take_lock(self) -> IO[str]:
-        path = self.path.with_name(self.path.name + ".lock")
+        # Of the file itself, whatever links lead to it: one state, one lock.
+        real = self.path.resolve()
+        path = real.with_name(real.name + ".lock")
         with self._explained():
             lock = path.open("a+", encoding="ascii")
         try:
