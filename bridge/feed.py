@@ -188,7 +188,6 @@ class FollowFeed:
         client: FeedClient,
         *,
         position: int,
-        floor: int,
         page_size: int,
         overlap: int,
         until: int | None = None,
@@ -200,7 +199,6 @@ class FollowFeed:
         self._steady_s = steady_s
         self._looked_back_s = float("-inf")
         self._reader = FeedReader(client, position=position, page_size=page_size)
-        self._floor = floor
         self._overlap = overlap
         self._until = until
         self._far_behind = self.FAR_BEHIND_PAGES * page_size
@@ -225,7 +223,7 @@ class FollowFeed:
 
     def look_back(self) -> MovePage:
         """Read the end of what was read again. Raises SourceError, FeedWentBackwards."""
-        back_to = max(self._floor, self._reader.position - self._overlap)
+        back_to = max(0, self._reader.position - self._overlap)
         return _bounded(self._reader.read_again(back_to), until=self._until, last=None)
 
     def _plan_ahead(self) -> None:
@@ -240,9 +238,7 @@ class FollowFeed:
     def _next_in_order(self) -> MovePage:
         page = self._unchanged() if self._at_end else self._reader.read()
         if page is None:
-            page = self._reader.read(
-                back_to=max(self._floor, self._reader.position - self._overlap)
-            )
+            page = self._reader.read(back_to=max(0, self._reader.position - self._overlap))
             self._looked_back_s = self._steady_s()
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last

@@ -154,7 +154,7 @@ class Bench:
             if hasattr(moves, "next_page")
             else GivenMoves([Move(name) for name in moves], page_size=100)
         )
-        self.moves = source
+        self.moves: Any = source
         return Pipeline(
             job=JOB,
             pace=self.pace,

@@ -38,3 +38,43 @@ def test_a_source_that_is_empty_for_a_while(orthanc: Orthancs, tmp_path: Path) -
         source.start()
         assert bench.run("run", "--once").exit_code == 0
         bench.assert_delivered_once(sent)
+
+
+@pytest.mark.orthanc
+def test_another_source_right_after_a_beginning_in_its_middle(
+    orthanc: Orthancs, tmp_path: Path
+) -> None:
+    """Nothing was moved yet and the other feed is longer: the rows from before us tell."""
+    source, other, target = (
+        orthanc(name, config=FOLLOWING_ONLY) for name in ("source", "other", "target")
+    )
+    with Bench(source.url, target.url, tmp_path) as bench:
+        bench.send_all(small_series(4))
+        assert bench.run("run", "--once", START="now").exit_code == 0
+        assert bench.checkpoint() == bench.last()
+        with Bench(other.url, target.url, tmp_path) as wrong:
+            wrong.send_all(small_series(12))
+            done = wrong.run("run", "--once")
+        assert done.exit_code == 13
+        assert "another history" in done.stderr
+        assert bench.held() == set()
+        assert bench.run("run", "--once").exit_code == 0, "the old source is still the right one"
+
+
+@pytest.mark.orthanc
+def test_a_start_beyond_the_feed_is_refused(orthanc: Orthancs, tmp_path: Path) -> None:
+    source, target = (orthanc(name, config=FOLLOWING_ONLY) for name in ("source", "target"))
+    with Bench(source.url, target.url, tmp_path) as bench:
+        sent = bench.send_all(small_series(3))
+        last = bench.last()
+        for policy in ("stop", "snapshot"):
+            done = bench.run("run", "--once", START=str(last + 2), ON_FEED_RESET=policy)
+            assert done.exit_code == 2
+            assert f"BRIDGE_START={last + 2}" in done.stderr
+            assert f"its last change is {last}" in done.stderr
+            assert bench.held() == set()
+        assert bench.run("run", "--once", START=str(last + 1)).exit_code == 0
+        assert bench.held() == set()
+        bench.state_path.unlink()
+        assert bench.run("run", "--once", START="2").exit_code == 0
+        assert bench.held() == set(sent) - {sent[0]}

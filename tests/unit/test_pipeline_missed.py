@@ -58,7 +58,7 @@ def test_nothing_is_believed_of_another_source() -> None:
 
 
 def follow(client: StoreClient, *, until: int | None = None) -> FollowFeed:
-    return FollowFeed(client, position=0, floor=0, page_size=100, overlap=5, until=until)
+    return FollowFeed(client, position=0, page_size=100, overlap=5, until=until)
 
 
 def test_a_look_back_brings_nothing_new_and_moves_nothing() -> None:
