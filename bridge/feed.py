@@ -62,6 +62,20 @@ class MoveSource(Protocol):
     def next_page(self) -> MovePage:
         """Return the next moves. May block; raises SourceError."""
 
+    def look_back(self) -> MovePage:
+        """Read again what was read last, for whoever can tell another history by it.
+
+        May block; raises SourceError, FeedWentBackwards. Never called beside next_page.
+        """
+
+
+class Forgetful:
+    """A source of moves that has no history to look back at."""
+
+    def look_back(self) -> MovePage:
+        """Return an empty page."""
+        return MovePage(())
+
 
 class FeedReader:
     """Pages of the feed from a position on, in order.
@@ -109,6 +123,19 @@ class FeedReader:
         page = self._client.changes(since, self._page_size, only_new_instances=bool(self._filters))
         reached = page.changes[-1].sequence if page.changes else since
         return MovePage(tuple(_moves(page.changes)), since=since, frontier=reached, ahead=True)
+
+    def read_again(self, back_to: int) -> MovePage:
+        """Read the rows between ``back_to`` and the position again, and no others.
+
+        Raises SourceError, FeedWentBackwards when the feed ends below the position.
+        """
+        since = min(back_to, self.position)
+        limit = max(1, self.position - since)
+        page = self._client.changes(since, limit, only_new_instances=bool(self._filters))
+        if not page.changes or page.changes[-1].sequence < self.position:
+            self._counter()
+        rows = [change for change in page.changes if change.sequence <= self.position]
+        return MovePage(tuple(_moves(rows)), since=since, frontier=self.position)
 
     def accept(self, page: MovePage) -> None:
         """Move the position to the end of a page."""
@@ -161,7 +188,6 @@ class FollowFeed:
         client: FeedClient,
         *,
         position: int,
-        floor: int,
         page_size: int,
         overlap: int,
         until: int | None = None,
@@ -173,7 +199,6 @@ class FollowFeed:
         self._steady_s = steady_s
         self._looked_back_s = float("-inf")
         self._reader = FeedReader(client, position=position, page_size=page_size)
-        self._floor = floor
         self._overlap = overlap
         self._until = until
         self._far_behind = self.FAR_BEHIND_PAGES * page_size
@@ -196,6 +221,11 @@ class FollowFeed:
         self._plan_ahead()
         return page
 
+    def look_back(self) -> MovePage:
+        """Read the end of what was read again. Raises SourceError, FeedWentBackwards."""
+        back_to = max(0, self._reader.position - self._overlap)
+        return _bounded(self._reader.read_again(back_to), until=self._until, last=None)
+
     def _plan_ahead(self) -> None:
         behind = 0 if self._last is None else self._last - self._reader.position
         if self._until is not None or behind <= self._far_behind:
@@ -208,9 +238,7 @@ class FollowFeed:
     def _next_in_order(self) -> MovePage:
         page = self._unchanged() if self._at_end else self._reader.read()
         if page is None:
-            page = self._reader.read(
-                back_to=max(self._floor, self._reader.position - self._overlap)
-            )
+            page = self._reader.read(back_to=max(0, self._reader.position - self._overlap))
             self._looked_back_s = self._steady_s()
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last
@@ -231,7 +259,7 @@ class FollowFeed:
         return None
 
 
-class ReplayRange:
+class ReplayRange(Forgetful):
     """The changes with start <= sequence <= end, once."""
 
     def __init__(self, client: FeedClient, *, start: int, end: int, page_size: int) -> None:
@@ -245,7 +273,7 @@ class ReplayRange:
         return _bounded(page, until=self._end, last=None)
 
 
-class GivenMoves:
+class GivenMoves(Forgetful):
     """Moves from an iterable, in pages."""
 
     def __init__(self, moves: Iterable[Move], *, page_size: int) -> None:

@@ -205,6 +205,7 @@ class FollowJournal:
         # What was read but not settled is opened again, and so must not count as seen. What was
         # settled must: its sequence with another instance behind it is another history.
         rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint or s in settled}
+        self._overlap = overlap
         self._history = History(
             rows,
             floor=self.floor,
@@ -268,7 +269,7 @@ class FollowJournal:
 
     def flush(self) -> None:
         """Write what was noted. Raises StateError; nothing noted is lost then."""
-        checkpoint = self._watermark.checkpoint
+        checkpoint = self._durable()
         if not self._notes.any() and checkpoint == self._written:
             return
         recent_from = self._history.keep_from(checkpoint)
@@ -283,8 +284,17 @@ class FollowJournal:
         return min((*self._late, *(() if opened is None else (opened,))), default=None)
 
     def spread(self) -> int:
-        """How many sequences reading is ahead of the oldest unfinished one."""
-        return self._watermark.spread
+        """How many sequences reading is ahead of the oldest unfinished one, late rows included."""
+        oldest = self.oldest_open()
+        return 0 if oldest is None else max(0, self._watermark.frontier - oldest)
+
+    def _durable(self) -> int:
+        """How far the checkpoint may be written down.
+
+        An unfinished late row is found again after a crash only by reading the overlap again.
+        """
+        held = (sequence + self._overlap - 1 for sequence in self._late)
+        return max(self._written, min((self._watermark.checkpoint, *held)))
 
     def _open(self, move: Move, sequence: int) -> bool:
         opened = self._watermark.open(sequence)

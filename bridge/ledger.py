@@ -170,14 +170,23 @@ class Ledger:
         with self._explained(), self._transaction():
             self._write(entry)
 
-    def restart_at(self, checkpoint: int) -> None:
-        """Begin a new history at ``checkpoint``: forget settled and recent rows, keep parked."""
+    def restart_at(
+        self, checkpoint: int, *, recent: Iterable[tuple[int, str]] = (), newest_date: str = ""
+    ) -> None:
+        """Begin a new history at ``checkpoint``: forget settled and recent rows, keep parked.
+
+        ``recent``: rows at or below it, which tell another history from this one.
+        """
         with self._explained(), self._transaction():
             for name in ("clear_settled", "clear_recent"):
                 self._db.execute(self._sql[name])
             self._set_meta("checkpoint", str(checkpoint))
             self._set_meta("history_from", str(checkpoint))
+            rows = [{"sequence": s, "instance_id": i} for s, i in recent]
+            self._db.executemany(self._sql["add_recent"], rows)
             self._db.execute(self._sql["delete_meta"], {"key": NEWEST_DATE_KEY})
+            if newest_date:
+                self._set_meta(NEWEST_DATE_KEY, newest_date)
 
     def meta(self, key: str) -> str | None:
         """Return a remembered text, or None."""
@@ -305,7 +314,9 @@ class Ledger:
         db.execute("COMMIT")
 
     def _take_lock(self) -> IO[str]:
-        path = self.path.with_name(self.path.name + ".lock")
+        # Of the file itself, whatever links lead to it: one state, one lock.
+        real = self.path.resolve()
+        path = real.with_name(real.name + ".lock")
         with self._explained():
             lock = path.open("a+", encoding="ascii")
         try:

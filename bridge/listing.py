@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bridge.core.model import Move
-from bridge.feed import FeedClient, MovePage, MoveSource
+from bridge.feed import NEW_INSTANCE, FeedClient, Forgetful, MovePage, MoveSource
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
@@ -26,7 +26,7 @@ class HoldingClient(Protocol):
         """Tell whether the server holds an instance."""
 
 
-class Listing:
+class Listing(Forgetful):
     """Every instance that a server holds, once.
 
     Positions shift when an instance is deleted while we page, and one could be passed over. So
@@ -56,20 +56,48 @@ class Listing:
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
 
-class FeedEnd:
-    """A source of no moves that learns where the feed ends."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the feed to follow it from, and the rows before it, to know the feed again by."""
 
-    def __init__(self, client: FeedClient) -> None:
+    sequence: int
+    recent: tuple[tuple[int, str], ...] = ()
+    newest_date: str = ""
+
+
+class FeedEnd(Forgetful):
+    """A source of no moves that learns where the feed ends, or looks at a ``wanted`` place in it.
+
+    ``overlap``: so many sequences before it are read.
+    """
+
+    def __init__(self, client: FeedClient, *, overlap: int, wanted: int | None = None) -> None:
         self._client = client
-        self.last: int | None = None
+        self._overlap = overlap
+        self._wanted = wanted
+        self.place: Place | None = None
+        self.last = 0
 
     def next_page(self) -> MovePage:
         """Ask. Raises SourceError."""
         self.last = self._client.last_change().last
+        at = self.last if self._wanted is None else self._wanted
+        if at > self.last:
+            # Rows go with their instances: only an empty page tells the counter.
+            self.last = max(self.last, self._client.changes(at, 1, only_new_instances=False).last)
+        page = self._client.changes(
+            max(0, at - self._overlap), self._overlap, only_new_instances=False
+        )
+        rows = [change for change in page.changes if change.sequence <= at]
+        self.place = Place(
+            at,
+            tuple((c.sequence, c.resource_id) for c in rows if c.change_type == NEW_INSTANCE),
+            rows[-1].date if rows else "",
+        )
         return MovePage((), done=True, ended=True, last=self.last)
 
 
-class Lacking:
+class Lacking(Forgetful):
     """Of another source of moves, those that the target does not hold."""
 
     def __init__(self, moves: MoveSource, target: HoldingClient) -> None:

@@ -150,6 +150,8 @@ class Pipeline:
         )
         self._window = Window(pace.window)
         self._accusation: _Accusation | None = None
+        self._missed: list[tuple[Item, Skipped]] = []
+        self._confirming = 0
         self._changed_at: dict[int, str] = {}
         self._attempts = dict(journal.attempts())
         self._page_due_s = 0.0
@@ -223,21 +225,27 @@ class Pipeline:
         self._executor.submit(task)
 
     def _ask_for_page(self) -> None:
-        if self._wants_page() and self._clock.steady_s() >= self._page_due_s:
+        if not self._may_ask():
+            return
+        if self._missed:
+            self._page_asked = True
+            self._confirming = len(self._missed)
+            self._background.call(PAGE, self._moves.look_back)
+        elif self._wants_page() and self._clock.steady_s() >= self._page_due_s:
             self._page_asked = True
             self._background.call(PAGE, self._moves.next_page)
 
-    def _wants_page(self) -> bool:
+    def _may_ask(self) -> bool:
         needed = {SideName.SOURCE, self._page_failed or SideName.SOURCE}
         return (
             not self._page_asked
-            and not self._ended
             and not self._draining
             and not self._state_error
-            and self._window.wants_more
             and self._servers.reachable(needed)
-            and self._journal.spread() < SPREAD_MAX
         )
+
+    def _wants_page(self) -> bool:
+        return not self._ended and self._window.wants_more and self._journal.spread() < SPREAD_MAX
 
     def _idle_s(self) -> float:
         """Tell how long nothing needs doing unless a message comes, in seconds."""
@@ -246,8 +254,9 @@ class Pipeline:
         wake_s = self._window.wake_s()
         if wake_s is not None and not self._draining:
             due.append(wake_s)
-        if self._wants_page():
-            due.append(self._page_due_s)
+        if self._may_ask():
+            due.extend([now_s] if self._missed else [])
+            due.extend([self._page_due_s] if self._wants_page() else [])
         if not self._draining:
             due.extend(self._servers.probe_due_s())
         if self._drain_until_s is not None:
@@ -279,6 +288,7 @@ class Pipeline:
                 self._drain()
 
     def _take_page(self, answer: Answered) -> None:
+        confirmed, self._confirming = self._confirming, 0
         match answer.error:
             case None:
                 pass
@@ -304,7 +314,10 @@ class Pipeline:
         if page.last is not None:
             self._last = page.last
         items = [self._item(move) for move in admission.moves]
-        if page.ahead:
+        if confirmed:
+            self._window.add(items)
+            self._settle_missed(confirmed)
+        elif page.ahead:
             # Fresh arrivals go before the backlog.
             self._window.add_first(items)
         else:
@@ -352,6 +365,8 @@ class Pipeline:
         )
         self._note_service(outcome)
         match decision:
+            case Settle() if isinstance(outcome, Skipped) and outcome.reason is Reason.GONE:
+                self._missed.append((item, outcome))
             case Settle():
                 self._settle(item, outcome)
             case Park(reason=reason, message=message, attempts=attempts):
@@ -397,6 +412,15 @@ class Pipeline:
         self._journal.settle(item.move, None, self._kept(item, outcome))
         self._observer.on_event(Settled(item.move, outcome, item.attempts + 1))
         self._progressed(item)
+
+    def _settle_missed(self, count: int) -> None:
+        """Believe that instances were deleted, now that the source is known to be the same one.
+
+        A source that has lost its disk for a moment, or another one at its address, lacks them too.
+        """
+        confirmed, self._missed = self._missed[:count], self._missed[count:]
+        for item, outcome in confirmed:
+            self._settle(item, outcome)
 
     def _kept(self, item: Item, outcome: Outcome) -> Kept | None:
         """What to remember of a proved delivery, so that the source may let go of it later."""
@@ -534,7 +558,7 @@ class Pipeline:
     @property
     def _busy(self) -> bool:
         """Whether there is anything unfinished."""
-        return self._accusation is not None or not self._window.empty
+        return bool(self._accusation or self._missed or not self._window.empty)
 
     def _abandon(self) -> None:
         self._summary.abandoned += self._window.under_way
@@ -550,7 +574,7 @@ class Pipeline:
             caught_up=self._done and not self._busy,
             oldest_open=oldest,
             oldest_changed_at=self._changed_at.get(oldest, "") if oldest is not None else "",
-            waiting=self._window.waiting + (self._accusation is not None),
+            waiting=self._window.waiting + (self._accusation is not None) + len(self._missed),
             delayed=self._window.delayed,
             in_flight=tuple(self._window.in_flight()),
             source=self._servers.view(SideName.SOURCE),

@@ -21,7 +21,7 @@ from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
-from bridge.listing import FeedEnd, Lacking, Listing
+from bridge.listing import FeedEnd, Lacking, Listing, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.pipeline import Pace, Pipeline
 from bridge.retention import Janitor
@@ -30,7 +30,8 @@ from bridge.summary import Summary
 from bridge.throughput import Throughput
 
 SNAPSHOT_KEY = "snapshot_last"
-"""Ledger: the feed's last sequence when a snapshot began that is not finished yet."""
+"""Ledger: set while a snapshot is not finished."""
+SNAPSHOT_PENDING = "pending"
 
 
 class Service:
@@ -118,7 +119,7 @@ class Service:
             except FeedWentBackwards:
                 if self._settings.on_feed_reset == "stop":
                     raise
-                self._plan_snapshot(ledger, total)
+                ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
 
     def replay_end(self, *, start: int, end: int | None) -> int:
         """Check a range against the feed and return its last sequence.
@@ -195,45 +196,47 @@ class Service:
         start = self._settings.start
         if start == "beginning":
             ledger.restart_at(0)
-        elif isinstance(start, int):
-            ledger.restart_at(max(0, start - 1))
         elif start == "snapshot":
-            self._plan_snapshot(ledger, total)
+            ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
         else:
-            last = self._last_sequence(ledger, total)
-            if last is not None:
-                ledger.restart_at(last)
+            wanted = max(0, start - 1) if isinstance(start, int) else None
+            place = self._place(ledger, total, wanted=wanted)
+            if place is not None:
+                self._restart_at(ledger, place)
 
-    def _plan_snapshot(self, ledger: Ledger, total: Summary) -> None:
-        """Note the end of the feed before listing: what arrives later is in the feed after it."""
-        last = self._last_sequence(ledger, total)
-        if last is not None:
-            ledger.set_meta(SNAPSHOT_KEY, str(last))
+    def _restart_at(self, ledger: Ledger, place: Place) -> None:
+        ledger.restart_at(place.sequence, recent=place.recent, newest_date=place.newest_date)
 
     def _snapshot(self, ledger: Ledger, total: Summary) -> None:
-        """Move everything that the target lacks, then take the noted end as checkpoint."""
-        last = int(ledger.meta(SNAPSHOT_KEY) or 0)
+        """Move everything that the target lacks, then follow from where the feed ended before.
+
+        What arrives while we list is in the feed after that end. It is noted anew with each
+        listing: the one that was cut short may have been of another feed.
+        """
+        end = self._place(ledger, total)
+        if end is None:
+            return
         with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size)
             moves = Lacking(listing, target)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
-            ledger.restart_at(last)
+            self._restart_at(ledger, end)
             ledger.set_meta(SNAPSHOT_KEY, None)
 
     def _follow(self, ledger: Ledger, total: Summary, *, once: bool) -> None:
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
             return
-        until = self._last_sequence(ledger, total) if once else None
+        end = self._place(ledger, total) if once else None
         if self._stopping:
             return
+        until = end.sequence if end else None
         overlap = self._settings.feed_overlap
         journal = FollowJournal(ledger, overlap=overlap)
         feed = FollowFeed(
             self._source,
             position=checkpoint,
-            floor=journal.floor,
             page_size=self._settings.page_size,
             overlap=overlap,
             until=until,
@@ -242,11 +245,20 @@ class Service:
         )
         self._run(feed, journal, total, phase="following", ledger=ledger)
 
-    def _last_sequence(self, ledger: Ledger, total: Summary) -> int | None:
-        """Ask for the end of the feed, as patiently as for everything else. None when stopped."""
-        end = FeedEnd(self._source)
+    def _place(self, ledger: Ledger, total: Summary, *, wanted: int | None = None) -> Place | None:
+        """Ask for the end of the feed, as patiently as for everything else. None when stopped.
+
+        Raises ConfigurationError when ``wanted`` (from BRIDGE_START) is beyond it.
+        """
+        end = FeedEnd(self._source, overlap=self._settings.feed_overlap, wanted=wanted)
         self._run(end, CommandJournal(ledger), total, phase="starting")
-        return end.last
+        if wanted is not None and end.place is not None and wanted > end.last:
+            raise ConfigurationError(
+                f"BRIDGE_START={wanted + 1} is beyond the feed of the source: its last change is "
+                f"{end.last}. Nothing was done.",
+                advice=f"Set it to {end.last + 1} at most, or to now, beginning or snapshot.",
+            )
+        return end.place
 
     def _run(
         self,

@@ -154,7 +154,7 @@ class Bench:
             if hasattr(moves, "next_page")
             else GivenMoves([Move(name) for name in moves], page_size=100)
         )
-        self.moves = source
+        self.moves: Any = source
         return Pipeline(
             job=JOB,
             pace=self.pace,
@@ -185,6 +185,10 @@ class Bench:
     def next_page(self) -> MovePage:
         self.pages_at.append(self.time.s)
         page: MovePage = self.moves.next_page()
+        return page
+
+    def look_back(self) -> MovePage:
+        page: MovePage = self.moves.look_back()
         return page
 
     def submit(self, task: Task) -> None:

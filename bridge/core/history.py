@@ -28,7 +28,8 @@ class Comparison:
 class History:
     """Rows of the feed seen lately: sequence -> instance ID.
 
-    ``floor``: rows at or below it were never ours to move. ``overlap``: how many sequences back
+    ``floor``: rows at or below it were never ours to move; those that were there when we began
+    tell the history all the same. ``overlap``: how many sequences back
     the feed is read again. ``newest_date``: the latest date of any row read in order.
     """
 
@@ -52,7 +53,7 @@ class History:
 
     def keep_from(self, frontier: int) -> int:
         """Return the lowest sequence worth remembering when read up to ``frontier``."""
-        return max(self._floor, frontier - 2 * self._overlap)
+        return frontier - 2 * self._overlap
 
     def forget_below(self, sequence: int) -> None:
         """Forget rows below ``sequence``: memory stays bounded by twice the overlap."""
@@ -70,10 +71,11 @@ class History:
         """
         fresh: list[Move] = []
         late: list[Move] = []
+        strangers: list[Move] = []
         same = 0
         for move in moves:
             sequence = move.sequence
-            if sequence is None or sequence <= self._floor:
+            if sequence is None:
                 continue
             known = self._rows.get(sequence)
             if known == move.instance_id:
@@ -81,11 +83,14 @@ class History:
             elif known is not None:
                 text = f"change {sequence} was instance {known}, it is {move.instance_id} now"
                 return Comparison((), (), text)
+            elif sequence <= self._floor:
+                strangers.append(move)
             elif sequence > frontier:
                 fresh.append(move)
             elif sequence >= self.keep_from(frontier):
                 late.append(move)
-        younger = [move for move in late if not "" < move.changed_at <= self.newest_date]
+        unknown = (*late, *strangers)
+        younger = [move for move in unknown if not "" < move.changed_at <= self.newest_date]
         if younger and not same and self._remembers(since, frontier):
             text = f"none of the changes remembered between {since} and {frontier} is there now"
             return Comparison((), (), text)

@@ -74,6 +74,15 @@ def test_a_feed_that_was_emptied_is_not_another_history() -> None:
     assert len(seen.fresh) == 1
 
 
+def test_rows_from_before_we_began_tell_another_history() -> None:
+    known = History({98: "a"}, floor=100, overlap=50, newest_date="20260101T120000")
+    assert not known.compare(_moves(s98="a", s99="x", s101="b"), since=50, frontier=100).difference
+    seen = known.compare(_moves(s98="other", s101="b"), since=50, frontier=100)
+    assert "change 98 was instance a" in seen.difference
+    younger = [Move("x", 97, "20260101T120001")]
+    assert "none of the changes" in known.compare(younger, since=50, frontier=100).difference
+
+
 def test_rows_below_the_floor_were_never_ours() -> None:
     history = History({}, floor=100, overlap=50)
     seen = history.compare(_moves(s99="x", s101="y"), since=90, frontier=100)

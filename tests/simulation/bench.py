@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bridge.config import Settings, load_settings
@@ -286,9 +286,11 @@ class FaultyLedger(Ledger):
         self._check_promises()
         self._after()
 
-    def restart_at(self, checkpoint: int) -> None:
+    def restart_at(
+        self, checkpoint: int, *, recent: Iterable[tuple[int, str]] = (), newest_date: str = ""
+    ) -> None:
         self._guard()
-        super().restart_at(checkpoint)
+        super().restart_at(checkpoint, recent=recent, newest_date=newest_date)
         self._after()
 
     def set_meta(self, key: str, value: str | None) -> None:

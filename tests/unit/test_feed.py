@@ -19,7 +19,6 @@ def follow(
     client: StoreClient,
     *,
     position: int = 0,
-    floor: int = 0,
     page_size: int = 3,
     overlap: int = 5,
     until: int | None = None,
@@ -27,7 +26,6 @@ def follow(
     return FollowFeed(
         client,
         position=position,
-        floor=floor,
         page_size=page_size,
         overlap=overlap,
         until=until,
@@ -109,21 +107,9 @@ def test_at_the_end_the_last_rows_are_read_again_and_a_late_one_shows() -> None:
     assert 3 in sequences(drain(feed))
 
 
-def test_nothing_below_the_floor_is_read_again() -> None:
-    client = StoreClient(feed_of(*range(1, 21)))
-    drain(follow(client, position=18, floor=18))
-    assert min(asked[0] for asked in client.asked) == 18
-
-
-@pytest.mark.parametrize(
-    ("position", "floor"),
-    [(10, 0), (10, 8), pytest.param(10, 10, id="nothing read since the start")],
-)
 @pytest.mark.parametrize("rows", [(), (1,), (1, 2, 3)])
-def test_a_feed_that_ends_below_the_position_went_backwards(
-    position: int, floor: int, rows: tuple[int, ...]
-) -> None:
-    feed = follow(StoreClient(feed_of(*rows)), position=position, floor=floor)
+def test_a_feed_that_ends_below_the_position_went_backwards(rows: tuple[int, ...]) -> None:
+    feed = follow(StoreClient(feed_of(*rows)), position=10)
     with pytest.raises(FeedWentBackwards, match="read up to 10") as reset:
         drain(feed)
     assert "BRIDGE_ON_FEED_RESET" in reset.value.advice

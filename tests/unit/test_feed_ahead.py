@@ -32,7 +32,7 @@ class GrowingFeed:
 
 
 def _feed(client: GrowingFeed, *, until: int | None = None) -> FollowFeed:
-    return FollowFeed(client, position=0, floor=0, page_size=PAGE_SIZE, overlap=5, until=until)
+    return FollowFeed(client, position=0, page_size=PAGE_SIZE, overlap=5, until=until)
 
 
 def _sequences(page: MovePage) -> list[int]:

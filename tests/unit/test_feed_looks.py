@@ -22,7 +22,6 @@ class Looker:
         self.feed = FollowFeed(
             self.client,
             position=0,
-            floor=0,
             page_size=100,
             overlap=OVERLAP,
             look_back_every_s=EVERY_S,

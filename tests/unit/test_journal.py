@@ -139,6 +139,27 @@ def test_a_late_row_that_was_under_way_in_a_crash_is_late_again(ledger: Ledger) 
     assert admitted(started(ledger), 1, 4, 5) == [4]
 
 
+def test_an_unfinished_late_row_is_still_within_the_overlap_after_a_crash(ledger: Ledger) -> None:
+    rest = range(5, 60)
+    journal = started(ledger)
+    admitted(journal, 1, 2, 4)
+    settle(journal, 1, 2, 4)
+    assert admitted(journal, 1, 2, 3, 4) == [3]
+    admitted(journal, *rest, since=4)
+    settle(journal, *rest)
+    journal.flush()
+    assert journal.checkpoint == 59
+    assert journal.spread() == 56
+    begin = (ledger.checkpoint() or 0) - OVERLAP
+    assert begin < 3, "a restart reads on from here"
+    again = started(ledger)
+    assert admitted(again, 3, 4, *rest, since=begin) == [3], "and redoes nothing else"
+    settle(again, 3)
+    again.flush()
+    assert ledger.checkpoint() == 59
+    assert ledger.settled_above() == []
+
+
 def test_a_late_row_above_the_checkpoint_holds_it_back(ledger: Ledger) -> None:
     journal = started(ledger)
     admitted(journal, 1, 3, 6)

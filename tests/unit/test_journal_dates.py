@@ -22,3 +22,6 @@ def test_the_newest_date_survives_a_restart_and_not_a_new_history(tmp_path: Path
         assert again.admit(MovePage((late,), 0, 8, True)).late == 1
         ledger.restart_at(8)
         assert ledger.meta("newest_change_at") is None
+        ledger.restart_at(8, recent=[(7, "x")], newest_date="20260101T130000")
+        assert ledger.meta("newest_change_at") == "20260101T130000"
+        assert ledger.recent() == {7: "x"}

@@ -169,6 +169,17 @@ with Ledger(pathlib.Path(sys.argv[1])) as ledger:
 """
 
 
+def test_a_second_bridge_is_refused_by_whatever_name(path: Path, tmp_path: Path) -> None:
+    link, directory = tmp_path / "linked.sqlite3", tmp_path / "elsewhere"
+    with Ledger(path, follow=True):
+        link.symlink_to(path)
+        directory.symlink_to(path.parent)
+        for name in (path, link, directory / path.name, path.parent / ".." / "down" / path.name):
+            with pytest.raises(StateError, match="held by another bridge"):
+                Ledger(name, follow=True)
+    Ledger(link, follow=True).close()
+
+
 def test_several_processes_write_at_once(path: Path) -> None:
     with Ledger(path, follow=True) as ledger:
         writers = [

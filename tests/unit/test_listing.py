@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge.core.errors import TargetError
 from bridge.core.model import Move, SideProblem
 from bridge.feed import GivenMoves, MovePage, MoveSource
-from bridge.listing import LISTING_OVERLAP, FeedEnd, Lacking, Listing
+from bridge.listing import LISTING_OVERLAP, FeedEnd, Lacking, Listing, Place
 from tests.feed_client import StoreClient, feed_of
 
 
@@ -79,11 +79,29 @@ def test_whatever_stays_is_listed(
 
 
 def test_the_end_of_the_feed_is_the_servers_counter() -> None:
-    end = FeedEnd(StoreClient(feed_of(1, 2, counter=2)))
+    end = FeedEnd(StoreClient(feed_of(1, 2, counter=2)), overlap=5)
     assert end.next_page() == MovePage((), done=True, ended=True, last=2)
-    cleared = FeedEnd(StoreClient(feed_of(counter=17)))
+    cleared = FeedEnd(StoreClient(feed_of(counter=17)), overlap=5)
     cleared.next_page()
-    assert cleared.last == 17
+    assert cleared.place == Place(17)
+
+
+def test_the_rows_before_the_end_are_noted_to_know_the_feed_again_by() -> None:
+    end = FeedEnd(StoreClient(feed_of(*range(1, 21))), overlap=3)
+    end.next_page()
+    assert end.place is not None
+    assert end.place.recent == ((18, "i18"), (19, "i19"), (20, "i20"))
+    middle = FeedEnd(StoreClient(feed_of(*range(1, 21))), overlap=3, wanted=10)
+    middle.next_page()
+    assert middle.place is not None
+    assert middle.place.recent == ((8, "i8"), (9, "i9"), (10, "i10"))
+    assert middle.last == 20
+
+
+def test_a_place_after_deleted_rows_is_not_beyond_the_end() -> None:
+    end = FeedEnd(StoreClient(feed_of(1, 2, counter=17)), overlap=3, wanted=16)
+    end.next_page()
+    assert end.last == 17
 
 
 class Target:

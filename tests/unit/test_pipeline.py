@@ -25,13 +25,13 @@ from bridge.core.model import (
     Skipped,
 )
 from bridge.core.policy import Limits
-from bridge.feed import MovePage
+from bridge.feed import Forgetful, MovePage
 from tests.pipeline_bench import DELIVERED, Bench, Stuck, down
 
 MANY = [f"i{number:02}" for number in range(20)]
 
 
-class Rows:
+class Rows(Forgetful):
     """Pages as a feed gives them: so many with more to come, then idle for ever."""
 
     def __init__(self, pages: int) -> None:
@@ -196,7 +196,7 @@ def test_patience_begins_anew_with_every_outage() -> None:
 
 
 def test_a_500_for_one_while_others_are_served_is_held_against_that_one() -> None:
-    class Trickle:
+    class Trickle(Forgetful):
         """One instance a second, so that others are served between the attempts at the first."""
 
         given = 0
