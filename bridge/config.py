@@ -313,6 +313,7 @@ class Settings(BaseSettings):
         """Return from where on /health says that something is wrong."""
         return HealthLimits(
             stall_after_s=self.stall_after_s,
+            poll_interval_s=self.poll_interval_s,
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
         )
