@@ -159,8 +159,8 @@ class Metrics:
                 self._count_delivered(done)
             case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
                 self._instances.labels(f"skipped_{reason}", _known(syntax)).inc()
-            case InstanceParked(reason=reason):
-                self._instances.labels(f"parked_{reason}", "").inc()
+            case InstanceParked(reason=reason, source_syntax=syntax):
+                self._instances.labels(f"parked_{reason}", _known(syntax)).inc()
             case InstanceRetried(outcome=InstanceFailed(reason=reason)):
                 self._retries.labels(reason).inc()
             case InstanceRetried(outcome=ExecutorFailed()):

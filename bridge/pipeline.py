@@ -428,7 +428,10 @@ class Pipeline:
         )
         self._summary.parked[reason] += 1
         self._journal.settle(item.move, parked)
-        self._observer.on_event(InstanceParked(item.move, reason, message, attempts))
+        event = InstanceParked(
+            item.move, reason, message, attempts, parked.source_syntax, parked.sop_instance_uid
+        )
+        self._observer.on_event(event)
         self._progressed(item)
 
     def _progressed(self, item: Item) -> None:

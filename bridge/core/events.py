@@ -22,12 +22,17 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class InstanceParked:
-    """An instance is given up until a person decides."""
+    """An instance is given up until a person decides.
+
+    ``source_syntax`` and ``sop_instance_uid`` are "" where they were not learned.
+    """
 
     move: Move
     reason: Reason
     message: str
     attempts: int
+    source_syntax: str = ""
+    sop_instance_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

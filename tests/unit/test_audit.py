@@ -91,6 +91,16 @@ def test_parked_and_skipped_are_written_and_rehearsals_are_not(tmp_path: Path) -
     written.close()
 
 
+def test_what_is_known_of_a_parked_instance_is_written(tmp_path: Path) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    known = InstanceParked(Move("a", 1), Reason.UNDECODABLE, "", 3, "1.2.840.10008.1.2.5", "1.2.3")
+    written.on_event(known)
+    written.on_event(replace(known, source_syntax="DOE^JOHN", sop_instance_uid="DOE^JOHN"))
+    seen = [(ln["source_syntax"], ln["sop_instance_uid"]) for ln in lines(tmp_path / "audit.jsonl")]
+    assert seen == [("1.2.840.10008.1.2.5", "1.2.3"), ("", "")]
+    written.close()
+
+
 def test_what_is_no_uid_is_not_written(tmp_path: Path) -> None:
     written = trail(tmp_path / "audit.jsonl")
     deliver(written, 1, replace(DELIVERED, sop_instance_uid="DOE^JOHN"))

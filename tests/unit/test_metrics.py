@@ -99,10 +99,12 @@ def test_finished_instances_are_counted_by_outcome_and_syntax(scrape: Scrape) ->
         Skipped(Reason.GONE, source_syntax=RLE),
     ]
     scrape.happen(*(Settled(MOVE, end, 1) for end in ends))
+    scrape.happen(InstanceParked(MOVE, Reason.UNDECODABLE, "", 1, source_syntax=RLE))
     scrape.happen(InstanceParked(MOVE, Reason.VIDEO, "", 1))
     assert scrape.value("instances_total", outcome="delivered", syntax=RLE) == 2
     assert scrape.value("instances_total", outcome="already_there", syntax=RLE) == 1
     assert scrape.value("instances_total", outcome="skipped_gone", syntax=RLE) == 1
+    assert scrape.value("instances_total", outcome="parked_undecodable", syntax=RLE) == 1
     assert scrape.value("instances_total", outcome="parked_video", syntax="") == 1
     assert scrape.value("source_bytes_total") == 300
     assert scrape.value("target_bytes_total") == 750
