@@ -337,6 +337,7 @@ class Settings(BaseSettings):
             instances_s=self.max_instances_s,
             mbit_s=self.max_mbit_s,
             schedule=parse_schedule(self.schedule) if self.schedule else None,
+            quiet_hours=self.schedule,
         )
 
     @property
