@@ -67,7 +67,7 @@ def report(
     from bridge.images import ImageChecks
     from bridge.lookers import Lookers, inspector
     from bridge.records import Records, records
-    from bridge.reporting import Report, answers
+    from bridge.reporting import WELL, Report, answers
     from bridge.spool import Spool, spooling
 
     ranged = first is not None or last is not None
@@ -105,6 +105,7 @@ def report(
             name="instances",
             rows=rows,
             columns=TABLE_COLUMNS if wanted is Format.TABLE else COLUMNS,
+            matters=lambda row: row["fate"] not in WELL,
         )
     return EXIT_DONE if done.everything_is_well else EXIT_INCOMPLETE
 
