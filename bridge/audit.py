@@ -245,6 +245,7 @@ def _delivered(done: Delivered) -> Line:
     return {
         "outcome": "already_there" if done.already_there else "delivered",
         "action": str(done.action),
+        "study": done.study_id,
         "sop_instance_uid": _uid(done.sop_instance_uid),
         "source_syntax": done.source_syntax,
         "target_syntax": done.target_syntax,

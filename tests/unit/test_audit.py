@@ -32,6 +32,7 @@ DELIVERED = Delivered(
     decoder="OpenJPEG",
     target_md5="0" * 32,
     samples_sha256="1" * 64,
+    study_id="a-study",
 )
 
 
@@ -58,6 +59,7 @@ def test_a_delivery_is_one_line_with_everything_that_proves_it(tmp_path: Path) -
             "instance": "instance-7",
             "outcome": "delivered",
             "action": "transcoded",
+            "study": "a-study",
             "sop_instance_uid": "1.2.3",
             "source_syntax": "1.2.840.10008.1.2.4.90",
             "target_syntax": "1.2.840.10008.1.2.1",
