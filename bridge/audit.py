@@ -98,8 +98,8 @@ class AuditTrail:
                     "source_syntax": skipped.source_syntax,
                 }
                 self._append(move, fields, attempt)
-            case InstanceParked(move=move, reason=reason, attempts=attempts):
-                self._append(move, {"outcome": "parked", "reason": str(reason)}, attempts)
+            case InstanceParked(move=move, attempts=attempts):
+                self._append(move, _parked(event), attempts)
             case _:
                 pass
 
@@ -242,11 +242,11 @@ def _delivered(done: Delivered) -> Line:
         name.removesuffix("_s") + "_ms": round(value * 1000, 1)
         for name, value in asdict(done.stages).items()
     }
-    uid = done.sop_instance_uid
     return {
         "outcome": "already_there" if done.already_there else "delivered",
         "action": str(done.action),
-        "sop_instance_uid": uid if _UID.fullmatch(uid) else "",
+        "study": done.study_id,
+        "sop_instance_uid": _uid(done.sop_instance_uid),
         "source_syntax": done.source_syntax,
         "target_syntax": done.target_syntax,
         "decoder": done.decoder,
@@ -258,3 +258,17 @@ def _delivered(done: Delivered) -> Line:
         "target_md5": done.target_md5,
         **times,
     }
+
+
+def _parked(event: InstanceParked) -> Line:
+    return {
+        "outcome": "parked",
+        "reason": str(event.reason),
+        "sop_instance_uid": _uid(event.sop_instance_uid),
+        "source_syntax": _uid(event.source_syntax),
+    }
+
+
+def _uid(text: str) -> str:
+    """Return a text that is a UID: what else a damaged file has there may be a name."""
+    return text if _UID.fullmatch(text) else ""

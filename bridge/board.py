@@ -13,6 +13,7 @@ from bridge.core.errors import StateError
 from bridge.core.events import Event, FeedReset, Progress, SideView, SweepFailed, SweepWorks
 from bridge.core.headline import headline
 from bridge.core.health import Finding, HealthLimits, judge, lag_of
+from bridge.core.pacing import Allowance
 from bridge.ledger import Ledger
 from bridge.recent import Recent
 from bridge.versions import versions
@@ -28,7 +29,10 @@ NOT_CONTACTED = Progress(
 class Board:
     """An observer that other threads read. Values are replaced, never changed."""
 
-    def __init__(self, state_path: Path, limits: HealthLimits) -> None:
+    def __init__(
+        self, state_path: Path, limits: HealthLimits, allowance: Allowance | None = None
+    ) -> None:
+        self.allowance = allowance or Allowance()
         self._state_path = state_path
         self._limits = limits
         self._lock = threading.Lock()
@@ -131,6 +135,11 @@ class Board:
             "now": round(now, 1),
             "started_at": round(self._started_at, 1),
             "versions": versions(),
+            "limits": {
+                "instances_s": self.allowance.instances_s,
+                "mbit_s": self.allowance.mbit_s,
+                "quiet_hours": self.allowance.quiet_hours,
+            },
             "in_flight": [
                 {
                     "instance": item.instance_id,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bridge.core.errors import StateError
 from bridge.core.model import Delivered, Outcome
-from bridge.core.pacing import Allowance, Bucket
+from bridge.core.pacing import BITS_A_MEGABIT, Allowance, Bucket
 from bridge.ledger import Ledger
 from bridge.runtime import Clock
 
@@ -18,7 +18,6 @@ PAUSED_KEY = "paused_at"
 """Ledger: since when the operator has paused the bridge, epoch seconds."""
 
 LOOK_EVERY_S = 1.0
-BITS_A_MEGABIT = 1_000_000
 
 
 class Hold(StrEnum):

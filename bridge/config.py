@@ -313,6 +313,7 @@ class Settings(BaseSettings):
         """Return from where on /health says that something is wrong."""
         return HealthLimits(
             stall_after_s=self.stall_after_s,
+            poll_interval_s=self.poll_interval_s,
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
         )
@@ -336,6 +337,7 @@ class Settings(BaseSettings):
             instances_s=self.max_instances_s,
             mbit_s=self.max_mbit_s,
             schedule=parse_schedule(self.schedule) if self.schedule else None,
+            quiet_hours=self.schedule,
         )
 
     @property

@@ -113,14 +113,12 @@ class LogObserver:
         match event:
             case Settled(move=move, outcome=Delivered() as done, attempt=attempt):
                 _log_delivered(move, done, attempt)
-            case Settled(move=move, outcome=Skipped(reason=reason, message=message)):
-                text = f"skipped {_name(move)}: {message or reason}"
-                log(logging.INFO, "instance_skipped", text, **_of(move), reason=reason)
-            case InstanceParked(move=move, reason=reason, message=message, attempts=attempts):
-                tries = counted(attempts, "attempt")
-                text = f"parked {_name(move)} after {tries}: {reason}: {message}"
-                fields = {"reason": reason, "attempts": attempts, "detail": message}
-                log(logging.ERROR, "instance_parked", text, **_of(move), **fields)
+            case Settled(move=move, outcome=Skipped(reason=reason) as skipped):
+                text = f"skipped {_name(move)}: {skipped.message or reason}"
+                known = {"reason": reason, "source_syntax": skipped.source_syntax}
+                log(logging.INFO, "instance_skipped", text, **_of(move), **known)
+            case InstanceParked():
+                _log_parked(event)
             case InstanceRetried(outcome=SideFailed(side=side)) if not self._quiet_since(
                 f"{side} refuses"
             ):
@@ -191,6 +189,21 @@ def _log_service(event: Event) -> None:
         case Abandoned(in_flight=in_flight):
             text = f"left {in_flight} instances unfinished; they are done after the restart"
             log(logging.WARNING, "abandoned", text, in_flight=in_flight)
+
+
+def _log_parked(event: InstanceParked) -> None:
+    tries = counted(event.attempts, "attempt")
+    text = f"parked {_name(event.move)} after {tries}: {event.reason}: {event.message}"
+    log(
+        logging.ERROR,
+        "instance_parked",
+        text,
+        **_of(event.move),
+        reason=event.reason,
+        attempts=event.attempts,
+        detail=event.message,
+        source_syntax=event.source_syntax,
+    )
 
 
 def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:

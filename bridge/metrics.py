@@ -40,6 +40,7 @@ from bridge.core.model import (
     SideProblem,
     Skipped,
 )
+from bridge.core.pacing import BITS_A_MEGABIT, Allowance
 from bridge.core.syntaxes import SYNTAXES
 from bridge.versions import versions
 
@@ -66,6 +67,8 @@ METRIC_NAMES = (
     "orthanc_bridge_healthy",
     "orthanc_bridge_reason",
     "orthanc_bridge_hold",
+    "orthanc_bridge_max_instances_per_second",
+    "orthanc_bridge_max_bytes_per_second",
     "orthanc_bridge_side_up",
     "orthanc_bridge_state_writable",
     "orthanc_bridge_checkpoint_sequence",
@@ -73,6 +76,7 @@ METRIC_NAMES = (
     "orthanc_bridge_oldest_unfinished_sequence",
     "orthanc_bridge_lag_changes",
     "orthanc_bridge_lag_seconds",
+    "orthanc_bridge_lag_bytes",
     "orthanc_bridge_in_flight",
     "orthanc_bridge_in_flight_oldest_seconds",
     "orthanc_bridge_waiting",
@@ -91,6 +95,10 @@ METRIC_NAMES = (
 
 class BoardView(Protocol):
     """What the gauges are read from."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """How much may be moved."""
 
     @property
     def progress(self) -> Progress:
@@ -141,7 +149,8 @@ class Metrics:
         self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
         for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
             self._losses.labels(reason)
-        self.registry.register(_Gauges(board))
+        self._sizes = _Sizes()
+        self.registry.register(_Gauges(board, self._sizes))
         # CPU, memory and open files of the main process, not of its workers.
         ProcessCollector(namespace=NAMESPACE, registry=self.registry)
 
@@ -150,7 +159,8 @@ class Metrics:
         return generate_latest(self.registry)
 
     def on_progress(self, progress: Progress) -> None:
-        """Do nothing: gauges are read at the scrape."""
+        """Note the checkpoint; gauges are read at the scrape."""
+        self._sizes.reach(progress.checkpoint)
 
     def on_event(self, event: Event) -> None:
         """Count an event."""
@@ -159,8 +169,8 @@ class Metrics:
                 self._count_delivered(done)
             case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
                 self._instances.labels(f"skipped_{reason}", _known(syntax)).inc()
-            case InstanceParked(reason=reason):
-                self._instances.labels(f"parked_{reason}", "").inc()
+            case InstanceParked(reason=reason, source_syntax=syntax):
+                self._instances.labels(f"parked_{reason}", _known(syntax)).inc()
             case InstanceRetried(outcome=InstanceFailed(reason=reason)):
                 self._retries.labels(reason).inc()
             case InstanceRetried(outcome=ExecutorFailed()):
@@ -193,6 +203,7 @@ class Metrics:
             outcome += "_differing"
         self._instances.labels(outcome, _known(done.source_syntax)).inc()
         self._source_bytes.inc(done.source_bytes)
+        self._sizes.fetched_bytes += done.source_bytes
         self._target_bytes.inc(done.target_bytes)
         for decoder in done.fallbacks:
             self._fallbacks.labels(decoder).inc()
@@ -203,11 +214,34 @@ class Metrics:
         return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)
 
 
+class _Sizes:
+    """How many bytes a change of the feed has brought on average, since the start."""
+
+    def __init__(self) -> None:
+        self.fetched_bytes = 0
+        self._first: int | None = None
+        self._now: int | None = None
+
+    def reach(self, checkpoint: int | None) -> None:
+        """Note the checkpoint. One that goes back belongs to another feed."""
+        if self._first is None or checkpoint is None or checkpoint < self._first:
+            self._first, self.fetched_bytes = checkpoint, 0
+        self._now = checkpoint
+
+    def of(self, changes: int) -> float | None:
+        """Estimate the bytes of so many changes; None when nothing was moved yet."""
+        moved = (self._now or 0) - (self._first or 0)
+        if not changes:
+            return 0.0
+        return changes * self.fetched_bytes / moved if moved > 0 and self.fetched_bytes else None
+
+
 class _Gauges:
     """Reads the board when Prometheus asks."""
 
-    def __init__(self, board: BoardView) -> None:
+    def __init__(self, board: BoardView, sizes: _Sizes) -> None:
         self._board = board
+        self._sizes = sizes
 
     def describe(self) -> list[Metric]:
         """Name nothing in advance: the board is not complete at registration."""
@@ -219,7 +253,12 @@ class _Gauges:
         found = self._board.findings()
         build = {name.replace("-", "_"): version for name, version in versions().items()}
         yield InfoMetricFamily(f"{NAMESPACE}_build", "This program and its decoders.", value=build)
-        for name, text, value in _plain_gauges(progress, healthy=not found):
+        plain = (
+            *_plain_gauges(progress, healthy=not found),
+            *_limit_gauges(self._board.allowance),
+            ("lag_bytes", "Estimated size of what is to be fetched.", self._lag_bytes(progress)),
+        )
+        for name, text, value in plain:
             if value is not None:
                 yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
         yield _labelled(
@@ -241,6 +280,9 @@ class _Gauges:
             {progress.hold: 1} if progress.hold else {},
         )
         yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
+
+    def _lag_bytes(self, progress: Progress) -> float | None:
+        return self._sizes.of(lag_of(progress, now=time.time()).changes)
 
 
 def _plain_gauges(
@@ -271,6 +313,13 @@ def _plain_gauges(
         "When the feed was last read.",
         progress.feed_read_at,
     )
+
+
+def _limit_gauges(allowance: Allowance) -> Iterator[tuple[str, str, float | None]]:
+    """Yield name, help and value; None where there is no limit."""
+    instances_s, bytes_s = allowance.instances_s, allowance.mbit_s * BITS_A_MEGABIT / 8
+    yield "max_instances_per_second", "Instances moved a second at most.", instances_s or None
+    yield "max_bytes_per_second", "Bytes moved a second at most, both ways.", bytes_s or None
 
 
 def _labelled(

@@ -86,12 +86,19 @@ function showServer(id, view, status) {
 
 const HOLDS = { paused: "paused", quiet_hours: "quiet hours", rate_limit: "at its rate limit" };
 
+function limits(limit) {
+  const rates = [limit.instances_s && `${number(limit.instances_s)} instances`,
+    limit.mbit_s && `${number(limit.mbit_s)} Mbit`].filter(Boolean);
+  return (rates.length ? ` At most ${rates.join(" and ")} a second.` : "") +
+    (limit.quiet_hours ? ` Quiet hours: ${limit.quiet_hours}.` : "");
+}
+
 function showBridge(status) {
   const trouble = status.reasons.some((reason) => /^(state|workers|stalled)/.test(reason.code));
   const doing = status.hold ? `${HOLDS[status.hold] || status.hold} (${status.phase})` : status.phase;
   const tone = trouble ? "bad" : status.hold || status.phase !== "following" ? "wait" : "ok";
   station("bridge", tone, trouble ? `in trouble (${status.phase})` : doing,
-    `Running for ${lasting(status.now - status.started_at)}.`);
+    `Running for ${lasting(status.now - status.started_at)}.${limits(status.limits)}`);
 }
 
 function showFigures(status) {

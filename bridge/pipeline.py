@@ -169,6 +169,8 @@ class Pipeline:
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
         self._last_progress_at = clock.now_s()
+        self._able_since = self._last_progress_at
+        self._was_busy = False
         self._feed_read_at: float | None = None
         self._summary = Summary()
 
@@ -450,7 +452,10 @@ class Pipeline:
         )
         self._summary.parked[reason] += 1
         self._journal.settle(item.move, parked)
-        self._observer.on_event(InstanceParked(item.move, reason, message, attempts))
+        event = InstanceParked(
+            item.move, reason, message, attempts, parked.source_syntax, parked.sop_instance_uid
+        )
+        self._observer.on_event(event)
         self._progressed(item)
 
     def _progressed(self, item: Item) -> None:
@@ -566,7 +571,15 @@ class Pipeline:
             self._observer.on_event(Abandoned(self._window.under_way))
         self._report()
 
+    def _note_hindrance(self) -> None:
+        """Begin anew to count how long it has had work, or none, with nothing in its way."""
+        up = all(self._servers.view(side).up for side in SideName)
+        if self._held or self._state_error or not up or self._busy != self._was_busy:
+            self._able_since = self._clock.now_s()
+        self._was_busy = self._busy
+
     def _report(self) -> None:
+        self._note_hindrance()
         oldest = self._journal.oldest_open()
         progress = Progress(
             checkpoint=self._journal.checkpoint,
@@ -585,6 +598,7 @@ class Pipeline:
             refused=self._window.refused,
             refusal=self._refusal,
             last_progress_at=self._last_progress_at,
+            able_since=self._able_since,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,
         )

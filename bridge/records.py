@@ -79,13 +79,14 @@ class Records:
         """Have instances in the result, whether there are lines of them or not."""
         self._texts.add(f"{instance_id}\t" for instance_id in instance_ids)
 
-    def add(self, lines: Iterable[Line], wanted: Callable[[Line], bool]) -> None:
-        """Add the lines that are wanted."""
+    def add(self, lines: Iterable[Line], wanted: Callable[[Line], bool]) -> int:
+        """Add the lines that are wanted; returns how many there are now."""
         for line in lines:
             if wanted(line):
                 self._number += 1
                 text = json.dumps(line, separators=(",", ":"))
                 self._texts.add([f"{line['instance']}\t{self._number:012d}{text}"])
+        return self._number
 
     def __iter__(self) -> Iterator[Record]:
         """Yield one record for each instance, by instance ID."""

@@ -23,23 +23,24 @@ class StudyClient(Protocol):
         """List the instances of a study; None when the server lacks it."""
 
 
-def instances_of_study(client: StudyClient, study: str) -> set[str]:
-    """List a study's instances by its Orthanc ID or Study Instance UID; empty when not there.
+def find_study(client: StudyClient, study: str) -> tuple[set[str], set[str]]:
+    """Look a study up by its Orthanc ID or Study Instance UID: Orthanc IDs, and its instances.
 
+    A Study Instance UID that two patients share names two studies; one that the server lacks none.
     Raises ConfigurationError for what is neither, SideError.
     """
     if INSTANCE_ID.fullmatch(study):
-        return set(client.instances_of_study(study) or ())
+        return {study}, set(client.instances_of_study(study) or ())
     if not _UID.fullmatch(study):
         raise ConfigurationError(
             f"--study {study} is neither an Orthanc ID nor a UID.",
             advice="Give the Orthanc ID of the study, or its Study Instance UID (0020,000D).",
         )
+    studies = {study_id for level, study_id in client.lookup(study) if level == "Study"}
     found: set[str] = set()
-    for level, study_id in client.lookup(study):
-        if level == "Study":
-            found.update(client.instances_of_study(study_id) or ())
-    return found
+    for study_id in studies:
+        found.update(client.instances_of_study(study_id) or ())
+    return studies, found
 
 
 def moment_of(text: str, *, now_s: float) -> float:

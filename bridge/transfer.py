@@ -226,6 +226,7 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         target_md5=stored_md5,
         differing=differing,
         samples_sha256=done.samples_sha256 if done else "",
+        study_id=answer.study_id,
     )
 
 

@@ -142,6 +142,7 @@ class Bench:
         self.probe_errors: dict[SideName, SideError] = {}
         self.events: list[Event] = []
         self.progress: list[Progress] = []
+        self.reported_at: list[float] = []
         self.ledger = Recording()
         self.summary = Summary()
         self.pace = Pace(window=window, **pace)
@@ -222,6 +223,7 @@ class Bench:
 
     def on_progress(self, progress: Progress) -> None:
         self.progress.append(progress)
+        self.reported_at.append(self.time.now_s())
 
     def _probe(self, side: SideName) -> ServerInfo:
         if side in self.probe_errors:

@@ -156,5 +156,12 @@ def _print(how: Format, settings: Settings, result: Check, findings: Findings) -
         }
         for finding in findings
     )
-    print_result(how, summary=summary, name="findings", rows=rows, columns=COLUMNS)
+    print_result(
+        how,
+        summary=summary,
+        name="findings",
+        rows=rows,
+        columns=COLUMNS,
+        matters=lambda row: row["state"] not in harmless,
+    )
     return remain > 0

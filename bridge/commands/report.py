@@ -67,7 +67,7 @@ def report(
     from bridge.images import ImageChecks
     from bridge.lookers import Lookers, inspector
     from bridge.records import Records, records
-    from bridge.reporting import Report, answers
+    from bridge.reporting import WELL, Report, answers
     from bridge.spool import Spool, spooling
 
     ranged = first is not None or last is not None
@@ -105,6 +105,7 @@ def report(
             name="instances",
             rows=rows,
             columns=TABLE_COLUMNS if wanted is Format.TABLE else COLUMNS,
+            matters=lambda row: row["fate"] not in WELL,
         )
     return EXIT_DONE if done.everything_is_well else EXIT_INCOMPLETE
 
@@ -125,16 +126,26 @@ def _lines(settings: Settings, *, needed: bool) -> Iterator[Line]:
 def _ask_for_study(settings: Settings, asked: Records, study: str) -> None:
     from bridge.core.model import SideName
     from bridge.lookers import inspector
-    from bridge.studies import instances_of_study
+    from bridge.studies import find_study
 
+    studies: set[str] = set()
     found: set[str] = set()
     for side in SideName:
         with inspector(settings.endpoint(side)) as client:
-            found |= instances_of_study(client, study)
-    if not found:
-        raise ConfigurationError(f"Neither server has a study {study}.")
+            study_ids, instance_ids = find_study(client, study)
+        studies |= study_ids
+        found |= instance_ids
     asked.ask(found)
-    asked.add(_lines(settings, needed=False), lambda line: line["instance"] in found)
+    # What was deleted on both servers was once delivered: the audit file knows to which study.
+    on_record = asked.add(
+        _lines(settings, needed=False),
+        lambda line: line["instance"] in found or line.get("study") in studies,
+    )
+    if not (found or on_record):
+        raise ConfigurationError(
+            f"Neither server has a study {study}, and no line of an audit file is about it.",
+            advice="If both servers have lost it: the audit file knows it by its Orthanc ID only.",
+        )
 
 
 def _ask_for_range(

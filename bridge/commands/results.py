@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from itertools import islice
 
 import typer
 
@@ -15,6 +14,9 @@ from bridge.commands.output import print_pairs, print_table
 
 TABLE_ROWS_MAX = 50
 """Rows shown to a person; the other formats have all of them."""
+
+
+Row = Mapping[str, object]
 
 
 class Format(StrEnum):
@@ -37,10 +39,12 @@ def print_result(
     name: str,
     rows: Iterable[Mapping[str, object]],
     columns: Sequence[str],
+    matters: Callable[[Row], bool] = lambda _: True,
 ) -> None:
     """Print a summary and rows; ``name`` is what the rows are called in JSON.
 
-    A CSV has the rows alone on stdout; its summary goes to stderr.
+    A CSV has the rows alone on stdout; its summary goes to stderr. A table, which has not room for
+    all, begins with those that matter.
     """
     match how:
         case Format.JSON:
@@ -50,7 +54,7 @@ def print_result(
             text = ", ".join(f"{key} {_cell(value)}" for key, value in summary.items())
             typer.echo(text, err=True)
         case Format.TABLE:
-            _print_table(rows, columns)
+            _print_table(rows, columns, matters)
             print_pairs({key: _cell(value) for key, value in summary.items()})
 
 
@@ -77,14 +81,23 @@ def _csv_line(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def _print_table(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    stream = iter(rows)
-    shown = list(islice(stream, TABLE_ROWS_MAX))
+def _print_table(
+    rows: Iterable[Row], columns: Sequence[str], matters: Callable[[Row], bool]
+) -> None:
+    first: list[Row] = []
+    others: list[Row] = []
+    total = 0
+    for row in rows:
+        total += 1
+        kept = first if matters(row) else others
+        if len(kept) < TABLE_ROWS_MAX:
+            kept.append(row)
+    shown = [*first, *others][:TABLE_ROWS_MAX]
     if not shown:
         return
     header = [column.replace("_", " ").upper() for column in columns]
     print_table(header, ([_cell(row.get(column)) or "-" for column in columns] for row in shown))
-    more = sum(1 for _ in stream)
+    more = total - len(shown)
     if more:
         typer.echo(f"... and {more} more: --format csv and --format json list all of them")
     typer.echo()

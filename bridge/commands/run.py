@@ -34,7 +34,7 @@ def run(
     settings = load_settings()
     begin(settings)
     with Ledger(settings.state_path, follow=True) as ledger:
-        board = Board(settings.state_path, settings.health_limits())
+        board = Board(settings.state_path, settings.health_limits(), settings.allowance())
         metrics = Metrics(board)
         monitoring = MonitoringServer(
             application(board, metrics), host=settings.health_host, port=settings.health_port

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +36,8 @@ def status(
         with Ledger(settings.state_path, create=False) as ledger:
             found.update(_from_ledger(ledger))
     else:
-        found.update({"checkpoint": None, "parked": {}, "bridge": {"running": False}})
+        found.update({"checkpoint": None, "parked": {}, "paused_since": None})
+        found["bridge"] = {"running": False}
     checkpoint = found["checkpoint"] if isinstance(found["checkpoint"], int) else None
     servers, error = _servers(settings, checkpoint)
     found.update(servers)
@@ -55,9 +56,13 @@ def status(
 
 
 def _from_ledger(ledger: Ledger) -> dict[str, object]:
+    from bridge.brake import PAUSED_KEY
+    from bridge.commands.output import moment
     from bridge.commands.run import MONITOR_KEY
 
+    paused_at = ledger.meta(PAUSED_KEY)
     return {
+        "paused_since": None if paused_at is None else moment(float(paused_at)),
         "checkpoint": ledger.checkpoint(),
         "settled_above": len(ledger.settled_above()),
         "parked": ledger.parked_by_reason(),
@@ -121,6 +126,19 @@ def _went_backwards(client: SideClient, checkpoint: int | None) -> bool:
     return False
 
 
+def _pace(paused_since: object, bridge: dict[str, Any]) -> dict[str, object]:
+    """Tell what holds the bridge back, if something does."""
+    from bridge.core.headline import HOLDS, limits_in_words
+
+    pairs: dict[str, object] = {}
+    if paused_since is not None:
+        pairs["pace"] = f"paused since {paused_since}; to go on: orthanc-bridge resume"
+    elif bridge.get("hold"):
+        pairs["pace"] = HOLDS.get(bridge["hold"], bridge["hold"])
+    limits = limits_in_words(**bridge.get("limits", {}))
+    return pairs | ({"limits": limits} if limits else {})
+
+
 def _print(found: dict[str, object]) -> None:
     from bridge.commands.output import print_pairs
 
@@ -138,6 +156,7 @@ def _print(found: dict[str, object]) -> None:
         pairs["in flight"] = len(bridge.get("in_flight") or [])
         pairs["waiting"] = bridge.get("waiting")
         pairs["lag"] = f"{bridge.get('lag_changes')} changes, {bridge.get('lag_s')} s"
+    pairs.update(_pace(found["paused_since"], bridge))
     pairs["checkpoint"] = found["checkpoint"]
     pairs["last change"] = found.get("last")
     pairs["behind"] = found.get("behind")

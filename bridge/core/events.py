@@ -22,12 +22,17 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class InstanceParked:
-    """An instance is given up until a person decides."""
+    """An instance is given up until a person decides.
+
+    ``source_syntax`` and ``sop_instance_uid`` are "" where they were not learned.
+    """
 
     move: Move
     reason: Reason
     message: str
     attempts: int
+    source_syntax: str = ""
+    sop_instance_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,8 @@ class Progress:
     """Where the pipeline is. Times are epoch seconds; None where there is nothing to tell.
 
     ``last`` is the feed's newest sequence as far as known. ``caught_up``: everything in the feed
-    at the last look is settled.
+    at the last look is settled. ``able_since``: since when it has had work, or has had none, with
+    nothing in its way; now while something is.
     """
 
     checkpoint: int | None = None
@@ -207,6 +213,7 @@ class Progress:
     refused: int = 0
     refusal: str = ""
     last_progress_at: float = 0.0
+    able_since: float = 0.0
     feed_read_at: float | None = None
     phase: str = "starting"
 

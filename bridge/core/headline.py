@@ -50,6 +50,15 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def limits_in_words(instances_s: float = 0, mbit_s: float = 0, quiet_hours: str = "") -> str:
+    """Write how much may be moved, and when not; "" without limits."""
+    rates = [f"{instances_s:g} instances"] if instances_s else []
+    rates += [f"{mbit_s:g} Mbit"] if mbit_s else []
+    parts = [f"at most {' and '.join(rates)} a second"] if rates else []
+    parts += [f"quiet hours {quiet_hours}"] if quiet_hours else []
+    return ", ".join(parts)
+
+
 def lasting(seconds: float) -> str:
     """Write a duration in its two largest units."""
     whole = round(seconds)

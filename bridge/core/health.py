@@ -21,9 +21,13 @@ FEED_RESET_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
-    """From where on something is wrong. 0 means no limit for ``lag_limit_s``."""
+    """From where on something is wrong. 0 means no limit for ``lag_limit_s``.
+
+    ``poll_interval_s``: an idle feed is looked at no more often than that.
+    """
 
     stall_after_s: float = 600.0
+    poll_interval_s: float = 0.0
     lag_limit_s: float = 0.0
     parked_limit: int = 0
 
@@ -121,11 +125,16 @@ def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Fin
         return ()  # somebody wanted it so: pause, quiet hours, a rate limit
     advice = "Look at the log; if nothing explains it, restart the bridge: nothing is lost."
     busy = bool(progress.waiting or progress.delayed or progress.in_flight)
-    if busy and now - progress.last_progress_at > limits.stall_after_s:
-        text = f"No instance was finished for {now - progress.last_progress_at:.0f} s."
+    # An idle night, a pause and an outage are no standstill: it begins when work could be done.
+    still_s = now - max(progress.last_progress_at, progress.able_since)
+    if busy and still_s > limits.stall_after_s:
+        text = f"No instance was finished for {still_s:.0f} s."
         return (Finding("stalled", text, advice),)
     read_at = progress.feed_read_at
-    if read_at is not None and not busy and now - read_at > limits.stall_after_s:
-        text = f"The feed was not read for {now - read_at:.0f} s."
+    if busy or read_at is None:
+        return ()
+    unread_s = now - max(read_at, progress.able_since)
+    if unread_s > limits.stall_after_s + limits.poll_interval_s:
+        text = f"The feed was not read for {unread_s:.0f} s."
         return (Finding("stalled", text, advice),)
     return ()

@@ -135,10 +135,11 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:
-    """The target's answer to ``POST /instances``."""
+    """The target's answer to ``POST /instances``. ``study_id``: Orthanc's, "" where not told."""
 
     instance_id: str
     status: str
+    study_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,8 @@ class Delivered:
     differing: bool = False
     samples_sha256: str = ""
     """Of the decoded samples, when TranscodeOptions asks for it and there was decoding."""
+    study_id: str = ""
+    """Orthanc's, as the target told it; the same on both servers."""
 
     @property
     def already_there(self) -> bool:

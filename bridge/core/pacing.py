@@ -10,14 +10,20 @@ from dataclasses import dataclass
 
 from bridge.core.schedule import Schedule
 
+BITS_A_MEGABIT = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How much may be moved: 0 means without limit. ``mbit_s`` counts both directions."""
+    """How much may be moved: 0 means without limit. ``mbit_s`` counts both directions.
+
+    ``quiet_hours``: the schedule as it was written.
+    """
 
     instances_s: float = 0.0
     mbit_s: float = 0.0
     schedule: Schedule | None = None
+    quiet_hours: str = ""
 
 
 class Bucket:

@@ -124,7 +124,11 @@ def parse_store(body: bytes) -> StoreAnswer:
     instance_id = _text(fields, "ID")
     if not INSTANCE_ID.fullmatch(instance_id):
         raise WrongAnswer("ID is not an Orthanc identifier")
-    return StoreAnswer(instance_id=instance_id, status=_text(fields, "Status"))
+    study = fields.get("ParentStudy")
+    told = isinstance(study, str) and INSTANCE_ID.fullmatch(study)
+    return StoreAnswer(
+        instance_id=instance_id, status=_text(fields, "Status"), study_id=str(study) if told else ""
+    )
 
 
 def parse_metadata(body: bytes) -> dict[str, str]:

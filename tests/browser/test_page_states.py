@@ -13,6 +13,7 @@ from bridge.board import Board
 from bridge.core.events import InFlight, InstanceParked, Progress, SideView
 from bridge.core.health import HealthLimits
 from bridge.core.model import Move, Reason
+from bridge.core.pacing import Allowance
 from bridge.health import MonitoringServer, application
 from bridge.ledger import Entry, Ledger, Parked
 from bridge.metrics import Metrics
@@ -111,6 +112,19 @@ def test_held_on_purpose(showing: Showing, hold: str, shown: str) -> None:
     assert page.text("#bridge .state") == f"{shown} (following)"
     assert page.text("#verdict").startswith("All is well: ")
     assert not page.ask("document.querySelector('#bridge .state').classList.contains('bad')")
+
+
+def test_limits_are_told(tmp_path: Path, browser: Browser) -> None:
+    Ledger(tmp_path / "state.sqlite3").close()
+    allowance = Allowance(instances_s=2.5, mbit_s=80.0, quiet_hours="sat 01:00-02:00 UTC")
+    board = Board(tmp_path / "state.sqlite3", HealthLimits(), allowance)
+    server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
+    server.start()
+    with browser.page() as page:
+        page.go(f"{server.url}/")
+        page.wait_text("#bridge .detail", "At most 2.5 instances and 80 Mbit a second.")
+        assert page.text("#bridge .detail").endswith("Quiet hours: sat 01:00-02:00 UTC.")
+    server.stop()
 
 
 def test_several_troubles_are_all_told(showing: Showing, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.core.events import InFlight, Progress, SideView
-from bridge.core.headline import counted, headline, lasting
+from bridge.core.headline import counted, headline, lasting, limits_in_words
 from bridge.core.health import HealthLimits, judge
 
 NOW = 1_000_000.0
@@ -91,3 +91,16 @@ def test_counted() -> None:
         "1 change",
         "1,500 changes",
     ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((0, 0, ""), ""),
+        ((2.5, 0, ""), "at most 2.5 instances a second"),
+        ((5, 80, ""), "at most 5 instances and 80 Mbit a second"),
+        ((0, 80, "sun 01:00-02:00"), "at most 80 Mbit a second, quiet hours sun 01:00-02:00"),
+    ],
+)
+def test_limits_in_words(limits: tuple[float, float, str], said: str) -> None:
+    assert limits_in_words(*limits) == said

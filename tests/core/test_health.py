@@ -29,7 +29,12 @@ DOWN = SideView(up=False, problem="unreachable", message="refused", advice="star
         # Work and no progress is a stall; no work and no progress is an idle evening.
         (replace(BUSY, last_progress_at=NOW - 601), {}, LIMITS, ["stalled"]),
         (replace(WELL, last_progress_at=NOW - 601), {}, LIMITS, []),
+        # The night before the first instance of the day counts for nothing.
+        (replace(BUSY, last_progress_at=NOW - 9_000, able_since=NOW - 1), {}, LIMITS, []),
+        (replace(BUSY, last_progress_at=NOW - 9_000, able_since=NOW - 601), {}, LIMITS,
+         ["stalled"]),
         (replace(WELL, feed_read_at=NOW - 601), {}, LIMITS, ["stalled"]),
+        (replace(WELL, feed_read_at=NOW - 601), {}, replace(LIMITS, poll_interval_s=60.0), []),
         # An outage explains the standstill: one reason is enough.
         (replace(BUSY, last_progress_at=NOW - 601, target=DOWN), {}, LIMITS,
          ["target_unreachable"]),

@@ -163,6 +163,17 @@ def test_the_audit_file_and_the_report_answer_for_a_study(pair: Pair) -> None:
     assert done.exit_code == EXIT_INCOMPLETE
     fates = {row["instance"]: row["fate"] for row in done.json["instances"]}
     assert fates == dict.fromkeys(ids, "arrived") | {ids[0]: "missing"}
+    # Nor does the study seem complete, although neither server knows of that one any more.
+    orthanc_study = next(iter(lines.values()))["study"]
+    for name in (study, orthanc_study):
+        done = pair.run("report", "--study", name, "--json", **settings)
+        assert done.exit_code == EXIT_INCOMPLETE
+        assert {row["instance"]: row["fate"] for row in done.json["instances"]} == fates
+    for instance_id in ids[1:]:
+        pair.target.delete_instance(instance_id)
+    done = pair.run("report", "--study", orthanc_study, "--json", **settings)
+    assert {row["fate"] for row in done.json["instances"]} == {"missing"}
+    assert len(done.json["instances"]) == len(ids)
     assert pair.run("report", "--study", "1.2.3.4", **settings).exit_code == EXIT_CONFIGURATION
 
 

@@ -134,6 +134,30 @@ def test_status_while_it_runs_and_when_it_does_not(pair: Pair) -> None:
     assert "not running" in pair.run("status").stdout
 
 
+def test_a_pause_holds_over_restarts_and_is_shown_everywhere(pair: Pair) -> None:
+    assert pair.run("pause").exit_code == 0
+    sent = pair.send(small_ct())
+    limits = {"MAX_INSTANCES_S": "7", "SCHEDULE": "mon 00:00-00:01 UTC"}
+    for _ in range(2):
+        bridge = pair.start("run", **limits)
+        bridge.wait_health(lambda health: health["hold"] == "paused", "it holds")
+        assert pair.held() == set()
+        said = pair.run("status").stdout
+        assert "paused since 20" in said
+        assert "orthanc-bridge resume" in said
+        assert "at most 7 instances a second, quiet hours mon 00:00-00:01 UTC" in said
+        _, metrics = bridge.get("/metrics")
+        assert 'orthanc_bridge_hold{reason="paused"} 1.0' in metrics
+        assert "orthanc_bridge_max_instances_per_second 7.0" in metrics
+        bridge.kill()
+    assert pair.run("status", "--json").json["paused_since"], "with no bridge to ask, too"
+    assert pair.run("resume").exit_code == 0
+    bridge = pair.start("run", **limits)
+    bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "it goes on")
+    assert pair.held() == {sent}
+    assert "paused" not in pair.run("status").stdout
+
+
 def test_status_tells_which_server_is_down(pair: Pair) -> None:
     pair.target_server.kill()
     told = pair.run("status", "--json", HTTP_TIMEOUT_S="2")

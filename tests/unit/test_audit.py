@@ -32,6 +32,7 @@ DELIVERED = Delivered(
     decoder="OpenJPEG",
     target_md5="0" * 32,
     samples_sha256="1" * 64,
+    study_id="a-study",
 )
 
 
@@ -58,6 +59,7 @@ def test_a_delivery_is_one_line_with_everything_that_proves_it(tmp_path: Path) -
             "instance": "instance-7",
             "outcome": "delivered",
             "action": "transcoded",
+            "study": "a-study",
             "sop_instance_uid": "1.2.3",
             "source_syntax": "1.2.840.10008.1.2.4.90",
             "target_syntax": "1.2.840.10008.1.2.1",
@@ -88,6 +90,16 @@ def test_parked_and_skipped_are_written_and_rehearsals_are_not(tmp_path: Path) -
     found = [(line["instance"], line["outcome"], line["reason"]) for line in lines(path)]
     assert found == [("a", "parked", "undecodable"), ("b", "skipped", "gone")]
     assert "said here only" not in path.read_text()
+    written.close()
+
+
+def test_what_is_known_of_a_parked_instance_is_written(tmp_path: Path) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    known = InstanceParked(Move("a", 1), Reason.UNDECODABLE, "", 3, "1.2.840.10008.1.2.5", "1.2.3")
+    written.on_event(known)
+    written.on_event(replace(known, source_syntax="DOE^JOHN", sop_instance_uid="DOE^JOHN"))
+    seen = [(ln["source_syntax"], ln["sop_instance_uid"]) for ln in lines(tmp_path / "audit.jsonl")]
+    assert seen == [("1.2.840.10008.1.2.5", "1.2.3"), ("", "")]
     written.close()
 
 

@@ -64,12 +64,22 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
         "info",
         {"sequence": 42, "attempt": 2, "fetch_ms": 1.0, "target_bytes": 2000, "decoder": "rle"},
     ),
-    (Settled(MOVE, Skipped(Reason.GONE, "deleted"), 1), "instance_skipped", "info", {}),
     (
-        InstanceParked(MOVE, Reason.UNDECODABLE, "cut short", 3),
+        Settled(MOVE, Skipped(Reason.RULE, "by a rule", "1.2.840.10008.1.2.5"), 1),
+        "instance_skipped",
+        "info",
+        {"reason": "rule", "source_syntax": "1.2.840.10008.1.2.5"},
+    ),
+    (
+        InstanceParked(MOVE, Reason.UNDECODABLE, "cut short", 3, "1.2.840.10008.1.2.5"),
         "instance_parked",
         "error",
-        {"reason": "undecodable", "attempts": 3, "instance": "an-instance"},
+        {
+            "reason": "undecodable",
+            "attempts": 3,
+            "instance": "an-instance",
+            "source_syntax": "1.2.840.10008.1.2.5",
+        },
     ),
     (
         InstanceRetried(MOVE, InstanceFailed(Reason.TIMED_OUT, "slow"), 1, 2.0),

@@ -35,6 +35,7 @@ from bridge.core.model import (
     Skipped,
     StageTimes,
 )
+from bridge.core.pacing import Allowance
 from bridge.metrics import METRIC_NAMES, Metrics
 
 MOVE = Move("i", 1)
@@ -45,6 +46,7 @@ P = "orthanc_bridge_"
 class FakeBoard:
     def __init__(self) -> None:
         self.progress = Progress()
+        self.allowance = Allowance()
         self.counts: Mapping[str, int] = {}
 
     def parked(self) -> Mapping[str, int]:
@@ -99,10 +101,12 @@ def test_finished_instances_are_counted_by_outcome_and_syntax(scrape: Scrape) ->
         Skipped(Reason.GONE, source_syntax=RLE),
     ]
     scrape.happen(*(Settled(MOVE, end, 1) for end in ends))
+    scrape.happen(InstanceParked(MOVE, Reason.UNDECODABLE, "", 1, source_syntax=RLE))
     scrape.happen(InstanceParked(MOVE, Reason.VIDEO, "", 1))
     assert scrape.value("instances_total", outcome="delivered", syntax=RLE) == 2
     assert scrape.value("instances_total", outcome="already_there", syntax=RLE) == 1
     assert scrape.value("instances_total", outcome="skipped_gone", syntax=RLE) == 1
+    assert scrape.value("instances_total", outcome="parked_undecodable", syntax=RLE) == 1
     assert scrape.value("instances_total", outcome="parked_video", syntax="") == 1
     assert scrape.value("source_bytes_total") == 300
     assert scrape.value("target_bytes_total") == 750
@@ -171,15 +175,49 @@ def test_gauges_are_what_the_board_says_now(scrape: Scrape) -> None:
     assert scrape.value("parked", reason="video") == 0
 
 
+def test_the_lag_in_bytes_follows_from_what_a_change_has_brought(scrape: Scrape) -> None:
+    def reach(checkpoint: int, last: int) -> None:
+        scrape.board.progress = Progress(checkpoint=checkpoint, last=last)
+        scrape.metrics.on_progress(scrape.board.progress)
+
+    reach(100, 300)
+    assert "lag_bytes" not in shown(scrape), "nothing was moved: nothing is known"
+    scrape.happen(*[Settled(MOVE, delivered(), 1)] * 5)  # of 100 bytes each
+    reach(110, 300)
+    assert scrape.value("lag_bytes") == 190 * 50
+    reach(300, 300)
+    assert "lag_bytes" in shown(scrape)
+    assert scrape.value("lag_bytes") == 0
+    reach(3, 10)
+    assert "lag_bytes" not in shown(scrape), "another feed: begun anew"
+
+
+def shown(scrape: Scrape) -> set[str]:
+    """The names without their prefix."""
+    families = text_string_to_metric_families(scrape.metrics.render().decode())
+    return {family.name.removeprefix(P) for family in families}
+
+
+def test_limits_are_shown_where_there_are_some(scrape: Scrape) -> None:
+    assert not shown(scrape) & {"max_instances_per_second", "max_bytes_per_second"}
+    scrape.board.allowance = Allowance(instances_s=2.5, mbit_s=80.0)
+    assert scrape.value("max_instances_per_second") == 2.5
+    assert scrape.value("max_bytes_per_second") == 10e6
+
+
 def test_names_and_only_those_that_are_documented(scrape: Scrape) -> None:
     scrape.board.progress = Progress(
         checkpoint=1, last=2, oldest_open=2, feed_read_at=1.0, last_progress_at=1.0
     )
-    shown = {
+    scrape.board.allowance = Allowance(instances_s=1.0, mbit_s=1.0)
+    scrape.metrics.on_progress(Progress(checkpoint=0))
+    scrape.happen(Settled(MOVE, delivered(), 1))
+    scrape.metrics.on_progress(scrape.board.progress)
+    names = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in text_string_to_metric_families(scrape.metrics.render().decode())
     }
-    assert shown == set(METRIC_NAMES)
+    assert names == set(METRIC_NAMES)
     assert all(name.startswith(P) for name in METRIC_NAMES)
 
 

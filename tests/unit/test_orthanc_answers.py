@@ -15,6 +15,7 @@ from bridge.orthanc import answers
 from bridge.orthanc.answers import WrongAnswer
 
 ID = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+OTHER_ID = "12e9b94a-ce1275f6-af8e90a2-32cbcb9e-ac022d34"
 
 
 def row(seq: object = 1, **other: object) -> dict[str, object]:
@@ -129,6 +130,10 @@ def test_system_of_an_old_and_of_a_new_version() -> None:
 def test_a_store_answer() -> None:
     body = json.dumps({"ID": ID, "Status": "Success", "Path": "x"}).encode()
     assert answers.parse_store(body) == StoreAnswer(ID, "Success")
+    body = json.dumps({"ID": ID, "Status": "Success", "ParentStudy": OTHER_ID}).encode()
+    assert answers.parse_store(body) == StoreAnswer(ID, "Success", OTHER_ID)
+    body = json.dumps({"ID": ID, "Status": "Success", "ParentStudy": "DOE^JOHN"}).encode()
+    assert answers.parse_store(body) == StoreAnswer(ID, "Success"), "no ID: not kept"
 
 
 @pytest.mark.parametrize(

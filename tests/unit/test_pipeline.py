@@ -14,6 +14,7 @@ from bridge.core.events import (
     SideUp,
     WorkerLost,
 )
+from bridge.core.health import HealthLimits, judge
 from bridge.core.model import (
     ExecutorFailed,
     InstanceFailed,
@@ -93,6 +94,47 @@ def test_it_polls_at_leisure_when_idle_and_without_waiting_when_there_is_more() 
     gaps = [later - earlier for earlier, later in itertools.pairwise(idle)]
     assert gaps
     assert all(5.0 <= gap < 6.1 for gap in gaps)
+
+
+class Seldom:
+    """Nothing for an hour, then one instance."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def next_page(self) -> MovePage:
+        if self._bench.time.s < 3600.0:
+            return MovePage((), done=True)
+        return MovePage((Move("late"),), done=True, ended=True)
+
+
+def stalls(bench: Bench) -> list[float]:
+    """At which moments /health would have said that it stalls."""
+    return [
+        at - bench.reported_at[0]
+        for at, progress in zip(bench.reported_at, bench.progress, strict=True)
+        if any(found.code == "stalled" for found in judge(progress, {}, HealthLimits(), now=at))
+    ]
+
+
+def test_an_idle_hour_before_an_instance_is_no_stall() -> None:
+    bench = Bench(work_s=100.0, poll_interval_s=5.0)
+    assert bench.run(Seldom(bench)).delivered == 1
+    assert stalls(bench) == []
+
+
+def test_an_outage_before_an_instance_is_no_stall() -> None:
+    bench = Bench(work_s=100.0)
+    bench.bring_down(SideName.TARGET)
+    bench.time.at(3600.0, bench.probe_errors.clear)
+    assert bench.run(MANY[:1]).delivered == 1
+    assert stalls(bench) == []
+
+
+def test_a_worker_that_comes_to_no_end_is_a_stall_in_the_end() -> None:
+    bench = Bench(work_s=900.0, poll_interval_s=5.0)
+    assert bench.run(Seldom(bench)).delivered == 1
+    assert 4200.0 < stalls(bench)[0] < 4210.0
 
 
 def test_an_instance_gets_its_attempts_with_growing_pauses_and_is_parked() -> None:

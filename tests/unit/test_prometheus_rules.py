@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from bridge.core.model import (
     Skipped,
     StageTimes,
 )
+from bridge.core.pacing import Allowance
 from bridge.core.syntaxes import EXPLICIT_LE, RLE
 from bridge.ledger import Ledger
 from bridge.metrics import METRIC_NAMES, Metrics
@@ -109,12 +111,15 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
 def metrics(tmp_path: Path) -> Metrics:
     """After one event of every kind."""
     Ledger(tmp_path / "state.sqlite3").close()
-    board = Board(tmp_path / "state.sqlite3", HealthLimits())
+    allowance = Allowance(instances_s=5.0, mbit_s=100.0)
+    board = Board(tmp_path / "state.sqlite3", HealthLimits(), allowance)
     found = Metrics(board)
+    found.on_progress(replace(BUSY, checkpoint=1))
     board.on_progress(BUSY)
     for event in EVENTS:
         board.on_event(event)
         found.on_event(event)
+    found.on_progress(BUSY)
     return found
 
 

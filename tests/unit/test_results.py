@@ -59,6 +59,22 @@ def test_a_table_shows_the_first_and_counts_the_rest(capsys: pytest.CaptureFixtu
     assert "INSTANCE" not in printed(Format.TABLE, 0, capsys)[0]
 
 
+def test_a_table_begins_with_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is missing among a thousand that arrived must not be among those left out."""
+    bad = {"i-700", "i-900"}
+    print_result(
+        Format.TABLE,
+        summary={},
+        name="findings",
+        rows=rows(1000),
+        columns=("instance",),
+        matters=lambda row: row["instance"] in bad,
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == ["i-700", "i-900", "i-0"]
+    assert f"... and {1000 - TABLE_ROWS_MAX} more" in lines[TABLE_ROWS_MAX + 1]
+
+
 def test_json_is_a_short_form() -> None:
     assert chosen_format(Format.TABLE, as_json=True) is Format.JSON
     assert chosen_format(Format.CSV, as_json=False) is Format.CSV
