@@ -172,7 +172,7 @@ def test_workers_keep_no_core_file_and_have_a_memory_limit(bench: Bench) -> None
 PARENT = """
 import sys, threading
 from bridge.workers import LocalExecutor
-from tests.unit.test_workers import task
+from tests.integration.test_workers import task
 from tests.worker_functions import report_and_hang
 
 executor = LocalExecutor(
