@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,9 +30,14 @@ class Board:
     """An observer that other threads read. Values are replaced, never changed."""
 
     def __init__(
-        self, state_path: Path, limits: HealthLimits, allowance: Allowance | None = None
+        self,
+        state_path: Path,
+        limits: HealthLimits,
+        allowance: Allowance | None = None,
+        stage_of: Callable[[int], str] = lambda _: "",
     ) -> None:
         self.allowance = allowance or Allowance()
+        self._stage_of = stage_of
         self._state_path = state_path
         self._limits = limits
         self._lock = threading.Lock()
@@ -144,6 +149,7 @@ class Board:
                 {
                     "instance": item.instance_id,
                     "sequence": item.sequence,
+                    "stage": self._stage_of(item.number),
                     "attempt": item.attempt,
                     "age_s": round(now - item.started_at, 1),
                 }

@@ -21,6 +21,7 @@ from bridge.runtime import (
     ThreadBackground,
 )
 from bridge.sides import SideClient
+from bridge.stages import Stages
 from bridge.workers import Executor, LocalExecutor
 
 
@@ -87,6 +88,7 @@ class RealMachinery:
 
     def __init__(self, settings: Settings) -> None:
         self.clock: Clock = SystemClock()
+        self.stages = Stages()
         self._settings = settings
         self._random = random.Random()  # noqa: S311 (jitter, not secrets)
 
@@ -108,6 +110,7 @@ class RealMachinery:
             done,
             workers=self._settings.workers,
             memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
+            stages=self.stages,
         )
         executor.start()
         return executor

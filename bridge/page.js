@@ -84,6 +84,8 @@ function showServer(id, view, status) {
   }
 }
 
+const STAGES = { queued: "waits for a worker", fetch: "fetching", transcode: "transcoding",
+  deliver: "delivering", prove: "proving" };
 const HOLDS = { paused: "paused", quiet_hours: "quiet hours", rate_limit: "at its rate limit" };
 
 function limits(limit) {
@@ -148,6 +150,7 @@ function showTables(status) {
   const flight = status.in_flight;
   list("flight", flight.slice(0, ROWS_MAX).map((item) => row([
     ["Change", number(item.sequence), "number"], ["Instance", item.instance, "code"],
+    ["Stage", STAGES[item.stage] || "–"],
     ["Attempt", number(item.attempt), "number"], ["Age", lasting(item.age_s), "number"]])));
   byId("flight-more").hidden = flight.length <= ROWS_MAX;
   write(byId("flight-more"), `and ${number(flight.length - ROWS_MAX)} younger ones`);

@@ -34,6 +34,7 @@ from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file,
 from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.sides import connect, failure_of
+from bridge.stages import tell
 
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 ALREADY_STORED = "AlreadyStored"
@@ -48,6 +49,7 @@ class Attempt:
 
     job: Job
     instance_id: str
+    number: int = 0
     marks: list[float] = field(default_factory=lambda: [time.monotonic()])
     source_syntax: str = ""
     sop_instance_uid: str = ""
@@ -65,8 +67,9 @@ class Attempt:
         return process_client(self.job.target)
 
     def mark(self) -> None:
-        """Note the end of a stage."""
+        """Note the end of a stage, and tell which is next."""
         self.marks.append(time.monotonic())
+        tell(self.number, len(self.marks))
 
     def deadline_s(self) -> float | None:
         """Return the seconds that a transfer beginning now may take.
@@ -95,7 +98,8 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
 
     Never raises: an exception that does not unpickle would break the pool for every later task.
     """
-    attempt = Attempt(task.job, task.move.instance_id)
+    attempt = Attempt(task.job, task.move.instance_id, task.number)
+    tell(task.number, len(attempt.marks))
     try:
         return _move(attempt)
     except InstanceGone as exc:

@@ -136,5 +136,9 @@ class Window:
         """Describe what is under way."""
         for item in self._under_way.values():
             yield InFlight(
-                item.move.instance_id, item.move.sequence, item.started_at, item.attempts + 1
+                item.move.instance_id,
+                item.move.sequence,
+                item.started_at,
+                item.attempts + 1,
+                item.number,
             )

@@ -22,6 +22,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from bridge.core.errors import OUT_OF_MEMORY
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
+from bridge.stages import Memory, Stages, adopt
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
@@ -53,8 +54,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Worker processes on this machine.
 
-    ``done`` is called with the task and its outcome, in a thread of the pool. ``function`` is
-    what a worker runs; tests give another one.
+    ``done`` is called with the task and its outcome, in a thread of the pool. ``stages`` is where
+    they tell what they do. ``function`` is what a worker runs; tests give another one.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class LocalExecutor:
         *,
         workers: int,
         memory_bytes: int,
+        stages: Stages | None = None,
         function: Callable[[Task], Outcome] = run_task,
     ) -> None:
         self._done = done
         self._workers = workers
         self._memory_bytes = memory_bytes
+        self._stages = stages or Stages()
         self._function = function
         self._pool: ProcessPool | None = None
         self._closed = False
@@ -79,7 +82,7 @@ class LocalExecutor:
                 max_workers=self._workers,
                 max_tasks=RECYCLE_AFTER_TASKS,
                 initializer=begin_worker,
-                initargs=(self._memory_bytes, os.getpid()),
+                initargs=(self._memory_bytes, os.getpid(), self._stages.memory),
                 # Never fork: this process has threads. Not forkserver: its server would keep
                 # the environment, and so the credentials, of its start.
                 context=multiprocessing.get_context("spawn"),
@@ -96,6 +99,7 @@ class LocalExecutor:
 
     def submit(self, task: Task) -> None:
         """Start a task. A broken pool is replaced; what it lost comes back as ExecutorFailed."""
+        self._stages.queue(task.number)
         try:
             future = self._running_pool().schedule(
                 self._function, args=[task], timeout=task.job.task_timeout_s
@@ -151,10 +155,11 @@ def warm_up() -> None:
     """Do nothing, in a worker: it has then imported what it needs."""
 
 
-def begin_worker(memory_bytes: int, parent_pid: int) -> None:
+def begin_worker(memory_bytes: int, parent_pid: int, memory: Memory | None) -> None:
     """Make this process a worker: import what a task needs, while memory is not bounded yet."""
     import bridge.transfer  # noqa: F401
 
+    adopt(memory)
     prepare_worker(memory_bytes, parent_pid)
 
 

@@ -28,13 +28,20 @@ def run(
     from bridge.health import MonitoringServer, application
     from bridge.ledger import Ledger
     from bridge.logs import LogObserver, log
+    from bridge.machinery import RealMachinery
     from bridge.metrics import Metrics
     from bridge.service import Service
 
     settings = load_settings()
     begin(settings)
     with Ledger(settings.state_path, follow=True) as ledger:
-        board = Board(settings.state_path, settings.health_limits(), settings.allowance())
+        machinery = RealMachinery(settings)
+        board = Board(
+            settings.state_path,
+            settings.health_limits(),
+            settings.allowance(),
+            machinery.stages.of,
+        )
         metrics = Metrics(board)
         monitoring = MonitoringServer(
             application(board, metrics), host=settings.health_host, port=settings.health_port
@@ -46,7 +53,7 @@ def run(
             log(logging.INFO, "monitoring", text, url=monitoring.url)
             observers = (board, metrics, LogObserver())
             with (
-                Service(settings, observers, bounded=once) as service,
+                Service(settings, observers, bounded=once, machinery=machinery) as service,
                 draining_on_signals(service.stop) as interruption,
             ):
                 if once:

@@ -163,12 +163,13 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """An instance under way. ``started_at`` is in epoch seconds."""
+    """An instance under way. ``started_at`` is in epoch seconds, ``number`` that of its task."""
 
     instance_id: str
     sequence: int | None
     started_at: float
     attempt: int
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,4 +162,4 @@ def test_the_page_is_a_document_for_those_who_do_not_see_it(showing: Showing) ->
     assert chart == "No instance was delivered."
     assert [role for role, _ in roles].count("status") == 1
     headers = [name for role, name in roles if role == "columnheader"]
-    assert headers[-4:] == ["Change", "Instance", "Attempt", "Age"]
+    assert headers[-5:] == ["Change", "Instance", "Stage", "Attempt", "Age"]

@@ -108,6 +108,23 @@ def test_the_target_is_down_and_comes_back(
         assert complaints(page) == []
 
 
+def test_what_is_under_way_tells_its_stage(pair: Pair, browser: Browser) -> None:
+    bridge = pair.start("run", WORKERS="1")
+    bridge.wait_health(lambda health: health["status"] == "ok", "it runs")
+    pair.target_server.suspend()  # it takes the connection and does not answer
+    for data in small_series(3):
+        pair.send(data)
+    with opened(browser, bridge) as page:
+        page.wait_text("#flight", "delivering")
+        page.wait_text("#flight", "waits for a worker")
+        stages = "[...document.querySelectorAll('#flight td[data-label=Stage]')]"
+        shown = page.ask(f"{stages}.map((cell) => cell.innerText)")
+        assert sorted(shown) == ["delivering", "waits for a worker", "waits for a worker"]
+        pair.target_server.resume()
+        page.wait_text("#verdict", WELL)
+        assert page.text("#flight-none") == "Nothing is under way."
+
+
 def test_parked_instances_and_the_command_that_retries_them(
     pair: Pair, browser: Browser, photograph: Photographer
 ) -> None:

@@ -96,7 +96,7 @@ def test_it_polls_at_leisure_when_idle_and_without_waiting_when_there_is_more() 
     assert all(5.0 <= gap < 6.1 for gap in gaps)
 
 
-class Seldom:
+class Seldom(Forgetful):
     """Nothing for an hour, then one instance."""
 
     def __init__(self, bench: Bench) -> None:
