@@ -143,7 +143,7 @@ def _redirected(status: int, location: str, request: Request) -> SideError:
     if not same_place:
         return _redirect(request, status, "another port", "Put the final address into {url}.")
     if there.path == f"{here.path}/":
-        advice = "Let the proxy pass our paths on as they are: Orthanc's have no slash at their end."
+        advice = "Let the proxy pass our paths on as they are: Orthanc's end without a slash."
         return _redirect(request, status, "the same path with a slash at its end", advice)
     advice = "If that is a page to log in at, let {login} do instead; else correct {url}."
     return _redirect(request, status, "another path", advice)

@@ -206,8 +206,8 @@ STATUS_FAULTS: Mapping[int, Fault] = {
     403: Fault(
         SideProblem.FORBIDDEN,
         "forbids this request",
-        "Allow it for our user or address (Orthanc: RemoteAccessAllowed, or a filter script; a proxy "
-        "in front of it: its rules, its log).",
+        "Allow it for our user or address (Orthanc: RemoteAccessAllowed, or a filter script; "
+        "a proxy in front of it: its rules, its log).",
     ),
     404: Fault(SideProblem.NOT_FOUND, "does not know this path", "Check the path in {url}."),
     405: Fault(
