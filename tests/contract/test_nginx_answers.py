@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -209,7 +208,7 @@ def test_each_is_explained(behind: Behind, name: str) -> None:
 
 def test_a_wrong_password(behind: Behind) -> None:
     behind.serve({})
-    with behind.client(password="wrong") as client:
+    with behind.client(password=PASSWORD[::-1]) as client:
         error = _failure(lambda: client.store(small_ct(), deadline_s=10.0))
         assert error.problem is SideProblem.LOGIN_REFUSED
         assert LOGIN_SETTINGS in error.advice
