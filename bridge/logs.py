@@ -127,7 +127,7 @@ class LogObserver:
                 if self._quiet_since("executor"):
                     log(logging.ERROR, "executor_failed", f"no worker can work: {message}")
             case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
-                why = getattr(outcome, "message", "")
+                why = f"{getattr(outcome, 'message', '')} {getattr(outcome, 'advice', '')}".strip()
                 text = f"will retry {_name(move)} in {after_s:.1f} s ({attempts} spent): {why}"
                 fields = {"attempts": attempts, "after_s": round(after_s, 1), "detail": why}
                 log(logging.WARNING, "instance_retried", text, **_of(move), **fields)

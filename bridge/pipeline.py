@@ -165,7 +165,7 @@ class Pipeline:
         self._executor_error = ""
         self._executor_failed_s = 0.0
         self._held = Hold.NONE
-        self._refusal = ""
+        self._refusal: SideFailed | None = None
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
         self._last_progress_at = clock.now_s()
@@ -377,7 +377,7 @@ class Pipeline:
                 self._retry(item, outcome, after_s, attempts)
             case Defer(after_s=after_s):
                 item.refusals += 1
-                self._refusal = getattr(outcome, "message", "")
+                self._refusal = outcome if isinstance(outcome, SideFailed) else None
                 self._retry(item, outcome, after_s, item.attempts)
             case PauseSide(side=side):
                 self._hold(item, outcome, side)
@@ -596,7 +596,8 @@ class Pipeline:
             executor_error=self._executor_error,
             hold=self._held,
             refused=self._window.refused,
-            refusal=self._refusal,
+            refusal=self._refusal.message if self._refusal else "",
+            refusal_advice=self._refusal.advice if self._refusal else "",
             last_progress_at=self._last_progress_at,
             able_since=self._able_since,
             feed_read_at=self._feed_read_at,

@@ -213,6 +213,7 @@ class Progress:
     hold: str = ""
     refused: int = 0
     refusal: str = ""
+    refusal_advice: str = ""
     last_progress_at: float = 0.0
     able_since: float = 0.0
     feed_read_at: float | None = None

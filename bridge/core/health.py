@@ -103,8 +103,10 @@ def judge(
         text = f"The oldest unfinished change is {lag.seconds:.0f} s old."
         found.append(Finding("lag_above_limit", text, "See docs/operations.md: it lags behind."))
     if progress.refused:
-        text = f"{progress.refused} instances are refused while others are served."
-        found.append(Finding("instances_refused", f"{text} {progress.refusal}".strip()))
+        count = progress.refused
+        many = "1 instance is" if count == 1 else f"{count} instances are"
+        text = f"{many} refused while others are served. {progress.refusal}".strip()
+        found.append(Finding("instances_refused", text, progress.refusal_advice))
     total = sum(parked.values())
     if total > limits.parked_limit:
         text = "1 instance is parked." if total == 1 else f"{total} instances are parked."

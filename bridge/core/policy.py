@@ -73,8 +73,15 @@ class Defer:
 
 Decision = Settle | Park | RetryLater | PauseSide | Defer
 
-REFUSALS = frozenset([SideProblem.FORBIDDEN, SideProblem.BODY_LIMIT, SideProblem.SERVER_ERROR])
-"""Answers that may be given to one instance and not to the next."""
+REFUSALS = frozenset(
+    [
+        SideProblem.FORBIDDEN,
+        SideProblem.BODY_LIMIT,
+        SideProblem.SERVER_ERROR,
+        SideProblem.STORAGE_FULL,
+    ]
+)
+"""Answers that may be given to one instance and not to the next: a smaller one may still fit."""
 
 
 def backoff_s(count: int, *, first_s: float, longest_s: float, chance: float) -> float:

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -47,9 +47,17 @@ def error_of_exception(
 
 
 def error_of_status(
-    status: int, headers: Mapping[str, str], fault: OrthancFault | None, request: Request
+    status: int,
+    headers: Mapping[str, str],
+    fault: OrthancFault | None,
+    request: Request,
+    *,
+    page: Fault | None = None,
 ) -> BridgeError:
-    """Map a status that is not 2xx. ``fault`` is Orthanc's own error body, if it sent one."""
+    """Map a status that is not 2xx.
+
+    ``fault`` is Orthanc's own error body, ``page`` what a proxy's error page is known to mean.
+    """
     said = f"HTTP {status}" + (f", Orthanc error {fault.status}: {fault.text}" if fault else "")
     rejected = fault is not None and (
         status == 400 or (status == 404 and fault.status != ORTHANC_UNKNOWN_RESOURCE)
@@ -61,7 +69,9 @@ def error_of_status(
         )
     if 300 <= status < 400:
         return _redirected(status, headers.get("location", ""), request)
-    if fault is not None and fault.status in tables.ORTHANC_FAULTS:
+    if page is not None:
+        entry = page
+    elif fault is not None and fault.status in tables.ORTHANC_FAULTS:
         entry = tables.ORTHANC_FAULTS[fault.status]
     elif status in tables.STATUS_FAULTS:
         entry = tables.STATUS_FAULTS[status]
@@ -76,6 +86,11 @@ def error_of_status(
         specific=entry.specific,
         retry_after_s=retry_after_s(headers.get("retry-after", "")),
     )
+
+
+def page_fault(body: bytes) -> Fault | None:
+    """Tell what the error page of a proxy means; None when it is not a known one."""
+    return next((fault for text, fault in tables.PROXY_PAGES if text in body), None)
 
 
 def not_orthanc(request: Request, detail: str) -> SideError:
@@ -109,15 +124,36 @@ def is_tls_trouble(exc: Exception) -> bool:
 
 def _redirected(status: int, location: str, request: Request) -> SideError:
     # Not followed: the other host would be given our credentials, or the images.
+    asked = f"{request.endpoint.url}{request.path}"
     try:
-        host = urlsplit(location).hostname
+        here, there = urlsplit(asked), urlsplit(urljoin(asked, location))
+        same_place = (here.scheme, here.hostname, here.port) == (
+            there.scheme,
+            there.hostname,
+            there.port,
+        )
     except ValueError:
-        host = None
-    where = f"the host {host}" if host else "another path"
+        return _redirect(request, status, "another path", "Put the final address into {url}.")
+    if here.hostname != there.hostname:
+        where = f"the host {there.hostname}"
+        return _redirect(request, status, where, "Put the final address into {url}.")
+    if here.scheme != there.scheme:
+        advice = f"Write {there.scheme}:// in {{url}}, with the port that belongs to it."
+        return _redirect(request, status, f"{there.scheme}:// on the same host", advice)
+    if not same_place:
+        return _redirect(request, status, "another port", "Put the final address into {url}.")
+    if there.path == f"{here.path}/":
+        advice = "Let the proxy pass our paths on as they are: Orthanc's end without a slash."
+        return _redirect(request, status, "the same path with a slash at its end", advice)
+    advice = "If that is a page to log in at, let {login} do instead; else correct {url}."
+    return _redirect(request, status, "another path", advice)
+
+
+def _redirect(request: Request, status: int, where: str, advice: str) -> SideError:
     return request.fails(
         SideProblem.REDIRECTED,
         f"redirects us to {where}: HTTP {status}",
-        "Redirects are not followed. Put the final address into {url}.",
+        f"Redirects are not followed. {advice}",
     )
 
 

@@ -94,6 +94,7 @@ class OurFault(Enum):
 
 
 _CHECK_RUNNING = "Check that it is running and that {url} is right."
+_CHECK_BEHIND = "Check that it is running, and where the proxy passes {url} on to."
 _CHECK_PORT = "If this stays, check the port in {url}, and http:// against https://."
 _CHECK_LOAD = "It may be overloaded or suspended; if it is merely slow, raise {timeout}."
 
@@ -180,14 +181,33 @@ TLS_OTHER = Fault(
     SideProblem.TLS, "failed the TLS handshake", "Check the TLS settings of both ends."
 )
 
+TLS_SPOKEN = Fault(
+    SideProblem.TLS, "wants TLS on this port", "Use https:// in {url}, or the port that does not."
+)
+COMPRESSED = Fault(
+    SideProblem.NOT_ORTHANC,
+    "compressed its answer although we asked it not to",
+    "A proxy in front of it must pass our Accept-Encoding on as it is (nginx: no proxy_set_header "
+    "Accept-Encoding).",
+)
+
 _ASK_ITS_LOG = "The server's own log says why."
+
+PROXY_PAGES: tuple[tuple[bytes, Fault], ...] = (
+    # Statuses 400 of nginx and Apache that tell nothing, with pages that do.
+    (b"plain HTTP request was sent to HTTPS port", TLS_SPOKEN),
+    (b"speaking plain HTTP to an SSL-enabled server port", TLS_SPOKEN),
+    (b"No required SSL certificate was sent", TLS_CLIENT),
+    (b"The SSL certificate error", TLS_CLIENT),
+)
 
 STATUS_FAULTS: Mapping[int, Fault] = {
     401: Fault(SideProblem.LOGIN_REFUSED, "refused our login", "Check {login}."),
     403: Fault(
         SideProblem.FORBIDDEN,
         "forbids this request",
-        "Allow it for our user or address (Orthanc: RemoteAccessAllowed, or a filter script).",
+        "Allow it for our user or address (Orthanc: RemoteAccessAllowed, or a filter script; "
+        "a proxy in front of it: its rules, its log).",
     ),
     404: Fault(SideProblem.NOT_FOUND, "does not know this path", "Check the path in {url}."),
     405: Fault(
@@ -206,9 +226,18 @@ STATUS_FAULTS: Mapping[int, Fault] = {
         "Raise the proxy's limit (nginx: client_max_body_size).",
     ),
     429: Fault(SideProblem.SERVER_ERROR, "asks us to slow down", _ASK_ITS_LOG),
-    502: Fault(SideProblem.SERVER_ERROR, "is behind a proxy that cannot reach it", _CHECK_RUNNING),
+    502: Fault(
+        SideProblem.SERVER_ERROR,
+        "is behind a proxy that cannot reach it, or lost it while it worked",
+        _CHECK_BEHIND,
+    ),
     503: Fault(SideProblem.SERVER_ERROR, "says that it is unavailable", _ASK_ITS_LOG),
-    504: Fault(SideProblem.SERVER_ERROR, "is behind a proxy that waited in vain", _CHECK_RUNNING),
+    504: Fault(
+        SideProblem.SERVER_ERROR,
+        "is behind a proxy that waited for it in vain",
+        f"{_CHECK_BEHIND} If it is merely slow, raise the proxy's time-out (nginx: "
+        "proxy_read_timeout).",
+    ),
     507: Fault(SideProblem.STORAGE_FULL, "has no storage left", "Free or add storage there."),
 }
 

@@ -19,13 +19,21 @@ from bridge.core.errors import BridgeError, SideError
 from bridge.core.model import Endpoint
 from bridge.credentials import Credentials
 from bridge.orthanc.answers import parse_fault
-from bridge.orthanc.faults import error_of_exception, error_of_status, is_tls_trouble, not_orthanc
-from bridge.orthanc.tables import HTTPX_ERRORS, Request, Route
+from bridge.orthanc.faults import (
+    error_of_exception,
+    error_of_status,
+    is_tls_trouble,
+    not_orthanc,
+    page_fault,
+)
+from bridge.orthanc.tables import COMPRESSED, HTTPX_ERRORS, Request, Route
 from bridge.orthanc.transport import Line, Transport
 
 CONNECT_TIMEOUT_S = 5.0
 ERROR_BODY_BYTES_MAX = 64 * 1024
 RETRIED_STATUSES = frozenset({502, 503, 504})
+UPSTREAM_LOST = frozenset({502, 504})
+"""A proxy's word that the server behind it went away, perhaps with our request in hand."""
 
 Body = bytes | Iterable[bytes]
 
@@ -168,7 +176,7 @@ class Wire:
         if 200 <= response.status_code < 300:
             return self._identity(response, request)
         error = self._error_of_status(response, request)
-        if request.method == "GET" and response.status_code in RETRIED_STATUSES:
+        if self._may_pass(response.status_code, request):
             raise _Passing(error)
         raise error
 
@@ -185,11 +193,17 @@ class Wire:
         # file that it has seen asked for it may have died, and is not to die of it again at once.
         return dropped and not self._line.opened and not self._line.received
 
+    def _may_pass(self, status: int, request: Request) -> bool:
+        """Whether another attempt may be answered otherwise, and cannot do harm."""
+        if request.route is Route.FILE and status in UPSTREAM_LOST:
+            return False  # it may have died of this file, and is not to die of it again at once
+        return request.method == "GET" and status in RETRIED_STATUSES
+
     def _identity(self, response: httpx.Response, request: Request) -> httpx.Response:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             response.close()
-            raise not_orthanc(request, "it compressed the answer although we asked it not to")
+            raise request.fails(COMPRESSED.problem, COMPRESSED.seen, COMPRESSED.advice)
         return response
 
     def _error_of(self, exc: Exception, request: Request) -> BridgeError:
@@ -207,12 +221,18 @@ class Wire:
 
     def _error_of_status(self, response: httpx.Response, request: Request) -> BridgeError:
         try:
-            fault = parse_fault(self.read(response, request, bytes_max=ERROR_BODY_BYTES_MAX))
+            body = self.read(response, request, bytes_max=ERROR_BODY_BYTES_MAX)
         except SideError:
-            fault = None  # the status tells enough; an error page may be large or cut short
+            body = b""  # the status tells enough; an error page may be large or cut short
         finally:
             response.close()
-        return error_of_status(response.status_code, response.headers, fault, request)
+        status = response.status_code
+        fault, page = parse_fault(body), page_fault(body)
+        error = error_of_status(status, response.headers, fault, request, page=page)
+        if isinstance(error, SideError):
+            # A proxy does not tell a server that died of our request from one that was not there.
+            error.begun = status in UPSTREAM_LOST
+        return error
 
 
 def _retrying(policy: RetryPolicy) -> tenacity.Retrying:
