@@ -6,8 +6,9 @@
 #   package     this repository into .venv, in editable mode
 #   dev         requirements-dev.lock into .venv
 #   orthanc     Debian's orthanc, unless an Orthanc executable is here; its service is not started
-#   test-tools  dcmtk, dicom3tools, chromium, prometheus, nginx and orthanc-dicomweb, which some
-#               tests use; they say so when they lack them. No service is started
+#   test-tools  dcmtk, dicom3tools, chromium, prometheus, nginx, orthanc-dicomweb, postgresql and
+#               orthanc-postgresql, which some tests use; they say so when they lack them. No
+#               service is started
 #   bench-tools orthanc-gdcm, libgdcm-tools and, in build/cloner, orthanc-tools: what `make bench`
 #               compares with; it leaves out what is not there, and says so
 #
@@ -119,6 +120,9 @@ step_test_tools() {
     if ! have promtool || ! have prometheus; then missing+=(prometheus); fi
     have nginx || missing+=(nginx)
     [[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]] || missing+=(orthanc-dicomweb)
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+    [[ -e /usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so ]] ||
+        missing+=(orthanc-postgresql)
     [[ ${#missing[@]} -eq 0 ]] && return
     if ! have apt-get || ! can_be_root; then
         say "not here: ${missing[*]}; the tests that use them will say so." \

@@ -13,17 +13,21 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
 from bridge.orthanc import OrthancClient, RetryPolicy
-from bridge.sandbox import OrthancServer, find_orthanc
+from bridge.sandbox import EXECUTABLE_VARIABLE, OrthancServer, find_orthanc
 from tests.fake_orthanc import FakeOrthanc
 from tests.fault_proxy import FaultProxy
 
 IMPATIENT = RetryPolicy(waits=False)
 
 
-def require_orthanc() -> Path:
-    """Find the executable; without it fail where tests must run (CI=true), else skip."""
+def require_orthanc(name: str = "") -> Path:
+    """Find the executable; without it fail where tests must run (CI=true), else skip.
+
+    $ORTHANC_EXECUTABLE_SOURCE and _TARGET go before $ORTHANC_EXECUTABLE for servers of that name:
+    two versions, as in `make test-matrix`.
+    """
     try:
-        return find_orthanc()
+        return Path(os.environ.get(f"{EXECUTABLE_VARIABLE}_{name.upper()}") or find_orthanc())
     except ConfigurationError as exc:
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(f"{exc} (CI=true: tests of real servers must not be skipped)")
@@ -33,10 +37,11 @@ def require_orthanc() -> Path:
 @pytest.fixture
 def orthanc(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
     """Start a real server: ``orthanc(name, config=..., username=...)``. Ends with the test."""
-    executable = require_orthanc()
+    require_orthanc()
     with ExitStack() as stack:
 
         def start(name: str = "orthanc", **arguments: object) -> OrthancServer:
+            executable = require_orthanc(name)
             server = OrthancServer(name, tmp_path / name, executable=executable, **arguments)  # type: ignore[arg-type]
             return stack.enter_context(server)
 

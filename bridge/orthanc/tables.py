@@ -241,8 +241,18 @@ STATUS_FAULTS: Mapping[int, Fault] = {
     507: Fault(SideProblem.STORAGE_FULL, "has no storage left", "Free or add storage there."),
 }
 
+_DATABASE = Fault(
+    SideProblem.SERVER_ERROR,
+    "has trouble with its database",
+    "Check the database; the server's own log says why.",
+)
+
 ORTHANC_FAULTS: Mapping[int, Fault] = {
     # Orthanc's own codes, where they say more than the status (500) that comes with them.
+    # After its database was restarted each connection of Orthanc's pool fails one request more,
+    # between others that succeed: that must not be held against whoever got it.
+    11: _DATABASE,  # Database
+    42: _DATABASE,  # DatabaseCannotSerialize
     14: Fault(  # CannotWriteFile
         SideProblem.STORAGE_FULL, "could not write the file", "Check its storage: space, rights."
     ),

@@ -15,7 +15,11 @@ TEXT = (ROOT / "docs/orthanc.md").read_text("utf-8")
 
 def test_every_test_that_is_named_exists() -> None:
     named = set(re.findall(r"`(test_\w+|Test\w+)`", TEXT))
-    sources = [*(ROOT / "tests/contract").glob("*.py"), *(ROOT / "tests/unit").glob("*.py")]
+    sources = [
+        path
+        for tests in ("contract", "unit", "integration")
+        for path in (ROOT / "tests" / tests).glob("*.py")
+    ]
     defined = {
         name
         for path in sources

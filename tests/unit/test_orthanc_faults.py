@@ -177,6 +177,15 @@ def test_orthancs_storage_errors_come_with_status_500(code: int) -> None:
     assert (error.problem, error.specific) == (SideProblem.STORAGE_FULL, False)
 
 
+@pytest.mark.parametrize("request_", [STORE, GET], ids=["upload", "download"])
+@pytest.mark.parametrize("code", [11, 42])
+def test_trouble_with_the_database_is_nobodys_fault(code: int, request_: Request) -> None:
+    error = error_of_status(500, {}, OrthancFault(code, "x"), request_)
+    assert isinstance(error, SideError)
+    assert (error.problem, error.specific) == (SideProblem.SERVER_ERROR, False)
+    assert "database" in error.message
+
+
 @pytest.mark.parametrize(
     ("location", "said"),
     [
