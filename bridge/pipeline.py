@@ -74,6 +74,9 @@ CALM_S = 2.0
 
 EXECUTOR_ADVICE = "Instances lost no attempt. Run orthanc-bridge doctor."
 
+WINDOW_PER_THREAD = 3
+"""Instances under way for each that workers can do at once: none waits for the loop."""
+
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
 
@@ -83,9 +86,12 @@ WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast and how patient a pipeline is. ``patience_s`` None waits for ever."""
+    """How fast and how patient a pipeline is. ``patience_s`` None waits for ever.
 
-    window: int
+    ``window`` 0: three instances for each that the workers can do at once.
+    """
+
+    window: int = 0
     poll_interval_s: float = 1.0
     patience_s: float | None = None
     shutdown_timeout_s: float = 30.0
@@ -148,7 +154,9 @@ class Pipeline:
             chance=chance,
             pause_longest_s=pace.poll_interval_s,
         )
-        self._window = Window(pace.window)
+        self._crew = executor.crew()
+        self._crew_failed_s: float | None = None
+        self._window = Window(self._window_size())
         self._accusation: _Accusation | None = None
         self._missed: list[tuple[Item, Skipped]] = []
         self._confirming = 0
@@ -183,6 +191,7 @@ class Pipeline:
         """
         self._summary = summary
         while not self._finished():
+            self._look_at_crew()
             self._fill_window()
             self._ask_for_page()
             if not self._draining:
@@ -209,6 +218,8 @@ class Pipeline:
         if self._draining or self._state_error or window.alone or self._accusation:
             return
         self._held = self._brake.hold()
+        if not self._crew.threads:
+            return
         if window.suspects_turn(now_s) and self._servers.calm(CALM_S):
             if not window.under_way and self._servers.allow(0) and not self._held:
                 self._start(window.start_suspect(now_s))
@@ -216,6 +227,18 @@ class Pipeline:
         while window.can_start() and self._servers.allow(window.under_way) and not self._held:
             self._start(window.start_next())
             self._held = self._brake.hold()
+
+    def _look_at_crew(self) -> None:
+        """Let the window follow those who work: a cluster grows, shrinks and may be away."""
+        self._crew = self._executor.crew()
+        self._window.resize(self._window_size())
+        if not self._crew.problem:
+            self._crew_failed_s = None
+        elif self._crew_failed_s is None:
+            self._crew_failed_s = self._clock.steady_s()
+
+    def _window_size(self) -> int:
+        return self._pace.window or WINDOW_PER_THREAD * max(1, self._crew.threads)
 
     def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
@@ -537,6 +560,10 @@ class Pipeline:
         error = self._servers.down_longer_than(self._pace.patience_s)
         if error is not None:
             self._fail(error)
+        if self._crew_failed_s is not None and not self._draining:
+            if self._clock.steady_s() - self._crew_failed_s >= self._pace.patience_s:
+                self._fail(ConfigurationError(self._crew.message, advice=self._crew.advice))
+            return
         failing_s = self._clock.steady_s() - self._executor_failed_s
         if self._executor_error and failing_s >= self._pace.patience_s:
             self._fail(ConfigurationError(self._executor_error, advice=EXECUTOR_ADVICE))
@@ -594,6 +621,7 @@ class Pipeline:
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
             executor_error=self._executor_error,
+            crew=self._crew,
             hold=self._held,
             refused=self._window.refused,
             refusal=self._refusal,

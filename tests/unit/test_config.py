@@ -37,7 +37,7 @@ def test_two_addresses_are_enough() -> None:
     assert settings.endpoint(SideName.SOURCE).url == "http://source:8042"
     assert settings.job().wanted_syntax == "1.2.840.10008.1.2.1"
     assert settings.start == "beginning"
-    assert settings.window_size == 3 * settings.workers
+    assert settings.window == 0, "the pipeline takes three for each worker"
 
 
 @pytest.mark.parametrize("side", ["SOURCE", "TARGET"])
