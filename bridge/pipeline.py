@@ -74,9 +74,6 @@ CALM_S = 2.0
 
 EXECUTOR_ADVICE = "Instances lost no attempt. Run orthanc-bridge doctor."
 
-WINDOW_PER_THREAD = 3
-"""Instances under way for each that workers can do at once: none waits for the loop."""
-
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
 
@@ -88,7 +85,7 @@ WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
 class Pace:
     """How fast and how patient a pipeline is. ``patience_s`` None waits for ever.
 
-    ``window`` 0: three instances for each that the workers can do at once.
+    ``window`` 0: as many instances as keep the workers busy.
     """
 
     window: int = 0
@@ -238,7 +235,7 @@ class Pipeline:
             self._crew_failed_s = self._clock.steady_s()
 
     def _window_size(self) -> int:
-        return self._pace.window or WINDOW_PER_THREAD * max(1, self._crew.threads)
+        return self._pace.window or self._crew.depth * max(1, self._crew.threads)
 
     def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps

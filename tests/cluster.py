@@ -14,9 +14,9 @@ from typing import Self
 
 from tests.bridge_process import process_environment, wait_until
 
-MISBEHAVING = "tests.cluster_preload"
-"""A preload: workers run tests.worker_functions.misbehave instead of moving instances."""
 OWN = "bridge.cluster.remote"
+INSTEAD = "tests.cluster_preload"
+"""A preload: workers run what TEST_FUNCTION names instead of moving instances."""
 
 START_S = 60.0
 
@@ -31,6 +31,13 @@ class Member:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    def children(self) -> set[int]:
+        """The processes that it has started itself."""
+        found: set[int] = set()
+        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            found |= {int(pid) for pid in listing.read_text().split()}
+        return found
 
     def said(self, text: str) -> bool:
         return text in self.log.read_text(encoding="utf-8", errors="replace")
@@ -80,6 +87,7 @@ class Cluster:
         *,
         threads: int = 1,
         preload: str = OWN,
+        function: str = "",
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = ("--no-nanny",),
         wait: bool = True,
@@ -88,11 +96,12 @@ class Cluster:
             self.address,
             *("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard"),
             *("--local-directory", str(self.directory / f"worker-{len(self.members)}")),
-            *("--preload", preload) * bool(preload),
+            *("--preload", INSTEAD if function else preload) * bool(function or preload),
             *self._tls_options(),
             *options,
         ]
-        worker = self._start("dask_worker", arguments, environment or {})
+        chosen = {"TEST_FUNCTION": function} if function else {}
+        worker = self._start("dask_worker", arguments, chosen | dict(environment or {}))
         if wait:
             wait_until(lambda: worker.said("Registered to:"), "a worker", START_S)
         return worker

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from bridge.cluster.build import Build, build_of_this_installation, refusal
 from bridge.cluster.link import Handle, Link, LinkLost, Tls
 from bridge.core.crew import Crew
-from bridge.core.model import ExecutorFailed, Outcome, Task
+from bridge.core.model import Delivered, ExecutorFailed, Outcome, Task
 from bridge.core.plain import from_plain, outcome_from_plain, to_plain
-from bridge.core.roster import LOAD_PER_THREAD, SILENT_S, Roster
+from bridge.core.roster import LOAD_MAX, SILENT_S, Roster
 
 LOOK_EVERY_S = 0.5
 RETRY_S = 1.0
@@ -61,18 +61,24 @@ class DaskExecutor:
     """Workers on other machines. ``done`` is called in this executor's thread."""
 
     def __init__(
-        self, done: Callable[[Task, Outcome], None], *, address: str, tls: Tls | None
+        self,
+        done: Callable[[Task, Outcome], None],
+        *,
+        address: str,
+        tls: Tls | None,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._done = done
         self._address = address
         self._tls = tls
+        self._silent_s = silent_s
         self._inbox: queue.SimpleQueue[Task | _Said | _Ended] = queue.SimpleQueue()
         self._waiting: deque[Task] = deque()
         # A task that is given out again is another one for Dask and for its worker.
         self._tickets = itertools.count()
         self._placed: dict[int, _Placed] = {}
         self._asked: dict[str, Handle] = {}
-        self._roster = Roster(address)
+        self._roster = self._new_roster()
         self._crew = Crew(threads=0, workers=0, place=address)
         self._own = Build("", "", ())
         self._closing = False
@@ -101,11 +107,14 @@ class DaskExecutor:
         while not self._closing:
             try:
                 with closing(Link(self._address, self._tls, self._hear)) as link:
-                    self._roster = Roster(self._address)
+                    self._roster = self._new_roster()
                     self._serve(link)
             except LinkLost as exc:
                 self._disconnected(str(exc))
                 self._take(time.monotonic() + RETRY_S)
+
+    def _new_roster(self) -> Roster:
+        return Roster(self._address, silent_s=self._silent_s)
 
     def _hear(self, text: str) -> None:
         self._inbox.put(_Said(text))
@@ -164,12 +173,14 @@ class DaskExecutor:
         placed = self._placed.pop(number, None)
         if placed is not None:
             self._roster.end(placed.address, number)
+            if isinstance(outcome, Delivered):
+                self._roster.lasted(outcome.stages.total_s)
             self._done(placed.task, outcome)
 
     def _look(self, link: Link) -> None:
         """Ask the scheduler who is there, and see whether anything was lost."""
         for lost in self._roster.see(link.workers(), time.monotonic()):
-            what = f"has been silent for {SILENT_S:g} s" if lost.silent else "is gone"
+            what = f"has been silent for {self._silent_s:g} s" if lost.silent else "is gone"
             for number in lost.numbers:
                 self._finished(number, ExecutorFailed(f"The worker {lost.address} {what}."))
         for address in self._roster.to_ask():
@@ -194,7 +205,7 @@ class DaskExecutor:
         now_s = time.monotonic()
         for number, placed in list(self._placed.items()):
             failure = placed.handle.failure
-            longest_s = LOAD_PER_THREAD * placed.task.job.task_timeout_s + SILENT_S
+            longest_s = LOAD_MAX * placed.task.job.task_timeout_s + self._silent_s
             if not failure and placed.finished:
                 failure = "it ended without an outcome"
             if not failure and now_s - placed.placed_at_s > longest_s:
@@ -206,15 +217,19 @@ class DaskExecutor:
                 self._finished(number, ExecutorFailed(text))
 
     def _place(self, link: Link) -> None:
-        while self._waiting:
-            ticket = next(self._tickets)
-            address = self._roster.place(ticket)
-            if address is None:
-                return
-            payload = json.dumps(to_plain(replace(self._waiting[0], number=ticket)))
-            handle = link.run(address, self._own.digest, ticket, payload)
-            task = self._waiting.popleft()
-            self._placed[ticket] = _Placed(task, address, handle, time.monotonic())
+        while (offer := self._roster.offer(len(self._waiting))) is not None:
+            address, count = offer
+            tasks = {next(self._tickets): self._waiting.popleft() for _ in range(count)}
+            self._roster.put(address, tasks)
+            payload = [to_plain(replace(task, number=key)) for key, task in tasks.items()]
+            try:
+                handle = link.run(address, self._own.digest, json.dumps(payload))
+            except LinkLost:
+                self._waiting.extendleft(reversed(tasks.values()))
+                raise
+            now_s = time.monotonic()
+            for ticket, task in tasks.items():
+                self._placed[ticket] = _Placed(task, address, handle, now_s)
 
     def _disconnected(self, why: str) -> None:
         text = f"The Dask scheduler at {self._address} cannot be used: {why}."

@@ -74,7 +74,7 @@ class Link:
         _quiet_logs()
         self._address = address
         self._ids = uuid.uuid4().hex
-        self._asked = itertools.count()
+        self._keys = itertools.count()
         try:
             with warnings.catch_warnings():
                 # Differing versions of Dask's parts: what matters is in the workers' builds.
@@ -105,12 +105,12 @@ class Link:
 
     def introduce(self, address: str, identity: str) -> Handle:
         """Ask a worker who it is; the answer is an event."""
-        key = f"{self._ids}-who-{next(self._asked)}"
+        key = f"{self._ids}-who-{next(self._keys)}"
         return self._submit(address, key, remote.introduce, self.topic, address, identity)
 
-    def run(self, address: str, digest: str, ticket: int, payload: str) -> Handle:
-        """Give a worker a task as JSON; its outcome is an event."""
-        key = f"{self._ids}-{ticket}"
+    def run(self, address: str, digest: str, payload: str) -> Handle:
+        """Give a worker tasks as JSON, to be done one after another; outcomes are events."""
+        key = f"{self._ids}-run-{next(self._keys)}"
         return self._submit(address, key, remote.run, self.topic, digest, address, payload)
 
     def close(self) -> None:

@@ -96,20 +96,21 @@ def introduce(topic: str, address: str, identity: str) -> None:
 
 
 def run(topic: str, digest: str, address: str, payload: str) -> None:
-    """Do one task and tell the bridge its outcome.
+    """Do tasks, one after another, and tell the bridge the outcome of each at once.
 
     ``digest`` is the bridge's build: a worker that has been replaced at the same address by one
     of another build does nothing.
     """
-    task = from_plain(Task, json.loads(payload))
-    if own_build().digest != digest:
-        outcome: Outcome = ExecutorFailed(
-            f"The worker at {address} is of another build than when it was asked."
-        )
-    else:
-        outcome = open_pool(_threads()).run(_with_own_paths(task))
-    said = {"number": task.number, "address": address, "outcome": outcome_to_plain(outcome)}
-    get_worker().log_event(topic, json.dumps(said))
+    worker = get_worker()
+    for plain in json.loads(payload):
+        task = from_plain(Task, plain)
+        if own_build().digest == digest:
+            outcome = open_pool(_threads()).run(_with_own_paths(task))
+        else:
+            text = f"The worker at {address} is of another build than when it was asked."
+            outcome = ExecutorFailed(text)
+        said = {"number": task.number, "outcome": outcome_to_plain(outcome)}
+        worker.log_event(topic, json.dumps(said))
 
 
 class WorkerState(Protocol):

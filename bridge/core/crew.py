@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOCAL = "local"
 REFUSED_MAX = 20
 """Refused workers that are named; all are counted."""
 
@@ -24,12 +25,14 @@ class Crew:
     """How much can be done at once.
 
     ``threads``: instances that can be in work at the same time; 0 means that nothing can be
-    started. ``problem`` is empty or a code of /health: why that is so.
+    started. ``depth``: how many should be under way for each of them, so that none waits for the
+    next. ``problem`` is empty or a code of /health: why nothing can be started.
     """
 
     threads: int
     workers: int
-    place: str = "local"
+    depth: int = 3
+    place: str = LOCAL
     problem: str = ""
     message: str = ""
     advice: str = ""

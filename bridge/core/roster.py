@@ -15,8 +15,12 @@ from enum import Enum, auto
 
 from bridge.core.crew import REFUSED_MAX, Crew, Refused
 
-LOAD_PER_THREAD = 2
-"""One in work, one waiting at the worker: it need not wait for the network between two."""
+AHEAD_S = 0.5
+"""A worker has so many seconds of work, so that it need not wait for the network between two."""
+LOAD_MIN, LOAD_MAX = 2, 16
+"""Instances that a worker has for each of its threads."""
+RECENT = 0.05
+"""Weight of the newest duration in the mean."""
 SILENT_S = 20.0
 """A worker whose heartbeat the scheduler has not seen for so long is taken for hung."""
 ASK_AGAIN_S = 60.0
@@ -57,8 +61,8 @@ class _Worker:
     load: dict[int, None] = field(default_factory=dict)
 
     @property
-    def room(self) -> int:
-        return LOAD_PER_THREAD * self.seen.threads - len(self.load)
+    def fullness(self) -> float:
+        return len(self.load) / self.seen.threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,12 @@ class Lost:
 class Roster:
     """All workers that the scheduler knows."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, *, silent_s: float = SILENT_S) -> None:
         self._place = place
+        self._silent_s = silent_s
         self._workers: dict[str, _Worker] = {}
         self._now_s = 0.0
+        self._mean_s = AHEAD_S
 
     def see(self, seen: Iterable[Seen], now_s: float) -> list[Lost]:
         """Take the scheduler's list; returns the workers that were lost with what they had."""
@@ -125,24 +131,40 @@ class Roster:
         worker = self._workers.get(address)
         return worker.seen.identity if worker else ""
 
-    def place(self, number: int) -> str | None:
-        """Give a task to the worker with the most room for its size; None when none has any."""
-        best: _Worker | None = None
-        best_load = float(LOAD_PER_THREAD)
-        for worker in self._working():
-            load = len(worker.load) / worker.seen.threads
-            if worker.room > 0 and load < best_load:
-                best, best_load = worker, load
-        if best is None:
+    def offer(self, waiting: int) -> tuple[str, int] | None:
+        """Say who gets tasks next, and how many at once; None when everybody has enough.
+
+        Several go together when they are short: to Dask they are one task then, which is what
+        costs its scheduler time. They are done one after another.
+        """
+        working = list(self._working())
+        best = min(working, key=lambda worker: worker.fullness, default=None)
+        if best is None or not waiting:
             return None
-        best.load[number] = None
-        return best.seen.address
+        room = self._load * best.seen.threads - len(best.load)
+        if room <= 0:
+            return None
+        share = -(-waiting // sum(worker.seen.threads for worker in working))
+        return best.seen.address, max(1, min(self._load // 2, room, share))
+
+    def put(self, address: str, numbers: Iterable[int]) -> None:
+        """Note that a worker was given tasks."""
+        self._workers[address].load.update(dict.fromkeys(numbers))
 
     def end(self, address: str, number: int) -> None:
         """Note that a worker is done with a task."""
         worker = self._workers.get(address)
         if worker is not None:
             worker.load.pop(number, None)
+
+    def lasted(self, duration_s: float) -> None:
+        """Note how long a task took."""
+        self._mean_s += RECENT * (duration_s - self._mean_s)
+
+    @property
+    def _load(self) -> int:
+        """How much a thread gets: seconds of work, within bounds."""
+        return max(LOAD_MIN, min(LOAD_MAX, int(AHEAD_S / max(self._mean_s, 0.001))))
 
     def crew(self) -> Crew:
         """Describe those who work, and why it is nobody if it is nobody."""
@@ -156,6 +178,7 @@ class Roster:
         return Crew(
             threads=threads,
             workers=len(working),
+            depth=self._load + 1,
             place=self._place,
             problem=problem,
             message=message,
@@ -174,7 +197,7 @@ class Roster:
         )
 
     def _silent(self, worker: _Worker) -> bool:
-        return self._now_s - worker.lively_at_s >= SILENT_S
+        return self._now_s - worker.lively_at_s >= self._silent_s
 
     def _awaited(self) -> bool:
         """Whether an answer is still to be expected of somebody."""
@@ -186,11 +209,13 @@ class Roster:
     def _mute(self, worker: _Worker) -> bool:
         """Whether it was asked and said nothing, although it may be alive."""
         asked = worker.standing is Standing.ASKED
-        return self._silent(worker) or (asked and self._now_s - worker.asked_at_s >= SILENT_S)
+        return self._silent(worker) or (asked and self._now_s - worker.asked_at_s >= self._silent_s)
 
     def _refused(self) -> list[Refused]:
         return [
-            Refused(address, worker.reason or f"It has not said who it is for {SILENT_S:g} s.")
+            Refused(
+                address, worker.reason or f"It has not said who it is for {self._silent_s:g} s."
+            )
             for address, worker in sorted(self._workers.items())
             if worker.standing is Standing.REFUSED
             or (worker.standing is Standing.ASKED and self._mute(worker))
