@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import operator
+import pkgutil
 import ssl
 import uuid
 import warnings
@@ -19,9 +21,9 @@ from typing import Any
 
 from distributed import Client, Future, Security
 
-from bridge.cluster import remote
 from bridge.core.roster import Seen
 
+REMOTE = "bridge.cluster.remote"
 CONNECT_S = 10.0
 ANSWER_S = 10.0
 CLOSE_S = 3.0
@@ -106,12 +108,12 @@ class Link:
     def introduce(self, address: str, identity: str) -> Handle:
         """Ask a worker who it is; the answer is an event."""
         key = f"{self._ids}-who-{next(self._keys)}"
-        return self._submit(address, key, remote.introduce, self.topic, address, identity)
+        return self._submit(address, key, "introduce", self.topic, address, identity)
 
     def run(self, address: str, digest: str, payload: str) -> Handle:
         """Give a worker tasks as JSON, to be done one after another; outcomes are events."""
         key = f"{self._ids}-run-{next(self._keys)}"
-        return self._submit(address, key, remote.run, self.topic, digest, address, payload)
+        return self._submit(address, key, "run", self.topic, digest, address, payload)
 
     def close(self) -> None:
         """End the connection, in bounded time; what the scheduler has of ours is forgotten."""
@@ -120,18 +122,19 @@ class Link:
         except LINK_FAULTS:
             return  # it was lost already
 
-    def _submit(
-        self, address: str, key: str, function: Callable[..., None], *arguments: str
-    ) -> Handle:
+    def _submit(self, address: str, name: str, function: str, *arguments: str) -> Handle:
+        """Let a worker call a function of ``remote``, by its name.
+
+        Only names travel, and what looks them up is Python's own: a worker (or scheduler) without
+        orthanc-bridge would otherwise break while it reads the message, and be started again, and
+        break again.
+        """
         self._check()
+        key = ("orthanc-bridge", name)
+        call = (operator.call, (pkgutil.resolve_name, f"{REMOTE}:{function}"), *arguments)
         try:
-            future = self._client.submit(
-                function,
-                *arguments,
-                key=("orthanc-bridge", key),
-                workers=[address],
-                allow_other_workers=False,
-                pure=False,
+            future = self._client.get(
+                {key: call}, key, workers=[address], allow_other_workers=False, sync=False
             )
         except LINK_FAULTS as exc:
             raise LinkLost(_why(exc)) from exc
@@ -170,7 +173,7 @@ def _kind_of(future: Future) -> str:
     kind = type(exc).__name__
     if isinstance(exc, ImportError):
         missing = exc.name or "a module"
-        return f"{missing} is not installed in the worker or the scheduler ({kind})"
+        return f"{missing} is not installed there ({kind})"
     return kind
 
 

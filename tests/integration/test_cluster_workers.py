@@ -189,7 +189,7 @@ def test_strangers_get_no_work(tmp_path: Path) -> None:
     for directory in (bare, none):
         directory.mkdir()
     # What an import of something that is not installed does, whatever this machine has.
-    missing = "raise ModuleNotFoundError('No module named {0!r}', name={0!r})\n"
+    missing = "raise ModuleNotFoundError('No module named {0}', name='{0}')\n"
     (bare / "imagecodecs.py").write_text(missing.format("imagecodecs"))
     (none / "bridge.py").write_text(missing.format("bridge"))
     with Cluster(tmp_path) as cluster:
@@ -201,7 +201,7 @@ def test_strangers_get_no_work(tmp_path: Path) -> None:
         assert (crew.problem, crew.threads) == ("no_workers", 0)
         said = " ".join(refused.reason for refused in crew.refused)
         assert "orthanc-bridge 0.0.9" in said
-        assert "No module named 'imagecodecs'" in said
+        assert "No module named imagecodecs" in said
         assert "bridge is not installed" in said
         good = bench.add()
         crew = bench.wait_threads(1)
