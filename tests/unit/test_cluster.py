@@ -127,7 +127,9 @@ def test_dask_is_imported_only_when_it_is_configured() -> None:
 
 
 def test_no_worker_is_a_reason_in_health_and_not_ready() -> None:
-    progress = Progress(source=SideView(), target=SideView(), crew=UNUSABLE, executor_error="lost", waiting=3)
+    progress = Progress(
+        source=SideView(), target=SideView(), crew=UNUSABLE, executor_error="lost", waiting=3
+    )
     found = judge(progress, {}, HealthLimits(), now=10_000.0)
     assert [finding.code for finding in found] == ["no_workers"], "told once"
     assert found[0].advice == "Start one."
