@@ -19,7 +19,7 @@ from bridge.core.crew import Crew
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Skipped, Task
 from tests.bridge_process import REPOSITORY, wait_until
 from tests.cluster import Cluster, Member
-from tests.unit.test_workers import task
+from tests.integration.test_workers import task
 
 MISBEHAVE = "tests.worker_functions:misbehave"
 ENVIRONMENT = {"BRIDGE_WORKER_MEMORY_MB": "512"}
