@@ -124,6 +124,7 @@ class Board:
             "oldest_unfinished_changed_at": progress.oldest_changed_at,
             "waiting": progress.waiting + progress.delayed,
             "in_flight": len(progress.in_flight),
+            "workers": asdict(progress.crew),
             "parked": parked,
             "parked_total": total,
             "source": asdict(progress.source),

@@ -113,9 +113,15 @@ def _schedule(value: str) -> str:
 def _executor(value: str) -> str:
     if value == "local":
         return value
-    if value.startswith(("tcp://", "tls://")):
-        raise ValueError("names a Dask scheduler; this version runs local workers only: use local")
-    raise ValueError("must be local")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("has no valid port; write for example tcp://scheduler:8786") from exc
+    named = _HOST.fullmatch(parts.hostname or "") and port and not parts.path and "@" not in value
+    if parts.scheme not in ("tcp", "tls") or not named:
+        raise ValueError("must be local, tcp://HOST:PORT or tls://HOST:PORT (a Dask scheduler)")
+    return value
 
 
 def _retention(value: str) -> str:
@@ -185,8 +191,17 @@ class Settings(BaseSettings):
         default_factory=_cpu_count, ge=1, le=256, description="Worker processes; default: CPUs."
     )
     executor: Annotated[str, AfterValidator(_executor)] = Field(
-        "local", description="Where workers run: local."
+        "local",
+        description="Where workers run: local, or the Dask scheduler at tcp://HOST:PORT or "
+        "tls://HOST:PORT (docs/cluster.md).",
     )
+    dask_tls_ca_file: File = Field(
+        None, description="CA certificates (PEM) to trust the Dask scheduler by; for tls://."
+    )
+    dask_tls_cert_file: File = Field(
+        None, description="Certificate (PEM) that shows the bridge to the Dask scheduler."
+    )
+    dask_tls_key_file: File = Field(None, description="Key of that certificate (PEM).")
     worker_memory_mb: int = Field(
         2048, ge=256, description="Address space of one worker process, MB; enforced."
     )
@@ -207,7 +222,10 @@ class Settings(BaseSettings):
         "Europe/Berlin; several are separated by commas.",
     )
     window: int = Field(
-        0, ge=0, le=10_000, description="Instances in flight at most; 0 means 3 for each worker."
+        0,
+        ge=0,
+        le=10_000,
+        description="Instances in flight at most; 0 means 3 for each worker (thread of a cluster).",
     )
     task_timeout_s: float = Field(
         300.0, gt=0, le=86_400, description="One attempt at one instance, seconds."
@@ -281,6 +299,17 @@ class Settings(BaseSettings):
             if key is not None and cert is None:
                 name = f"{PREFIX}{side.upper()}_CLIENT"
                 raise ValueError(f"{name}_KEY_FILE is set, {name}_CERT_FILE is not: set both")
+        tls = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
+        if self.executor.startswith("tls://") and None in tls:
+            raise ValueError(
+                "BRIDGE_EXECUTOR is a tls:// address: set BRIDGE_DASK_TLS_CA_FILE, "
+                "BRIDGE_DASK_TLS_CERT_FILE and BRIDGE_DASK_TLS_KEY_FILE"
+            )
+        if any(tls) and not self.executor.startswith("tls://"):
+            raise ValueError(
+                "BRIDGE_DASK_TLS_... is set, but BRIDGE_EXECUTOR is no tls:// address: a cluster "
+                "would be spoken to without encryption"
+            )
         return self
 
     def endpoint(self, side: SideName) -> Endpoint:
@@ -348,11 +377,6 @@ class Settings(BaseSettings):
         """How old a delivery is when the source may let go of it, seconds; None means never."""
         value = self.source_retention
         return None if value == "keep" else float(value[:-1]) * UNITS_S[value[-1]]
-
-    @property
-    def window_size(self) -> int:
-        """Instances in flight at most."""
-        return self.window or 3 * self.workers
 
 
 def variable_of(field: str) -> str:

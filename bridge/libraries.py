@@ -29,7 +29,7 @@ def decoder_versions(names: str) -> str:
     Several names are separated by commas; so are the versions then.
     """
     known = {decoder.name: decoder.library for table in DECODERS.values() for decoder in table}
-    found = [_version_of(known[name]) for name in names.split(", ") if name in known]
+    found = [library_version(known[name]) for name in names.split(", ") if name in known]
     return ", ".join(found)
 
 
@@ -43,8 +43,8 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def _version_of(library: str) -> str:
-    """Version of a library as codecs.py writes it: "zlib", "numpy", "CharLS (imagecodecs)"."""
+def library_version(library: str) -> str:
+    """Return the version of a library as codecs.py writes it: "zlib", "CharLS (imagecodecs)"."""
     inside = re.search(r"\(([^)]+)\)", library)
     distribution = inside[1] if inside else library
     if distribution == "zlib":

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from bridge.core.crew import LOCAL, NOBODY, Crew
 from bridge.core.events import (
     Abandoned,
     Draining,
@@ -93,6 +94,7 @@ class LogObserver:
         self._said_s: dict[str, float] = {}
         self._phase = ""
         self._hold = ""
+        self._crew = NOBODY
 
     def on_progress(self, progress: Progress) -> None:
         """Say what the bridge does from now on, when that changes."""
@@ -107,6 +109,24 @@ class LogObserver:
             self._hold = hold
             text = f"nothing new is started: {hold}" if hold else "going on"
             log(logging.INFO, "hold", text, hold=hold)
+        if progress.crew != self._crew:
+            self._about_the_crew(self._crew, progress.crew)
+            self._crew = progress.crew
+
+    def _about_the_crew(self, before: Crew, now: Crew) -> None:
+        """Say how a cluster changes; the bridge's own workers are always there."""
+        if now.place == LOCAL:
+            return
+        for refused in set(now.refused) - set(before.refused):
+            text = f"the worker {refused.address} gets no work: {refused.reason}"
+            log(logging.ERROR, "worker_refused", text, worker=refused.address)
+        if now.problem and now.problem != before.problem:
+            text = f"{now.message} {now.advice}".strip()
+            log(logging.ERROR, "cluster_unusable", text, problem=now.problem, cluster=now.place)
+        elif not now.problem and (now.workers, now.threads) != (before.workers, before.threads):
+            text = f"{counted(now.workers, 'worker')} at {now.place}, {now.threads} threads"
+            counts = {"workers": now.workers, "threads": now.threads}
+            log(logging.INFO, "cluster", text, **counts, cluster=now.place)
 
     def on_event(self, event: Event) -> None:
         """Write the line of an event."""

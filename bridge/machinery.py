@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from bridge.config import Settings
+from bridge.core.errors import ConfigurationError
 from bridge.core.events import Event, Observer, Progress
 from bridge.core.model import Outcome, ServerInfo, SideName, Task
 from bridge.feed import FeedClient
@@ -105,7 +106,9 @@ class RealMachinery:
         return ThreadBackground(inbox)
 
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
-        """Make local worker processes."""
+        """Make local worker processes, or reach for a cluster. Raises ConfigurationError."""
+        if self._settings.executor != "local":
+            return _on_cluster(self._settings, done)
         executor = LocalExecutor(
             done,
             workers=self._settings.workers,
@@ -118,3 +121,21 @@ class RealMachinery:
     def chance(self) -> float:
         """Draw a number in [0, 1]."""
         return self._random.random()
+
+
+def _on_cluster(settings: Settings, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
+    """Make workers of a Dask cluster: Dask is imported here and only here."""
+    try:
+        from bridge.cluster.executor import DaskExecutor
+        from bridge.cluster.link import Tls
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"BRIDGE_EXECUTOR is {settings.executor}, but {exc.name} is not installed here.",
+            advice="Install orthanc-bridge[dask], or set BRIDGE_EXECUTOR=local.",
+        ) from exc
+    files = (settings.dask_tls_ca_file, settings.dask_tls_cert_file, settings.dask_tls_key_file)
+    ca_file, cert_file, key_file = files
+    tls = Tls(ca_file, cert_file, key_file) if ca_file and cert_file and key_file else None
+    executor = DaskExecutor(done, address=settings.executor, tls=tls)
+    executor.start()
+    return executor

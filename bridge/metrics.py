@@ -82,6 +82,9 @@ METRIC_NAMES = (
     "orthanc_bridge_in_flight",
     "orthanc_bridge_in_flight_oldest_seconds",
     "orthanc_bridge_waiting",
+    "orthanc_bridge_workers",
+    "orthanc_bridge_worker_threads",
+    "orthanc_bridge_workers_refused",
     "orthanc_bridge_parked",
     "orthanc_bridge_last_progress_timestamp_seconds",
     "orthanc_bridge_feed_read_timestamp_seconds",
@@ -312,6 +315,10 @@ def _plain_gauges(
     oldest_s = max(0.0, now - min(started)) if started else 0.0
     yield "in_flight_oldest_seconds", "How long the oldest of them has been there.", oldest_s
     yield "waiting", "Instances read and not started.", progress.waiting + progress.delayed
+    crew = progress.crew
+    yield "workers", "Worker processes, or workers of the cluster, that can be used.", crew.workers
+    yield "worker_threads", "Instances that they can have in work at once.", crew.threads
+    yield "workers_refused", "Workers of the cluster that get no work.", crew.refused_count
     yield (
         "last_progress_timestamp_seconds",
         "When an instance was last finished, or the start.",

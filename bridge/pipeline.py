@@ -93,9 +93,12 @@ WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast and how patient a pipeline is. ``patience_s`` None waits for ever."""
+    """How fast and how patient a pipeline is. ``patience_s`` None waits for ever.
 
-    window: int
+    ``window`` 0: as many instances as keep the workers busy.
+    """
+
+    window: int = 0
     poll_interval_s: float = 1.0
     patience_s: float | None = None
     shutdown_timeout_s: float = 30.0
@@ -158,7 +161,9 @@ class Pipeline:
             chance=chance,
             pause_longest_s=pace.poll_interval_s,
         )
-        self._window = Window(pace.window)
+        self._crew = executor.crew()
+        self._crew_failed_s: float | None = None
+        self._window = Window(self._window_size())
         self._accusation: _Accusation | None = None
         self._missed: list[tuple[Item, Skipped]] = []
         self._confirming = 0
@@ -194,6 +199,7 @@ class Pipeline:
         """
         self._summary = summary
         while not self._finished():
+            self._look_at_crew()
             self._fill_window()
             self._ask_for_page()
             if not self._draining:
@@ -229,6 +235,8 @@ class Pipeline:
         if self._draining or self._state_error or window.alone or self._accusation:
             return
         self._held = self._brake.hold()
+        if not self._crew.threads:
+            return
         if window.suspects_turn(now_s) and self._servers.calm(CALM_S):
             if not window.under_way and self._servers.allow(0) and not self._held:
                 self._start(window.start_suspect(now_s))
@@ -236,6 +244,18 @@ class Pipeline:
         while window.can_start() and self._servers.allow(window.under_way) and not self._held:
             self._start(window.start_next())
             self._held = self._brake.hold()
+
+    def _look_at_crew(self) -> None:
+        """Let the window follow those who work: a cluster grows, shrinks and may be away."""
+        self._crew = self._executor.crew()
+        self._window.resize(self._window_size())
+        if not self._crew.problem:
+            self._crew_failed_s = None
+        elif self._crew_failed_s is None:
+            self._crew_failed_s = self._clock.steady_s()
+
+    def _window_size(self) -> int:
+        return self._pace.window or self._crew.depth * max(1, self._crew.threads)
 
     def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
@@ -560,6 +580,10 @@ class Pipeline:
         error = self._servers.down_longer_than(self._pace.patience_s)
         if error is not None:
             self._fail(error)
+        if self._crew_failed_s is not None and not self._draining:
+            if self._clock.steady_s() - self._crew_failed_s >= self._pace.patience_s:
+                self._fail(ConfigurationError(self._crew.message, advice=self._crew.advice))
+            return
         failing_s = self._clock.steady_s() - self._executor_failed_s
         if self._executor_error and failing_s >= self._pace.patience_s:
             self._fail(ConfigurationError(self._executor_error, advice=EXECUTOR_ADVICE))
@@ -617,6 +641,7 @@ class Pipeline:
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
             executor_error=self._executor_error,
+            crew=self._crew,
             hold=self._held,
             refused=self._window.refused,
             refusal=self._refusal.message if self._refusal else "",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from bridge.core.crew import Crew
 from bridge.core.errors import InstanceError, InstanceGone, SideError
 from bridge.core.model import InstanceFailed, Job, Outcome, Reason, Skipped, Task
 from bridge.core.syntaxes import syntax_of
@@ -39,6 +40,10 @@ class RehearsalExecutor:
         """Look at an instance; the outcome is Skipped(DRY_RUN) with what would be done."""
         future = self._threads.submit(self._outcome, task)
         future.add_done_callback(lambda ended: self._deliver(task, ended))
+
+    def crew(self) -> Crew:
+        """Describe those who look."""
+        return Crew(threads=THREADS, workers=THREADS)
 
     def close(self) -> None:
         """End at once."""

@@ -52,7 +52,7 @@ class Service:
         self._observer = Observers((*observers, *self._audits, self._throughput))
         self._job = settings.job()
         self._pace = Pace(
-            window=settings.window_size,
+            window=settings.window,
             poll_interval_s=settings.poll_interval_s,
             patience_s=settings.command_patience_s if bounded else None,
             shutdown_timeout_s=settings.shutdown_timeout_s,

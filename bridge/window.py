@@ -53,6 +53,10 @@ class Window:
         self.alone: Item | None = None
         """The suspect that is under way, and then the only one."""
 
+    def resize(self, size: int) -> None:
+        """Allow so many under way from now on; those that are under way stay."""
+        self._size = size
+
     @property
     def wants_more(self) -> bool:
         """Whether fewer are waiting than can be under way."""

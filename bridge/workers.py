@@ -20,6 +20,7 @@ from typing import Protocol
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
+from bridge.core.crew import Crew
 from bridge.core.errors import OUT_OF_MEMORY
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
 from bridge.stages import Memory, Stages, adopt
@@ -50,6 +51,9 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None:
         """Start a task; its outcome arrives where the executor was told to put it."""
 
+    def crew(self) -> Crew:
+        """Describe who works now; safe in any thread."""
+
 
 class LocalExecutor:
     """Worker processes on this machine.
@@ -69,6 +73,7 @@ class LocalExecutor:
     ) -> None:
         self._done = done
         self._workers = workers
+        self._crew = Crew(threads=workers, workers=workers)
         self._memory_bytes = memory_bytes
         self._stages = stages or Stages()
         self._function = function
@@ -108,6 +113,10 @@ class LocalExecutor:
             self._done(task, ExecutorFailed(f"The worker pool does not start: {exc}"))
             return
         future.add_done_callback(lambda ended: self._deliver(task, ended))
+
+    def crew(self) -> Crew:
+        """Describe the pool."""
+        return self._crew
 
     def close(self) -> None:
         """End the workers at once; tasks under way are lost and not reported."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from bridge.brake import Hold
+from bridge.core.crew import Crew
 from bridge.core.errors import BridgeError, SideError, side_error
 from bridge.core.events import Event, Progress
 from bridge.core.model import (
@@ -135,6 +136,7 @@ class Bench:
         self.work_s = work_s
         self.script: dict[str, list[Outcome]] = {}
         self.holding: set[str] = set()
+        self.workers = Crew(threads=2, workers=2)
         self.running: dict[int, Task] = {}
         self.started: list[str] = []
         self.most_running = 0
@@ -191,6 +193,9 @@ class Bench:
     def look_back(self) -> MovePage:
         page: MovePage = self.moves.look_back()
         return page
+
+    def crew(self) -> Crew:
+        return self.workers
 
     def submit(self, task: Task) -> None:
         name = task.move.instance_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from bridge.core.crew import NOBODY, Crew
 from bridge.core.model import InstanceFailed, Move, Outcome, Reason, SideFailed, SideName
 
 
@@ -210,6 +211,7 @@ class Progress:
     target: SideView = SideView()
     state_error: str = ""
     executor_error: str = ""
+    crew: Crew = NOBODY
     hold: str = ""
     refused: int = 0
     refusal: str = ""

@@ -79,7 +79,10 @@ def unready(progress: Progress) -> tuple[Finding, ...]:
     ]
     if progress.state_error:
         found.append(Finding("state_unwritable", progress.state_error))
-    if progress.executor_error:
+    crew = progress.crew
+    if crew.problem:
+        found.append(Finding(crew.problem, crew.message, crew.advice))
+    if progress.executor_error and not crew.problem:
         advice = "Instances wait and lose no attempt; the log has the details."
         found.append(Finding("workers_failing", progress.executor_error, advice))
     return tuple(found)
@@ -95,6 +98,7 @@ def judge(
 ) -> tuple[Finding, ...]:
     """List everything that is wrong, the gravest first. Empty when all is well."""
     found = list(unready(progress))
+    crew = progress.crew
     if feed_reset:
         found.insert(0, Finding("feed_went_backwards", feed_reset, FEED_RESET_ADVICE))
     found.extend(_stall(progress, limits, now=now))
@@ -102,6 +106,10 @@ def judge(
     if limits.lag_limit_s and lag.seconds > limits.lag_limit_s:
         text = f"The oldest unfinished change is {lag.seconds:.0f} s old."
         found.append(Finding("lag_above_limit", text, "See docs/operations.md: it lags behind."))
+    if crew.refused_count and crew.problem != "no_workers":
+        first = f"{crew.refused[0].address}: {crew.refused[0].reason}"
+        text = f"{crew.refused_count} workers of the cluster are refused; {first}"
+        found.append(Finding("workers_refused", text, "See docs/cluster.md: a worker is refused."))
     if progress.refused:
         count = progress.refused
         many = "1 instance is" if count == 1 else f"{count} instances are"
@@ -123,8 +131,8 @@ def _side_findings(side: SideName, view: SideView) -> tuple[Finding, ...]:
 def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Finding, ...]:
     if not (progress.source.up and progress.target.up) or progress.state_error:
         return ()
-    if progress.hold:
-        return ()  # somebody wanted it so: pause, quiet hours, a rate limit
+    if progress.hold or progress.crew.problem:
+        return ()  # told already; or somebody wanted it so: pause, quiet hours, a rate limit
     advice = "Look at the log; if nothing explains it, restart the bridge: nothing is lost."
     busy = bool(progress.waiting or progress.delayed or progress.in_flight)
     # An idle night, a pause and an outage are no standstill: it begins when work could be done.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import load_settings
+from bridge.core.crew import Crew
 from bridge.core.events import Event, Progress
 from bridge.core.model import (
     Action,
@@ -104,6 +105,9 @@ class InstantExecutor:
 
     def submit(self, task: Task) -> None:
         self._done(task, DONE)
+
+    def crew(self) -> Crew:
+        return Crew(threads=8, workers=8)
 
     def close(self) -> None:
         pass

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bridge.config import Settings, load_settings
+from bridge.core.crew import Crew
 from bridge.core.errors import BridgeError, FeedWentBackwards, StateError
 from bridge.core.events import Event, Progress
 from bridge.core.model import (
@@ -163,6 +164,9 @@ class SimulatedExecutor:
         self._done = done
         self._closed = False
         self._orphans_finish = world.random.random() < 0.5
+
+    def crew(self) -> Crew:
+        return Crew(threads=4, workers=4)
 
     def submit(self, task: Task) -> None:
         self._world.at(self._world.soon(), lambda: self._fetch(task))

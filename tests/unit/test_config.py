@@ -37,7 +37,7 @@ def test_two_addresses_are_enough() -> None:
     assert settings.endpoint(SideName.SOURCE).url == "http://source:8042"
     assert settings.job().wanted_syntax == "1.2.840.10008.1.2.1"
     assert settings.start == "beginning"
-    assert settings.window_size == 3 * settings.workers
+    assert settings.window == 0, "the pipeline takes three for each worker"
 
 
 @pytest.mark.parametrize("side", ["SOURCE", "TARGET"])
@@ -78,6 +78,9 @@ WRONG = {
     "VERIFY": ("some", "sample:0", "sample:x", "sample:", "all:3"),
     "WORKERS": ("0", "-1", "two", "1.5", "1000"),
     "EXECUTOR": ("cloud", "http://x"),
+    "DASK_TLS_CA_FILE": ("/nowhere/ca.pem",),
+    "DASK_TLS_CERT_FILE": ("/nowhere/cert.pem",),
+    "DASK_TLS_KEY_FILE": ("/nowhere/key.pem",),
     "WORKER_MEMORY_MB": ("1", "lots"),
     "SPOOL_ABOVE_MB": ("0", "x"),
     "WINDOW": ("-1", "x", "100000"),

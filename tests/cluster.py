@@ -1,0 +1,134 @@
+"""A Dask cluster on loopback for tests: a scheduler and workers, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from tests.bridge_process import process_environment, wait_until
+
+OWN = "bridge.cluster.remote"
+INSTEAD = "tests.cluster_preload"
+"""A preload: workers run what TEST_FUNCTION names instead of moving instances."""
+
+START_S = 60.0
+
+
+@dataclass
+class Member:
+    """A scheduler or a worker: one process (with a nanny, two) and its log."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def children(self) -> set[int]:
+        """The processes that it has started itself."""
+        found: set[int] = set()
+        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            found |= {int(pid) for pid in listing.read_text().split()}
+        return found
+
+    def said(self, text: str) -> bool:
+        return text in self.log.read_text(encoding="utf-8", errors="replace")
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and whatever it has started in its group."""
+        if self.process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait(START_S)
+
+
+@dataclass
+class Cluster:
+    """A scheduler at a port that stays the same, and its workers. A context manager."""
+
+    directory: Path
+    tls: Mapping[str, str] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    port: int = 0
+    scheduler: Member | None = None
+
+    def __enter__(self) -> Self:
+        self.port = free_port()
+        self.start_scheduler()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for member in self.members:
+            member.kill()
+
+    @property
+    def address(self) -> str:
+        return f"{'tls' if self.tls else 'tcp'}://127.0.0.1:{self.port}"
+
+    def start_scheduler(self) -> Member:
+        arguments = ["--host", self.address, "--no-dashboard", "--no-show", *self._tls_options()]
+        self.scheduler = self._start("dask_scheduler", arguments, {})
+        scheduler = self.scheduler
+        wait_until(lambda: scheduler.said("Scheduler at:"), "the scheduler", START_S)
+        return scheduler
+
+    def start_worker(
+        self,
+        *,
+        threads: int = 1,
+        preload: str = OWN,
+        function: str = "",
+        environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = ("--no-nanny",),
+        wait: bool = True,
+    ) -> Member:
+        arguments = [
+            self.address,
+            *("--host", "127.0.0.1", "--nthreads", str(threads), "--no-dashboard"),
+            *("--local-directory", str(self.directory / f"worker-{len(self.members)}")),
+            *("--preload", INSTEAD if function else preload) * bool(function or preload),
+            *self._tls_options(),
+            *options,
+        ]
+        chosen = {"TEST_FUNCTION": function} if function else {}
+        worker = self._start("dask_worker", arguments, chosen | dict(environment or {}))
+        if wait:
+            wait_until(lambda: worker.said("Registered to:"), "a worker", START_S)
+        return worker
+
+    def _tls_options(self) -> list[str]:
+        return [part for name, path in self.tls.items() for part in (f"--tls-{name}", path)]
+
+    def _start(self, module: str, arguments: list[str], environment: Mapping[str, str]) -> Member:
+        log = self.directory / f"{module}-{len(self.members)}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
+                env=process_environment(environment),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        member = Member(process, log)
+        self.members.append(member)
+        return member
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,212 @@
+"""The executor on a real Dask cluster: crashes, hangs, losses, growth, refusals.
+
+Workers are real; what their processes run is tests/worker_functions.py.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import bridge
+from bridge.cluster.executor import DaskExecutor
+from bridge.core.crew import Crew
+from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Skipped, Task
+from tests.bridge_process import REPOSITORY, wait_until
+from tests.cluster import Cluster, Member
+from tests.integration.test_workers import task
+
+MISBEHAVE = "tests.worker_functions:misbehave"
+ENVIRONMENT = {"BRIDGE_WORKER_MEMORY_MB": "512"}
+SILENT_S = 3.0
+WAIT_S = 60.0
+LONG_S = 600.0
+
+
+class Bench:
+    """An executor on a cluster and what comes back from it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.ended: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
+        self.executor = DaskExecutor(
+            lambda task, outcome: self.ended.put((task, outcome)),
+            address=cluster.address,
+            tls=None,
+            silent_s=SILENT_S,
+        )
+        self.executor.start()
+
+    def wait_crew(self, holds: Callable[[Crew], bool], what: str) -> Crew:
+        wait_until(lambda: holds(self.executor.crew()), f"{what}: {self.executor.crew()}", WAIT_S)
+        return self.executor.crew()
+
+    def wait_threads(self, threads: int) -> Crew:
+        return self.wait_crew(lambda crew: crew.threads == threads, f"{threads} threads")
+
+    def run(self, *tasks: Task) -> dict[str, Outcome]:
+        """Run tasks; their outcomes by instance. Raises queue.Empty when one never ends."""
+        for each in tasks:
+            self.executor.submit(each)
+        return dict(self.next() for _ in tasks)
+
+    def next(self) -> tuple[str, Outcome]:
+        done, outcome = self.ended.get(timeout=WAIT_S)
+        return done.move.instance_id, outcome
+
+    def add(self, **arguments: object) -> Member:
+        return self.cluster.start_worker(
+            function=MISBEHAVE,
+            environment=ENVIRONMENT,
+            wait=False,
+            **arguments,  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        made = Bench(cluster)
+        # One with a nanny: its worker is a daemon process, and has children all the same.
+        made.add(options=("--nanny",))
+        made.add()
+        made.wait_threads(2)
+        yield made
+        made.executor.close()
+
+
+def plain(number: int) -> Task:
+    return task(f"plain-{number}", number, timeout_s=20.0)
+
+
+def test_every_end_is_the_same_outcome_as_on_one_machine(bench: Bench) -> None:
+    """A decoder that crashes, exits, hangs, devours or raises; its neighbours are unharmed."""
+    expected = {
+        "segfault": (Reason.WORKER_DIED, "SIGSEGV"),
+        "exit": (Reason.WORKER_DIED, "code 7"),
+        "hang": (Reason.TIMED_OUT, "BRIDGE_TASK_TIMEOUT_S (2 s)"),
+        "eat": (Reason.OUT_OF_MEMORY, "BRIDGE_WORKER_MEMORY_MB"),
+        "raise": (Reason.INTERNAL, "ValueError"),
+    }
+    poison = [
+        task(name, number, timeout_s=2.0 if name == "hang" else 60.0)
+        for number, name in enumerate(expected)
+    ]
+    outcomes = bench.run(*poison, *(plain(100 + number) for number in range(20)))
+    for name, (reason, said) in expected.items():
+        outcome = outcomes.pop(name)
+        assert isinstance(outcome, InstanceFailed)
+        assert outcome.reason is reason
+        assert said in outcome.message
+    assert {type(outcome) for outcome in outcomes.values()} == {Skipped}
+
+
+def test_two_tasks_for_the_same_instance_are_both_done(bench: Bench) -> None:
+    for number in (1, 2):
+        bench.executor.submit(task("twice", number, timeout_s=20.0))
+    ended = [bench.ended.get(timeout=WAIT_S)[0] for _ in range(2)]
+    assert sorted(done.number for done in ended) == [1, 2]
+
+
+def test_the_crew_grows_and_shrinks_with_the_cluster(bench: Bench) -> None:
+    worker = bench.add(threads=3)
+    crew = bench.wait_threads(5)
+    assert crew.workers == 3
+    outcomes = bench.run(*(plain(number) for number in range(40)))
+    pids = {int(o.message) for o in outcomes.values() if isinstance(o, Skipped)}
+    assert pids & worker.children(), "the new worker works"
+    worker.send(signal.SIGTERM)
+    bench.wait_threads(2)
+    assert len(bench.run(plain(1), plain(2))) == 2
+
+
+def test_a_worker_killed_in_mid_task_costs_no_attempt(bench: Bench) -> None:
+    worker = bench.add(threads=1)
+    bench.wait_threads(3)
+    for number in range(3):
+        bench.executor.submit(task("hang", number, timeout_s=LONG_S))
+    wait_until(lambda: len(bench.executor.crew().refused) == 0, "nobody is refused")
+    worker.kill()
+    name, outcome = bench.next()
+    assert name == "hang"
+    assert isinstance(outcome, ExecutorFailed)
+    assert "is gone" in outcome.message
+    assert bench.ended.empty(), "the others are still at it"
+    crew = bench.wait_threads(2)
+    assert not crew.problem
+
+
+def test_a_worker_that_hangs_is_given_up_and_taken_back(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        bench = Bench(cluster)
+        worker = bench.add()
+        bench.wait_threads(1)
+        worker.send(signal.SIGSTOP)
+        bench.executor.submit(plain(1))
+        _, outcome = bench.next()
+        assert isinstance(outcome, ExecutorFailed)
+        assert "silent" in outcome.message
+        crew = bench.wait_crew(lambda crew: crew.problem == "no_workers", "it is given up")
+        assert crew.threads == 0
+        worker.send(signal.SIGCONT)
+        bench.wait_threads(1)
+        assert isinstance(bench.run(plain(2))["plain-2"], Skipped)
+        bench.executor.close()
+
+
+def test_the_scheduler_is_restarted(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        bench = Bench(cluster)
+        bench.add()
+        bench.wait_threads(1)
+        bench.executor.submit(task("hang", timeout_s=LONG_S))
+        bench.executor.submit(plain(1))
+        assert cluster.scheduler is not None
+        cluster.scheduler.kill()
+        lost = dict(bench.next() for _ in range(2))
+        assert {type(outcome) for outcome in lost.values()} <= {ExecutorFailed, Skipped}
+        assert isinstance(lost["hang"], ExecutorFailed)
+        crew = bench.wait_crew(lambda crew: bool(crew.problem), "it is noticed")
+        assert (crew.problem, crew.threads) == ("scheduler_unreachable", 0)
+        cluster.start_scheduler()
+        bench.add()  # as its supervisor would
+        bench.wait_threads(1)
+        assert isinstance(bench.run(plain(2))["plain-2"], Skipped)
+        bench.executor.close()
+
+
+def test_strangers_get_no_work(tmp_path: Path) -> None:
+    """Another version, no codec, no orthanc-bridge at all: each is refused, and says why."""
+    other = tmp_path / "other"
+    shutil.copytree(Path(bridge.__file__).parent, other / "bridge")
+    (other / "bridge" / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    bare, none = tmp_path / "bare", tmp_path / "none"
+    for directory in (bare, none):
+        directory.mkdir()
+    # What an import of something that is not installed does, whatever this machine has.
+    missing = "raise ModuleNotFoundError('No module named {0}', name='{0}')\n"
+    (bare / "imagecodecs.py").write_text(missing.format("imagecodecs"))
+    (none / "bridge.py").write_text(missing.format("bridge"))
+    with Cluster(tmp_path) as cluster:
+        bench = Bench(cluster)
+        for directory in (other, bare, none):
+            path = {"PYTHONPATH": f"{directory}:{REPOSITORY}"}
+            cluster.start_worker(preload="", environment=path, wait=False)
+        crew = bench.wait_crew(lambda crew: crew.refused_count == 3, "three are refused")
+        assert (crew.problem, crew.threads) == ("no_workers", 0)
+        said = " ".join(refused.reason for refused in crew.refused)
+        assert "orthanc-bridge 0.0.9" in said
+        assert "No module named imagecodecs" in said
+        assert "bridge is not installed" in said
+        good = bench.add()
+        crew = bench.wait_threads(1)
+        assert crew.refused_count == 3
+        outcomes = bench.run(*(plain(number) for number in range(12)))
+        pids = {int(o.message) for o in outcomes.values() if isinstance(o, Skipped)}
+        assert pids <= good.children()
+        bench.executor.close()
