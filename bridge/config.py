@@ -26,15 +26,18 @@ from bridge.core.pacing import Allowance
 from bridge.core.rules import Rule, parse_rules
 from bridge.core.schedule import parse_schedule
 from bridge.core.syntaxes import target_syntax_uid
-from bridge.credentials import credentials_of
+from bridge.credentials import POKE_TOKEN, credentials_of, poke_token
 
 PREFIX = "BRIDGE_"
 DOTENV_PATH = Path(".env")
 
-SECRETS = tuple(
-    f"{PREFIX}{side}_{what}"
-    for side in ("SOURCE", "TARGET")
-    for what in ("USERNAME", "PASSWORD", "TOKEN")
+SECRETS = (
+    *(
+        f"{PREFIX}{side}_{what}"
+        for side in ("SOURCE", "TARGET")
+        for what in ("USERNAME", "PASSWORD", "TOKEN")
+    ),
+    POKE_TOKEN,
 )
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
@@ -396,6 +399,7 @@ def load_settings(**overrides: object) -> Settings:
         ) from None  # the cause would carry the file's bytes
     for side in SideName:
         credentials_of(side)
+    poke_token()
     settings.rules()
     return settings
 

@@ -20,11 +20,14 @@ from bridge.core.model import SideName
 
 DOTENV_PATH = Path(".env")
 SECRET_BYTES_MAX = 64 * 1024
+POKE_TOKEN = "BRIDGE_POKE_TOKEN"  # noqa: S105  (its name)
+POKE_TOKEN_LENGTH_MIN = 16
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes in the environment that are not UTF-8."""
-_BEARER_TOKEN = re.compile(r"[\x21-\x7e]+")
+BEARER_TOKEN = re.compile(r"[\x21-\x7e]+")
+"""What a header carries as a token, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,31 @@ def credentials_of(
             raise ConfigurationError(
                 f"{prefix}{name} is not UTF-8.", advice="Set it in UTF-8, or from a file in UTF-8."
             )
-    if token is not None and not _BEARER_TOKEN.fullmatch(token):
+    if token is not None and not BEARER_TOKEN.fullmatch(token):
         raise ConfigurationError(
             f"{prefix}TOKEN contains a character that an HTTP header cannot carry.",
             advice="Give the token alone: no blanks, no line breaks, ASCII only.",
         )
     return Credentials(username=username, password=password, token=token)
+
+
+def poke_token(
+    environ: Mapping[str, str] | None = None, dotenv_path: Path = DOTENV_PATH
+) -> str | None:
+    """Return the token that pokes must bring, None when there are to be none (see above).
+
+    Raises ConfigurationError for one that HTTP cannot carry or that is easily guessed.
+    """
+    token = resolve_secret(POKE_TOKEN, environ, dotenv_path)
+    if token is None:
+        return None
+    if len(token) < POKE_TOKEN_LENGTH_MIN or not BEARER_TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            f"{POKE_TOKEN} has fewer than {POKE_TOKEN_LENGTH_MIN} characters, or one that an HTTP "
+            "header cannot carry.",
+            advice="Make one with: openssl rand -hex 24",
+        )
+    return token
 
 
 def _dotenv(path: Path) -> Mapping[str, str | None]:

@@ -16,6 +16,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from bridge.poke import POKE_PATH
+
 CONNECTIONS_MAX = 64
 HEAD_S = 5.0
 """A connection's first request must have come by then."""
@@ -25,6 +27,8 @@ ANSWER_S = 15.0
 HEAD_BYTES_MAX = 16 * 1024
 
 METHODS = frozenset({"GET", "HEAD"})
+WRITES = frozenset({("POST", POKE_PATH)})
+"""The one request that does something; it has no body either."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -97,7 +101,7 @@ class BoundedConnection(H11Protocol):
 
 
 class Guard:
-    """Refuses what a read-only server has no use for, before the application sees it.
+    """Refuses what the server has no use for, before the application sees it.
 
     ``only_local``: the server listens on a loopback address. Then only names that mean this
     machine are accepted as Host: a web page in a browser on this machine could otherwise read
@@ -122,7 +126,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if scope["method"] not in METHODS:
+        method = scope["method"]
+        if method not in METHODS and (method, scope["path"]) not in WRITES:
             return _refuse(405, "GET and HEAD only", Allow="GET, HEAD")
         if any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")

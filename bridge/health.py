@@ -1,4 +1,4 @@
-"""The monitoring server: read-only, beside the pipeline, never in its way.
+"""The monitoring server: beside the pipeline, never in its way; it reads, and takes pokes.
 
 It runs in a thread of its own and reads what the pipeline last reported.
 """
@@ -21,14 +21,15 @@ from bridge.core.health import unready
 from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, BoundedConnection, Guard, is_loopback
 from bridge.metrics import Metrics
 from bridge.page import PAGE_FILES, PAGE_HEADERS
+from bridge.poke import POKE_PATH, Doorbell
 
 START_TIMEOUT_S = 10.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 KEEP_ALIVE_S = 5
 
 
-def application(board: Board, metrics: Metrics) -> Starlette:
-    """Build the ASGI application. Every route answers GET only."""
+def application(board: Board, metrics: Metrics, doorbell: Doorbell | None = None) -> Starlette:
+    """Build the ASGI application. Every route answers GET only, but that of ``doorbell``."""
 
     def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -65,6 +66,8 @@ def application(board: Board, metrics: Metrics) -> Starlette:
             *(Route(path, page) for path in PAGE_FILES),
         ]
     )
+    if doorbell is not None:
+        app.router.routes.append(Route(POKE_PATH, doorbell.answer, methods=["POST"]))
     app.router.redirect_slashes = False  # a redirect would repeat the Host that it was given
     return app
 
@@ -112,7 +115,8 @@ class MonitoringServer:
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle off only where it sees TCP named; with it each answer takes 40 ms more.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

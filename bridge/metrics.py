@@ -42,6 +42,7 @@ from bridge.core.model import (
 )
 from bridge.core.pacing import BITS_A_MEGABIT, Allowance
 from bridge.core.syntaxes import SYNTAXES
+from bridge.poke import RESULTS
 from bridge.versions import versions
 
 NAMESPACE = "orthanc_bridge"
@@ -64,6 +65,7 @@ METRIC_NAMES = (
     "orthanc_bridge_source_deletions_total",
     "orthanc_bridge_sweep_failures_total",
     "orthanc_bridge_side_outages_total",
+    "orthanc_bridge_pokes_total",
     "orthanc_bridge_healthy",
     "orthanc_bridge_reason",
     "orthanc_bridge_hold",
@@ -135,6 +137,7 @@ class Metrics:
             "sweep_failures", "Sweeps of the source that could not delete anything."
         )
         self._outages = self._counter("side_outages", "Outages begun.", "side", "problem")
+        self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
         self._stages = Histogram(
             f"{NAMESPACE}_stage_seconds",
             "Duration of each stage of a delivered instance.",
@@ -146,6 +149,8 @@ class Metrics:
             for problem in SideProblem:
                 # Present from the start: increase() does not see a series begin.
                 self._outages.labels(side, problem)
+        for result in RESULTS:
+            self._pokes.labels(result)
         self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
         for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
             self._losses.labels(reason)
@@ -157,6 +162,10 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+    def count_poke(self, result: str) -> None:
+        """Count a poke. Not an event: the pipeline does not hear of each."""
+        self._pokes.labels(result).inc()
 
     def on_progress(self, progress: Progress) -> None:
         """Note the checkpoint; gauges are read at the scrape."""

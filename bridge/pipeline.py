@@ -32,6 +32,7 @@ from bridge.core.events import (
     StateRecovered,
     WorkerLost,
 )
+from bridge.core.looks import Looks
 from bridge.core.model import (
     Delivered,
     ExecutorFailed,
@@ -59,7 +60,16 @@ from bridge.core.policy import (
 from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
 from bridge.ledger import Attempts, Kept, Parked
-from bridge.runtime import Answered, Background, Clock, Inbox, StopAsked, TaskDone
+from bridge.runtime import (
+    Answered,
+    Background,
+    Clock,
+    Inbox,
+    Message,
+    Poked,
+    StopAsked,
+    TaskDone,
+)
 from bridge.servers import Servers
 from bridge.sides import failure_of
 from bridge.summary import Summary
@@ -154,8 +164,9 @@ class Pipeline:
         self._confirming = 0
         self._changed_at: dict[int, str] = {}
         self._attempts = dict(journal.attempts())
-        self._page_due_s = 0.0
+        self._looks = Looks(pace.poll_interval_s)
         self._page_asked = False
+        self._poke_noted = False
         self._page_failed: SideName | None = None
         self._ended = False
         self._done = False
@@ -200,6 +211,15 @@ class Pipeline:
         """Ask for a drain; safe in any thread and in a signal handler."""
         self._inbox.put(StopAsked())
 
+    def poke(self) -> None:
+        """Say that there may be something new; safe in any thread.
+
+        However often it is said, the loop hears of it once for each look that it begins.
+        """
+        if not self._poke_noted:
+            self._poke_noted = True
+            self._inbox.put(Poked())
+
     # What may start
 
     def _fill_window(self) -> None:
@@ -229,12 +249,15 @@ class Pipeline:
     def _ask_for_page(self) -> None:
         if not self._may_ask():
             return
+        now_s = self._clock.steady_s()
         if self._missed:
             self._page_asked = True
             self._confirming = len(self._missed)
             self._background.call(PAGE, self._moves.look_back)
-        elif self._wants_page() and self._clock.steady_s() >= self._page_due_s:
+        elif self._wants_page() and now_s >= self._looks.due_s:
             self._page_asked = True
+            self._poke_noted = False  # before the look: whoever pokes from now on asks for another
+            self._looks.begin(now_s)
             self._background.call(PAGE, self._moves.next_page)
 
     def _may_ask(self) -> bool:
@@ -258,7 +281,7 @@ class Pipeline:
             due.append(wake_s)
         if self._may_ask():
             due.extend([now_s] if self._missed else [])
-            due.extend([self._page_due_s] if self._wants_page() else [])
+            due.extend([self._looks.due_s] if self._wants_page() else [])
         if not self._draining:
             due.extend(self._servers.probe_due_s())
         if self._drain_until_s is not None:
@@ -269,7 +292,7 @@ class Pipeline:
 
     # What has happened
 
-    def _handle(self, message: TaskDone | Answered | StopAsked) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case TaskDone(task=task, outcome=outcome):
                 item = self._window.end(task.number)
@@ -288,6 +311,8 @@ class Pipeline:
             case StopAsked():
                 self._summary.stopped = True
                 self._drain()
+            case Poked():
+                self._looks.poke()
 
     def _take_page(self, answer: Answered) -> None:
         confirmed, self._confirming = self._confirming, 0
@@ -326,9 +351,7 @@ class Pipeline:
             self._window.add(items)
             self._ended = page.ended
             self._done = page.done
-            self._page_due_s = self._clock.steady_s() + (
-                self._pace.poll_interval_s if page.done else 0.0
-            )
+            self._looks.end(self._clock.steady_s(), idle=page.done)
         self._summary.late += admission.late
         if admission.moves:
             event = PageRead(len(admission.moves), admission.late, page.frontier)

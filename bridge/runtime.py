@@ -42,7 +42,12 @@ class StopAsked:
     """Someone wants the pipeline to drain and end."""
 
 
-Message = TaskDone | Answered | StopAsked
+@dataclass(frozen=True, slots=True)
+class Poked:
+    """Someone says that there may be something new in the feed."""
+
+
+Message = TaskDone | Answered | StopAsked | Poked
 
 
 class Clock(Protocol):

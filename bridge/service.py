@@ -89,6 +89,11 @@ class Service:
         if self._pipeline is not None:
             self._pipeline.stop()
 
+    def poke(self) -> None:
+        """Look at the feed soon; safe in any thread."""
+        if self._pipeline is not None:
+            self._pipeline.poke()
+
     def preflight(self) -> None:
         """Make sure that both servers can be used. Raises SourceError or TargetError."""
         for side in (SideName.SOURCE, SideName.TARGET):

@@ -18,6 +18,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from bridge.config import SECRETS, Settings, variable_of
+from bridge.credentials import POKE_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_PATH = ROOT / "docs" / "configuration.md"
@@ -35,6 +36,10 @@ SECRET_MEANINGS = {
     "PASSWORD": "Password of that user.",
     "TOKEN": "Bearer token for the {side}, instead of a user name and a password.",
 }
+POKE_MEANING = (
+    "Token that a POST to /poke must bring (docs/poke.md), 16 characters or more; without it "
+    "nobody can poke."
+)
 EXAMPLE_HEAD = """\
 # The settings of orthanc-bridge, each with its default. Written by 'make docs'.
 #
@@ -111,6 +116,8 @@ def example() -> str:
     for secret in SECRETS:
         side = "source" if "_SOURCE_" in secret else "target"
         meaning = SECRET_MEANINGS[secret.rpartition("_")[2]].format(side=side)
+        if secret == POKE_TOKEN:
+            meaning = POKE_MEANING
         parts.append(f"\n# {meaning}\n#{secret}=\n#{secret}_FILE=\n")
     return "".join(parts)
 

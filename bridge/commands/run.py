@@ -25,11 +25,13 @@ def run(
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import print_summary
     from bridge.config import load_settings
+    from bridge.credentials import poke_token
     from bridge.health import MonitoringServer, application
     from bridge.ledger import Ledger
     from bridge.logs import LogObserver, log
     from bridge.machinery import RealMachinery
     from bridge.metrics import Metrics
+    from bridge.poke import Doorbell
     from bridge.service import Service
 
     settings = load_settings()
@@ -43,8 +45,12 @@ def run(
             machinery.stages.of,
         )
         metrics = Metrics(board)
+        token = poke_token()
+        doorbell = Doorbell(token, metrics.count_poke) if token else None
         monitoring = MonitoringServer(
-            application(board, metrics), host=settings.health_host, port=settings.health_port
+            application(board, metrics, doorbell),
+            host=settings.health_host,
+            port=settings.health_port,
         )
         monitoring.start()
         try:
@@ -56,6 +62,8 @@ def run(
                 Service(settings, observers, bounded=once, machinery=machinery) as service,
                 draining_on_signals(service.stop) as interruption,
             ):
+                if doorbell is not None:
+                    doorbell.wakes(service.poke)
                 if once:
                     service.preflight()
                 summary = service.follow(ledger, once=once)
