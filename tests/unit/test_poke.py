@@ -168,6 +168,9 @@ class Idle:
     def next_page(self) -> MovePage:
         return MovePage((), done=True)
 
+    def look_back(self) -> MovePage:
+        raise AssertionError("nothing was missed")
+
 
 def test_a_poke_wakes_an_idle_follower_at_once() -> None:
     bench = Bench(poll_interval_s=30.0)
