@@ -16,7 +16,7 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.health import HealthLimits
 from bridge.core.looks import POKE_GOOD_S, POKED_LOOK_GAP_S
 from bridge.credentials import poke_token
-from bridge.feed import Forgetful, MovePage
+from bridge.feed import MovePage
 from bridge.health import MonitoringServer, application
 from bridge.ledger import Ledger
 from bridge.metrics import Metrics
@@ -162,11 +162,14 @@ def test_the_token_comes_from_a_file_as_well(tmp_path: Path) -> None:
     assert poke_token({}, tmp_path / "none") is None
 
 
-class Idle(Forgetful):
+class Idle:
     """A feed in which nothing ever is."""
 
     def next_page(self) -> MovePage:
         return MovePage((), done=True)
+
+    def look_back(self) -> MovePage:
+        raise AssertionError("nothing was missed")
 
 
 def test_a_poke_wakes_an_idle_follower_at_once() -> None:
