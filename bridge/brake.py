@@ -12,6 +12,7 @@ from bridge.core.errors import StateError
 from bridge.core.model import Delivered, Outcome
 from bridge.core.pacing import BITS_A_MEGABIT, Allowance, Bucket
 from bridge.ledger import Ledger
+from bridge.neighbour import MONITOR_KEY, Neighbour
 from bridge.runtime import Clock
 
 PAUSED_KEY = "paused_at"
@@ -27,6 +28,7 @@ class Hold(StrEnum):
     PAUSED = "paused"
     QUIET_HOURS = "quiet_hours"
     RATE_LIMIT = "rate_limit"
+    GIVES_WAY = "gives_way"
 
 
 class Brake(Protocol):
@@ -103,3 +105,52 @@ class OperatorsBrake:
             return Hold.PAUSED
         quiet = self._schedule is not None and self._schedule.quiet(self._clock.now_s())
         return Hold.QUIET_HOURS if quiet else Hold.NONE
+
+
+class CourteousBrake:
+    """For a command beside a running bridge: fresh arrivals before replay.
+
+    While the running bridge has instances under way, one instance of the command at a time is
+    moved: slow, and never at a standstill.
+    """
+
+    def __init__(self, brake: Brake, neighbour: Neighbour, *, ledger: Ledger, clock: Clock) -> None:
+        self._brake = brake
+        self._neighbour = neighbour
+        self._ledger = ledger
+        self._clock = clock
+        self._looked_s = float("-inf")
+        self._under_way = 0
+
+    def hold(self) -> Hold:
+        """Why nothing may be started now."""
+        self._look()
+        if self._under_way and self._neighbour.busy:
+            return Hold.GIVES_WAY
+        return self._brake.hold()
+
+    def hold_s(self) -> float:
+        """In how many seconds to ask again."""
+        gives_way = self._under_way and self._neighbour.busy
+        return LOOK_EVERY_S if gives_way else self._brake.hold_s()
+
+    def started(self) -> None:
+        """Note that an instance was started."""
+        self._under_way += 1
+        self._brake.started()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Note what an instance cost."""
+        self._under_way -= 1
+        self._brake.ended(outcome)
+
+    def _look(self) -> None:
+        now_s = self._clock.steady_s()
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
+        try:
+            self._neighbour.at(self._ledger.meta(MONITOR_KEY))
+        except StateError:
+            # The pipeline meets the same trouble when it writes, and reports it.
+            return

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from bridge.audit import audit_trails
-from bridge.brake import OperatorsBrake
+from bridge.brake import Brake, CourteousBrake, OperatorsBrake
 from bridge.config import Settings
 from bridge.core.errors import ConfigurationError, FeedWentBackwards
 from bridge.core.events import Observer
@@ -23,6 +23,7 @@ from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, Re
 from bridge.ledger import Ledger
 from bridge.listing import FeedEnd, Lacking, Listing, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
+from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
 from bridge.retention import Janitor
 from bridge.runtime import TaskDone
@@ -153,14 +154,16 @@ class Service:
 
             self._executor = RehearsalExecutor(self._done, self._job)
         writer = Rehearsal() if dry_run else ledger
-        self._run(moves, ReplayJournal(writer, start=start), total, phase="replaying")
+        beside = None if dry_run else ledger
+        journal = ReplayJournal(writer, start=start)
+        self._run(moves, journal, total, phase="replaying", beside=beside)
         return total
 
     def retry(self, ledger: Ledger, moves: Iterable[Move]) -> Summary:
         """Move given instances again, parked ones for example."""
         total = Summary()
         given = GivenMoves(moves, page_size=self._settings.page_size)
-        self._run(given, CommandJournal(ledger), total, phase="retrying")
+        self._run(given, CommandJournal(ledger), total, phase="retrying", beside=ledger)
         return total
 
     @contextmanager
@@ -273,10 +276,12 @@ class Service:
         *,
         phase: str,
         ledger: Ledger | None = None,
+        beside: Ledger | None = None,
     ) -> bool:
         """Run one pipeline and add up; True when it came to its end without being stopped.
 
-        With ``ledger`` it obeys pause and quiet hours.
+        With ``ledger`` it obeys pause and quiet hours; with ``beside`` it gives way to the bridge
+        that runs on this ledger, if one does.
         """
         self._inbox = self._machinery.inbox()
         background = self._machinery.background(self._inbox)
@@ -292,9 +297,7 @@ class Service:
             observer=self._observer,
             probes={side: client.probe for side, client in self._probes.items()},
             chance=self._machinery.chance,
-            brake=OperatorsBrake(
-                self._settings.allowance(), ledger=ledger, clock=self._machinery.clock
-            ),
+            brake=self._brake(ledger, beside),
             phase=phase,
         )
         if self._stopping:
@@ -304,6 +307,14 @@ class Service:
         finally:
             background.close()
         return not total.stopped
+
+    def _brake(self, ledger: Ledger | None, beside: Ledger | None) -> Brake:
+        clock = self._machinery.clock
+        brake = OperatorsBrake(self._settings.allowance(), ledger=ledger, clock=clock)
+        if beside is None:
+            return brake
+        neighbour = self._stack.enter_context(Neighbour())
+        return CourteousBrake(brake, neighbour, ledger=beside, clock=clock)
 
     def _workers(self) -> ClosableExecutor:
         if self._executor is None:

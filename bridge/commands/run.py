@@ -9,9 +9,6 @@ import typer
 
 from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
-MONITOR_KEY = "monitor_url"
-"""Ledger: where the monitoring server of the running bridge listens."""
-
 
 def run(
     once: Annotated[
@@ -31,6 +28,7 @@ def run(
     from bridge.logs import LogObserver, log
     from bridge.machinery import RealMachinery
     from bridge.metrics import Metrics
+    from bridge.neighbour import MONITOR_KEY
     from bridge.poke import Doorbell
     from bridge.service import Service
 

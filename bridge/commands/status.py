@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from bridge.ledger import Ledger
     from bridge.sides import SideClient
 
-BRIDGE_ANSWER_BYTES_MAX = 4 * 1024 * 1024
-BRIDGE_TIMEOUT_S = 2.0
-
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -58,7 +55,7 @@ def status(
 def _from_ledger(ledger: Ledger) -> dict[str, object]:
     from bridge.brake import PAUSED_KEY
     from bridge.commands.output import moment
-    from bridge.commands.run import MONITOR_KEY
+    from bridge.neighbour import MONITOR_KEY
 
     paused_at = ledger.meta(PAUSED_KEY)
     return {
@@ -71,21 +68,10 @@ def _from_ledger(ledger: Ledger) -> dict[str, object]:
 
 
 def _running(url: str | None) -> dict[str, object]:
-    """Ask the running bridge, if there is one."""
-    import json
-    from urllib.error import URLError
-    from urllib.request import ProxyHandler, build_opener
+    from bridge.neighbour import ask
 
-    if url is None:
-        return {"running": False}
-    address = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    opener = build_opener(ProxyHandler({}))
-    try:
-        with opener.open(f"{address}/api/status", timeout=BRIDGE_TIMEOUT_S) as answer:
-            told = json.loads(answer.read(BRIDGE_ANSWER_BYTES_MAX))
-    except (URLError, OSError, ValueError):
-        return {"running": False}
-    return {"running": True, "monitor_url": address, **told}
+    told = ask(url)
+    return {"running": False} if told is None else {"running": True, **told}
 
 
 def _servers(

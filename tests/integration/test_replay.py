@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.bridge_process import wait_until
 from tests.dicom_samples import small_ct, small_series
+from tests.fault_proxy import FaultProxy, Hang
 from tests.integration.conftest import Pair, undecodable_ct
 
 pytestmark = pytest.mark.orthanc
@@ -41,6 +44,24 @@ def test_a_replay_beside_a_running_bridge_brings_back_what_was_lost(pair: Pair) 
     to_the_end = pair.run("replay", "--from", str(rows[sent[11]]), "--json")
     assert to_the_end.json["delivered"] == 1
     assert sent[11] in pair.held()
+
+
+def test_a_replay_beside_a_bridge_that_is_busy_gives_way_and_ends(
+    pair: Pair, fault_proxy: Callable[[int], FaultProxy]
+) -> None:
+    proxy = fault_proxy(pair.target_server.http_port)
+    sent = [pair.send(data) for data in small_series(6)]
+    bridge = pair.start("run", TARGET_URL=proxy.url)
+    bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "all is moved")
+    last = pair.last()
+    _lose(pair, *sent)
+    proxy.strike(Hang())
+    pair.send(small_ct())
+    bridge.wait_health(lambda health: health["in_flight"] == 1, "it is busy")
+    again = pair.run("replay", "--from", "1", "--to", str(last), "--json")
+    assert again.exit_code == 0, again.stderr
+    assert again.json["delivered"] == len(sent)
+    assert bridge.get("/health")[1]["in_flight"] == 1, "it was busy all the time"
 
 
 def test_a_replay_says_how_far_it_is(pair: Pair) -> None:
