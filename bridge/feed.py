@@ -171,7 +171,8 @@ RESET_ADVICE = (
 class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
 
-    While catching up it reads pages without a gap. Once at the end, a look begins ``overlap``
+    While catching up it reads pages without a gap, each with the last few rows of the one before:
+    another source would pass for the same one otherwise. Once at the end, a look begins ``overlap``
     sequences back, so that late rows and a changed history show: at least every
     ``look_back_every_s``, and before any new row is passed on.
 
@@ -179,6 +180,7 @@ class FollowFeed:
     a patient who is being examined now must not wait for last year's archive.
     """
 
+    CATCHING_UP_OVERLAP = 20
     FAR_BEHIND_PAGES = 3
     AHEAD_MAX = 50_000
     """Moves read out of turn during one backlog: each is remembered until it is caught up."""
@@ -236,15 +238,19 @@ class FollowFeed:
         self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
 
     def _next_in_order(self) -> MovePage:
-        page = self._unchanged() if self._at_end else self._reader.read()
+        page = self._unchanged() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
         if page is None:
-            page = self._reader.read(back_to=max(0, self._reader.position - self._overlap))
+            page = self._read_back(self._overlap)
             self._looked_back_s = self._steady_s()
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last
         self._reader.accept(page)
         self._at_end = page.done
         return _bounded(page, until=self._until, last=self._last)
+
+    def _read_back(self, sequences: int) -> MovePage:
+        back = min(sequences, self._overlap)
+        return self._reader.read(back_to=max(0, self._reader.position - back))
 
     def _unchanged(self) -> MovePage | None:
         """Return an empty page when there is nothing new; None when it is time to look back.

@@ -101,6 +101,23 @@ class Service:
             self._probes[side].system()
         self._source.last_change()
 
+    def check_history(self, ledger: Ledger) -> None:
+        """Make sure that the source is the one that was followed: another lacks what is parked.
+
+        Raises SourceError, FeedWentBackwards.
+        """
+        checkpoint = ledger.checkpoint()
+        if checkpoint is None:
+            return
+        overlap = self._settings.feed_overlap
+        feed = FollowFeed(
+            self._source,
+            position=checkpoint,
+            page_size=self._settings.page_size,
+            overlap=overlap,
+        )
+        FollowJournal(ledger, overlap=overlap).admit(feed.look_back())
+
     def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:
         """Follow the feed: for ever, or (``once``) to its present end.
 

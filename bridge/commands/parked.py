@@ -153,6 +153,7 @@ def retry_parked(
             draining_on_signals(service.stop) as interruption,
         ):
             service.preflight()
+            service.check_history(ledger)
             summary = service.retry(ledger, [parked.move for parked in chosen])
     print_summary(summary, as_json=as_json)
     if interruption.signal_number is not None:

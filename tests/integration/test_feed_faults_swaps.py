@@ -11,6 +11,7 @@ import pytest
 from bridge.sandbox import OrthancServer
 from tests.dicom_samples import small_series
 from tests.fault_bench import FOLLOWING_ONLY, Bench
+from tests.integration.conftest import undecodable_ct
 
 Orthancs = Callable[..., OrthancServer]
 
@@ -78,3 +79,18 @@ def test_a_start_beyond_the_feed_is_refused(orthanc: Orthancs, tmp_path: Path) -
         bench.state_path.unlink()
         assert bench.run("run", "--once", START="2").exit_code == 0
         assert bench.held() == set(sent) - {sent[0]}
+
+
+@pytest.mark.orthanc
+def test_a_retry_forgets_nothing_for_an_empty_source(orthanc: Orthancs, tmp_path: Path) -> None:
+    source, target = (orthanc(name, config=FOLLOWING_ONLY) for name in ("source", "target"))
+    with Bench(source.url, target.url, tmp_path) as bench:
+        bad = bench.send(undecodable_ct())
+        assert bench.run("run", "--once").exit_code == 3
+        source.kill()
+        shutil.rmtree(source.directory / "storage")
+        source.start()
+        done = bench.run("parked", "retry", "--all")
+        assert done.exit_code == 13
+        assert "read up to" in done.stderr
+        assert bench.parked().keys() == {bad}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bridge.core.errors import FeedWentBackwards
 from bridge.feed import FollowFeed
+from bridge.journal import FollowJournal
+from bridge.ledger import Ledger
 from tests.fake_store import FakeStore, FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of
 
@@ -91,3 +95,18 @@ def test_a_feed_that_went_backwards_shows_at_the_cheapest_look() -> None:
     store.script_feed([FeedRow(1, NEW, "another")])
     with pytest.raises(FeedWentBackwards):
         looker.look()
+
+
+def test_another_source_while_catching_up_is_noticed_with_the_next_page(tmp_path: Path) -> None:
+    client = StoreClient(store_with(*range(1, 41)))
+    feed = FollowFeed(client, position=0, page_size=10, overlap=OVERLAP)
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.restart_at(0)
+        journal = FollowJournal(ledger, overlap=OVERLAP)
+        journal.admit(feed.next_page())
+        journal.admit(feed.next_page())
+        other = FakeStore()
+        other.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 61)])
+        client.store = other
+        with pytest.raises(FeedWentBackwards, match="another history"):
+            journal.admit(feed.next_page())
