@@ -8,13 +8,14 @@ know which kind it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
 from bridge.core.errors import FeedWentBackwards
 from bridge.core.model import Change, Move, Page, ServerInfo
+from bridge.witnesses import Witnessed, Witnesses
 
 NEW_INSTANCE = "NewInstance"
 
@@ -44,7 +45,7 @@ class MovePage:
 
 
 class FeedClient(Protocol):
-    """What is needed of a source to follow its feed."""
+    """What is needed of a source to read its feed."""
 
     def system(self) -> ServerInfo:
         """Return the server's description."""
@@ -54,6 +55,10 @@ class FeedClient(Protocol):
 
     def last_change(self) -> Page:
         """Return the newest row."""
+
+
+class FollowedClient(FeedClient, Witnessed, Protocol):
+    """What is needed of a source to follow its feed."""
 
 
 class MoveSource(Protocol):
@@ -167,6 +172,11 @@ RESET_ADVICE = (
     "lacks and follow the new feed, or give the old source back. See docs/operations.md."
 )
 
+EMPTIED_ADVICE = (
+    "Set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target lacks and follow on. "
+    "See docs/operations.md."
+)
+
 
 class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
@@ -187,16 +197,19 @@ class FollowFeed:
 
     def __init__(
         self,
-        client: FeedClient,
+        client: FollowedClient,
         *,
         position: int,
         page_size: int,
         overlap: int,
         until: int | None = None,
+        recent: Mapping[int, str] | None = None,
         look_back_every_s: float = 0.0,
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._witnesses = Witnesses(client, recent or {})
+        self._read_to = position
         self._look_back_every_s = look_back_every_s
         self._steady_s = steady_s
         self._looked_back_s = float("-inf")
@@ -242,15 +255,23 @@ class FollowFeed:
         if page is None:
             page = self._read_back(self._overlap)
             self._looked_back_s = self._steady_s()
+        self._witnesses.saw(page.moves)
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last
         self._reader.accept(page)
+        # At the end of the feed rows of other types may lie between ours and its end.
+        end = self._last if page.done and self._last is not None else page.frontier
+        self._read_to = max(self._read_to, page.frontier, end)
         self._at_end = page.done
         return _bounded(page, until=self._until, last=self._last)
 
     def _read_back(self, sequences: int) -> MovePage:
         back = min(sequences, self._overlap)
-        return self._reader.read(back_to=max(0, self._reader.position - back))
+        page = self._reader.read(back_to=max(0, self._reader.position - back))
+        self._witnesses.check(
+            page.moves, since=page.since, read_to=self._read_to, advice=EMPTIED_ADVICE
+        )
+        return page
 
     def _unchanged(self) -> MovePage | None:
         """Return an empty page when there is nothing new; None when it is time to look back.

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-from bridge.core.model import Action, TranscodeOptions
+from bridge.core.errors import InstanceError, side_error
+from bridge.core.model import Action, Reason, SideName, SideProblem, TranscodeOptions
 from bridge.core.transcode import Transcoded, transcode
 from bridge.orthanc import OrthancClient
 
@@ -66,7 +67,10 @@ def _download(
     deadline_s: float,
 ) -> bytes | None:
     """Return the file, or None when it was too large for memory and is in ``spool``."""
-    with source.open_instance(instance_id, deadline_s=deadline_s) as body:
+    with (
+        _without_its_files_a_source_is_down(source.endpoint.side),
+        source.open_instance(instance_id, deadline_s=deadline_s) as body,
+    ):
         if body.content_length is not None and body.content_length <= spool_above_bytes:
             return b"".join(body.chunks)
         for chunk in body.chunks:
@@ -75,6 +79,23 @@ def _download(
         return None
     spool.seek(0)
     return spool.read()
+
+
+@contextmanager
+def _without_its_files_a_source_is_down(side: SideName) -> Iterator[None]:
+    """One file may be missing, or the disk with all of them: only other instances can tell."""
+    try:
+        yield
+    except InstanceError as exc:
+        if exc.reason is not Reason.SERVER_REFUSES_INSTANCE:
+            raise
+        raise side_error(
+            side,
+            SideProblem.SERVER_ERROR,
+            exc.message,
+            advice=f"Make sure that the {side}'s storage is mounted and complete.",
+            specific=True,
+        ) from exc
 
 
 def as_it_is(body: Buffer, action: Action) -> Parcel:

@@ -265,6 +265,7 @@ class Service:
             page_size=self._settings.page_size,
             overlap=overlap,
             until=until,
+            recent=ledger.recent(),
             look_back_every_s=LOOK_BACK_EVERY_S,
             steady_s=self._machinery.clock.steady_s,
         )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bridge.core.errors import ConfigurationError
 from bridge.core.model import Endpoint, SideName
@@ -16,6 +17,10 @@ from bridge.orthanc import OrthancClient, RetryPolicy
 from bridge.sandbox import EXECUTABLE_VARIABLE, OrthancServer, find_orthanc
 from tests.fake_orthanc import FakeOrthanc
 from tests.fault_proxy import FaultProxy
+
+# A busy machine is no failure: what takes long is a matter for the benchmarks.
+settings.register_profile("bridge", deadline=None)
+settings.load_profile("bridge")
 
 IMPATIENT = RetryPolicy(waits=False)
 

@@ -39,6 +39,10 @@ class StoreClient:
                 tuple(map(_change, rows)), True, rows[0].seq if rows else self.store.counter
             )
 
+    def has_instance(self, instance_id: str) -> bool:
+        self.before_answer()
+        return instance_id in self.store.instances
+
     def list_instances(self, since: int, limit: int) -> list[str]:
         self.before_answer()
         return list(self.store.instances)[since : since + limit]

@@ -60,6 +60,29 @@ def test_down_before_it_starts(orthanc: Orthancs, tmp_path: Path, down: tuple[st
 
 
 @pytest.mark.orthanc
+def test_a_source_without_its_files(orthanc: Orthancs, tmp_path: Path) -> None:
+    """Its index is there, the disk with the files is not: no instance is to blame."""
+    uncached = FOLLOWING_ONLY | {"MaximumStorageCacheSize": 0}
+    source, target = orthanc("source", config=uncached), orthanc("target", config=FOLLOWING_ONLY)
+    with Bench(source.url, target.url, tmp_path) as bench:
+        sent = bench.send_all(small_series(5))
+        storage = source.directory / "storage"
+        files = [path for path in storage.iterdir() if path.is_dir()]
+        for path in files:
+            path.rename(tmp_path / path.name)
+        bridge = bench.start("run", ATTEMPTS="1")
+
+        def recover() -> None:
+            for path in files:
+                (tmp_path / path.name).rename(path)
+
+        endure(bench, bridge, "source_server_error", recover)
+        bench.await_all(sent)
+        bench.await_settled(bridge)
+        bench.assert_delivered_once(sent)
+
+
+@pytest.mark.orthanc
 @pytest.mark.parametrize("down", [("source",), ("target",), SIDES], ids="+".join)
 def test_killed_at_work(orthanc: Orthancs, tmp_path: Path, down: tuple[str, ...]) -> None:
     servers = _two(orthanc)

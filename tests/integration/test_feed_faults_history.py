@@ -123,6 +123,25 @@ def test_an_emptied_feed_is_no_other_feed(orthanc: Orthancs, tmp_path: Path) -> 
 
 
 @pytest.mark.orthanc
+def test_rows_that_were_deleted_before_they_were_read(orthanc: Orthancs, tmp_path: Path) -> None:
+    source, target = _two(orthanc)
+    with Bench(source.url, target.url, tmp_path) as bench:
+        sent = bench.send_all(small_series(4))
+        assert bench.run("run", "--once").exit_code == 0
+        checkpoint = bench.checkpoint()
+        sent += bench.send_all(small_series(3))
+        _empty_feed(source)
+        done = bench.run("run", "--once")
+        assert done.exit_code == 13
+        assert f"changes {checkpoint + 1} to" in done.stderr
+        assert "BRIDGE_ON_FEED_RESET=snapshot" in done.stderr
+        assert bench.checkpoint() == checkpoint
+        resumed = bench.run("run", "--once", ON_FEED_RESET="snapshot")
+        assert resumed.exit_code == 0, resumed.stderr
+        bench.assert_delivered_once(sent)
+
+
+@pytest.mark.orthanc
 def test_gaps_after_deletions(orthanc: Orthancs, tmp_path: Path) -> None:
     """Deleted before, and after, the bridge has passed: at the end, in the middle, at the front."""
     source, target = _two(orthanc)

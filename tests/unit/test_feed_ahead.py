@@ -30,6 +30,9 @@ class GrowingFeed:
     def last_change(self) -> Page:
         return Page((), True, self.last)
 
+    def has_instance(self, _instance_id: str) -> bool:
+        return True
+
 
 def _feed(client: GrowingFeed, *, until: int | None = None) -> FollowFeed:
     return FollowFeed(client, position=0, page_size=PAGE_SIZE, overlap=5, until=until)

@@ -1,0 +1,68 @@
+"""Tells whether rows of the feed were deleted before anybody had read them.
+
+``DELETE /changes`` at the source empties the feed and leaves the instances. What had been read is
+no loss; what had not would be passed over in silence. Rows also go with their instances, one by
+one: that is no loss either, and is told apart by asking for the instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from bridge.core.errors import FeedWentBackwards
+from bridge.core.model import Move, Page
+
+REMEMBERED = 64
+"""Rows; of more than the last few nothing new can be learnt."""
+ASKED = 8
+"""Instances that are asked for when none of the remembered rows is there any more."""
+
+
+class Witnessed(Protocol):
+    """What is needed of a source."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows after ``since``."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the source holds an instance."""
+
+
+class Witnesses:
+    """The rows read last. ``rows``: those of an earlier run, sequence -> instance ID."""
+
+    def __init__(self, client: Witnessed, rows: Mapping[int, str]) -> None:
+        self._client = client
+        self._rows: dict[int, str] = dict(sorted(rows.items())[-REMEMBERED:])
+
+    def saw(self, moves: Iterable[Move]) -> None:
+        """Remember rows that were read in order."""
+        for move in moves:
+            if move.sequence is not None:
+                self._rows[move.sequence] = move.instance_id
+        if len(self._rows) > REMEMBERED:
+            self._rows = dict(sorted(self._rows.items())[-REMEMBERED:])
+
+    def check(self, moves: Iterable[Move], *, since: int, read_to: int, advice: str) -> None:
+        """Compare the rows after ``since`` with what is remembered.
+
+        ``read_to``: up to there nothing was unread. Raises SourceError, FeedWentBackwards.
+        """
+        again = {move.sequence: move.instance_id for move in moves}
+        gone = {s: i for s, i in self._rows.items() if since < s <= read_to}
+        if not gone or any(sequence in again for sequence in gone):
+            return
+        # An instance that was sent anew has a row elsewhere and no longer the one we remember.
+        sent_anew = set(again.values())
+        asked = [gone[s] for s in sorted(gone, reverse=True) if gone[s] not in sent_anew][:ASKED]
+        if not any(self._client.has_instance(instance_id) for instance_id in asked):
+            return
+        page = self._client.changes(read_to, 1, only_new_instances=False)
+        first = page.changes[0].sequence if page.changes else page.last + 1
+        if first > read_to + 1:
+            raise FeedWentBackwards(
+                f"The source's feed was emptied: changes {read_to + 1} to {first - 1} were deleted "
+                "before they were read, and which instances they named cannot be told.",
+                advice=advice,
+            )
