@@ -168,8 +168,10 @@ def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
 
 
 def _unpacked(packed: bytes, plane_bytes: int) -> Array:
-    """Decode one segment. Its last byte may be padding that is no run (a space has been seen):
-    it is left out where the plane is full, to the byte, without it.
+    """Decode one segment.
+
+    Its last byte may be padding that is no run (a space has been seen): it is left out where the
+    plane is full, to the byte, without it.
     """
     try:
         segment = imagecodecs.packbits_decode(packed, out=plane_bytes + len(packed))
