@@ -158,16 +158,28 @@ def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
     pixel_count, width = d.rows * d.columns, d.container_bytes
     pixels = np.empty((pixel_count, d.samples, width), dtype=np.uint8)
     for i, (start, stop) in enumerate(zip(offsets, [*offsets[1:], len(frame)], strict=True)):
-        room = pixel_count + stop - start
-        segment = np.frombuffer(
-            imagecodecs.packbits_decode(frame[start:stop], out=room), dtype=np.uint8
-        )
+        segment = _unpacked(frame[start:stop], pixel_count)
         surplus = segment[pixel_count:]
         if segment.size < pixel_count or (surplus.size > 2 and surplus.any()):
             raise SamplesError(f"RLE segment {i} holds {segment.size} bytes, not {pixel_count}")
         pixels[:, i // width, width - 1 - i % width] = segment[:pixel_count]
     array = pixels.reshape(-1).view(f"<{'i' if d.signed else 'u'}{width}")
     return array.reshape((d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, -1))
+
+
+def _unpacked(packed: bytes, plane_bytes: int) -> Array:
+    """Decode one segment.
+
+    Its last byte may be padding that is no run (a space has been seen): it is left out where the
+    plane is full, to the byte, without it.
+    """
+    try:
+        segment = imagecodecs.packbits_decode(packed, out=plane_bytes + len(packed))
+    except RuntimeError:
+        segment = imagecodecs.packbits_decode(packed[:-1], out=plane_bytes + len(packed))
+        if len(segment) != plane_bytes:
+            raise
+    return np.frombuffer(segment, dtype=np.uint8)
 
 
 def rle_pylibjpeg(frame: bytes, _info: StreamInfo, d: Description) -> Array:

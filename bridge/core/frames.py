@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from bridge.core.codestream import (
 from bridge.core.decoders import DECODE_FAULTS, may_be_cut, restored_jpeg
 from bridge.core.encapsulation import Fragments, group_frames
 from bridge.core.errors import InstanceError
+from bridge.core.evidence import Evidence
 from bridge.core.model import Reason
 from bridge.core.pixels import Description
 from bridge.core.samples import Array, fits, little_endian_bytes
@@ -47,22 +48,12 @@ _EOI = b"\xff\xd9"
 _PROBES = (b"\x55" * 64, b"\xaa" * 64)
 
 
-@dataclass(slots=True)
-class Evidence:
-    """What was used to decode; grows while frames are decoded."""
-
-    decoder: str = ""
-    fallbacks: list[str] = field(default_factory=list)
-    verified_frames: int = 0
-    checker: str = ""
-    samples_sha256: str = ""
-
-
 class CompressedFrames:
     """The frames of one encapsulated Pixel Data element.
 
     ``first`` is the header of frame 0: colour and loss are the same for all frames, or the
-    instance is refused.
+    instance is refused. ``bits_stored`` is Bits Stored for the frames decoded so far: it grows
+    to the code stream's precision where lossy samples pass it, until ``header_is_final``.
     """
 
     def __init__(
@@ -90,6 +81,8 @@ class CompressedFrames:
             marked=syntax.family in _MARKED,
         )
         self.evidence = Evidence()
+        self.bits_stored = d.stored
+        self.header_is_final = False
         self.first = self._opened(0)[1]
 
     def _begins_frame(self, start: int, stop: int) -> bool:
@@ -213,14 +206,22 @@ class CompressedFrames:
             if info.family in _JPEG_HUFFMAN and not refusals and may_be_cut(frame, info, array):
                 # rstrip: the end marker may have fill bytes before it.
                 self._refuse_cut(index, frame[: frame.rfind(_EOI)].rstrip(b"\xff"), info, array)
-            beyond = self._lossy(info) and info.precision > self.d.stored
-            if beyond and not fits(array, self.d, stream_signed=info.signed):
-                raise self._fault(index, f"lossy samples beyond the {self.d.stored} bits stored")
+            if self._lossy(info) and info.precision > self.bits_stored:
+                self._widen(index, array, info)
             self._note(decoder, index, refused=bool(refusals))
             if self._verify and not self._lossy(info):
                 self._check(index, frame, info, array, decoder)
             return array
         raise self._fault(index, "; ".join(refusals)[:500])
+
+    def _widen(self, index: int, array: Array, info: StreamInfo) -> None:
+        """Let Bits Stored be the code stream's where lossy samples need it and have no sign."""
+        described = replace(self.d, stored=self.bits_stored)
+        if fits(array, described, stream_signed=info.signed):
+            return
+        if self.header_is_final or self.d.signed or info.signed:
+            raise self._fault(index, f"lossy samples beyond the {self.bits_stored} bits stored")
+        self.bits_stored = info.precision
 
     def _confirmed(self, position: int, frame: bytes, info: StreamInfo, array: Array) -> bool:
         """True if the next decoder after a fallback agrees with it, or there is none.

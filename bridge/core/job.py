@@ -15,8 +15,10 @@ from bridge.core.codecs import ENCODERS
 from bridge.core.elements import PIXEL_DATA, Element, Reader
 from bridge.core.encapsulation import read_fragments
 from bridge.core.errors import InstanceError
+from bridge.core.evidence import Evidence
 from bridge.core.file_meta import FileMeta, sniff_dataset, write_file_meta
-from bridge.core.frames import CompressedFrames, Evidence
+from bridge.core.frames import CompressedFrames
+from bridge.core.held import held_frames
 from bridge.core.inflate import Room, inflated_dataset
 from bridge.core.model import Action, Reason, TranscodeOptions
 from bridge.core.native import NativeFrames, SwappedPlan
@@ -28,9 +30,9 @@ from bridge.core.plans import (
     decoded_changes,
     decoded_photometric,
     encoded_changes,
-    held_frames,
     icon_changes,
     refuse_above_32_bits,
+    widened_changes,
 )
 from bridge.core.rewrite import Changes, Pieces, Rewriter
 from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, Syntax, syntax_of
@@ -182,6 +184,7 @@ class Job:
             refuse_above_32_bits(frames.d)
             held = held_frames(frames, self._options.hold_bytes_max)
             plan = NativePlan(held, implicit=self.target.implicit)
+        changes |= widened_changes(frames)
         return self._body(changes, plan), frames.d.frames
 
     def _from_native(self, pixel: Element) -> tuple[Body, int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge.core.elements import Element, Reader
 from bridge.core.errors import InstanceError
-from bridge.core.frames import Evidence
+from bridge.core.evidence import Evidence
 from bridge.core.model import Reason
 from bridge.core.pixels import ALLOCATED, Description, number_of
 from bridge.core.rewrite import Chunk, element_header

@@ -18,14 +18,17 @@ from bridge.core.decoders import DECODE_FAULTS
 from bridge.core.elements import PIXEL_DATA, UNDEFINED
 from bridge.core.encapsulation import SEQUENCE_DELIMITER, fragment_header, offset_table
 from bridge.core.errors import InstanceError
-from bridge.core.frames import CompressedFrames, Evidence
+from bridge.core.frames import CompressedFrames
+from bridge.core.held import FrameSource
 from bridge.core.model import Reason
 from bridge.core.pixels import (
+    HIGH_BIT,
     LOSSY,
     LOSSY_METHOD,
     LOSSY_RATIO,
     PHOTOMETRIC,
     PLANAR,
+    STORED,
     Change,
     Description,
     number_change,
@@ -44,47 +47,6 @@ _METHODS = {
     Family.HTJ2K: "ISO_15444_15",
     Family.JPEG_XL: "ISO_18181_1",
 }
-
-
-class FrameSource(Protocol):
-    """Frames of native samples, re-iterable, one at a time."""
-
-    d: Description
-    evidence: Evidence
-
-    def __iter__(self) -> Iterator[Array]: ...
-
-
-class HeldFrames:
-    """Frames decoded once and kept, so that every fault shows before the first byte leaves."""
-
-    def __init__(self, source: FrameSource) -> None:
-        self.d = source.d
-        self.evidence = source.evidence
-        self._frames = list(source)
-
-    def __iter__(self) -> Iterator[Array]:
-        return iter(self._frames)
-
-
-class FirstHeldFrames:
-    """Too much to hold: only the first frame is decoded early, most faults show in it.
-
-    It is kept until the first reading has used it.
-    """
-
-    def __init__(self, source: CompressedFrames) -> None:
-        self.d = source.d
-        self.evidence = source.evidence
-        self._source = source
-        self._first: Array | None = source.decode(0)
-
-    def __iter__(self) -> Iterator[Array]:
-        first, self._first = self._first, None
-        yield self._source.decode(0) if first is None else first
-        del first
-        for index in range(1, self.d.frames):
-            yield self._source.decode(index)
 
 
 def decoded_photometric(d: Description, info: StreamInfo) -> str:
@@ -140,6 +102,20 @@ def decoded_changes(
         if not d.has_method:
             changes[LOSSY_METHOD] = text_change(_METHODS[info.family])
     return changes
+
+
+def widened_changes(frames: CompressedFrames) -> dict[int, Change | None]:
+    """Return what Bits Stored and High Bit must say once all frames that are held were decoded.
+
+    What is decoded later must fit in it, for the header has been written.
+    """
+    frames.header_is_final = True
+    if frames.bits_stored == frames.d.stored:
+        return {}
+    return {
+        STORED: number_change(frames.bits_stored),
+        HIGH_BIT: number_change(frames.bits_stored - 1),
+    }
 
 
 def pixel_vr(d: Description) -> bytes:
@@ -272,15 +248,8 @@ def icon_changes(frames: CompressedFrames) -> dict[int, Change | None]:
     """Return the changes that make an icon's item native, its Pixel Data included."""
     changes = decoded_changes(frames.d, frames.first, frames.compressed_bytes, top=False)
     value = b"".join(native_value(frames))
+    changes |= widened_changes(frames)
     return {**changes, PIXEL_DATA: Change(pixel_vr(frames.d), value)}
-
-
-def held_frames(frames: CompressedFrames, bytes_max: int) -> FrameSource:
-    """Decode now: everything if it fits in ``bytes_max``, else the first frame."""
-    d = frames.d
-    if d.frame_array_bytes * d.frames <= bytes_max:
-        return HeldFrames(frames)
-    return FirstHeldFrames(frames)
 
 
 class Plan(Protocol):

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from bridge.core.body import Body
 from bridge.core.errors import InstanceError
+from bridge.core.evidence import Evidence
 from bridge.core.file_meta import read_file_meta
-from bridge.core.frames import Evidence
 from bridge.core.inflate import Room
 from bridge.core.job import Job
 from bridge.core.model import Action, TranscodeOptions

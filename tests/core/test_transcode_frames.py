@@ -250,6 +250,25 @@ def test_rle_with_odd_segments() -> None:
     assert delivered(item(b"") + item(stream + b"\0" * (len(stream) & 1)), RLE, small)
 
 
+@pytest.mark.parametrize("verify", ["off", "all"])
+@pytest.mark.parametrize("pad", [0x00, 0x20, 0x7F, 0x80, 0xFE])
+def test_the_byte_that_makes_a_segment_even_need_not_be_a_run(pad: int, verify: str) -> None:
+    odd = Image(rows=2, columns=5, stored=12)
+    stream = rle_stream([literal(plane) + bytes([pad]) for plane in planes(odd)])
+
+    body, _ = run(compressed_file(odd, RLE, [stream]), verify=verify)
+
+    assert np.array_equal(samples(body), odd.array())
+
+
+def test_a_segment_is_whole_only_if_its_padding_is_not_needed() -> None:
+    odd = Image(rows=2, columns=5, stored=12)
+    high, low = (literal(plane) for plane in planes(odd))
+    short = bytes([low[0] - 1]) + low[1:-1] + b"\x20\x20"
+
+    refused(item(b"") + item(rle_stream([high + b"\x20", short])), RLE, odd)
+
+
 @pytest.mark.parametrize(
     "fault",
     ["one segment", "three segments", "short segment", "offsets swapped", "offset beyond", "cut"],
