@@ -13,6 +13,7 @@ from pathlib import Path
 import bridge
 from tests.benchmarks.arena import Sample
 from tests.benchmarks.growth import Growth
+from tests.benchmarks.scaling_cluster import Overhead
 from tests.benchmarks.scaling_model import Costs, Site, cores_for, limits, simulate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
@@ -38,12 +39,18 @@ class Measured:
 
 
 def text_of(
-    bookkeeping: Growth, measured: Sequence[Measured], *, loads: tuple[float, float], seconds: float
+    bookkeeping: Growth,
+    overhead: Overhead,
+    measured: Sequence[Measured],
+    *,
+    loads: tuple[float, float],
+    seconds: float,
 ) -> str:
     """Return the page."""
     parts = [
         _head(loads, seconds),
         _bookkeeping(bookkeeping),
+        _overhead(overhead),
         _measured(measured),
         _needs(measured),
         *(_simulated(each) for each in measured),
@@ -59,9 +66,9 @@ def _head(loads: tuple[float, float], seconds: float) -> str:
     cores = len(os.sched_getaffinity(0))
     before, after = loads
     caveat = (
-        "**That is more than its cores can do: others were using the machine, rates below are "
-        "lower than they would be on a quiet one; CPU per instance, and so the model, suffers "
-        "less.**"
+        "**That is more than its cores can do: others were using the machine, so rates are too low, "
+        "CPU per instance is too high, and comparisons between rows are rough. Write it again on a "
+        "quiet one.**"
         if max(loads) > 2 * cores
         else "Servers, scheduler, workers and bridge share these cores."
     )
@@ -82,6 +89,17 @@ Feed, window, pipeline and a real ledger, with an executor that does nothing
 ({by_cpu:,.0f}/s if it had a core to itself). The goal of {GOAL:,}/s is {goal}."""
 
 
+def _overhead(overhead: Overhead) -> str:
+    return f"""## The bridge and a Dask cluster that does nothing
+
+The same with a real scheduler and a worker whose tasks do nothing, {overhead.instances:,} instances
+after the first tenth: **{overhead.rate:,.0f} instances/s** with all of it on this machine; CPU for
+an instance: bridge {overhead.bridge_ms:.2f} ms, scheduler {overhead.scheduler_ms:.2f} ms. With a
+core each they could do {1000 / overhead.bridge_ms:,.0f}/s and
+{1000 / overhead.scheduler_ms:,.0f}/s. The model takes its costs of bridge and
+scheduler from here; they include what both need anyway, so a faster machine shows less."""
+
+
 def _measured(measured: Sequence[Measured]) -> str:
     head = ("instance", "workers", "/s", "worker ms", "source ms", "target ms", "scheduler ms",
             "bridge ms")  # fmt: skip
@@ -98,7 +116,9 @@ def _measured(measured: Sequence[Measured]) -> str:
     return f"""## One and two workers, measured
 
 Dask workers of one thread, each kept to one core, between two real Orthancs; CPU for an instance by
-part. All of it shares this machine's cores, so a second worker takes its core from the servers.
+part. All of it shares this machine's cores, so a second worker takes its core from the servers. At
+so few instances a second most of the scheduler's and the bridge's CPU is what they need anyway
+(heartbeats, looks at the feed and at the list of workers).
 
 {_table(head, rows)}
 
@@ -180,7 +200,7 @@ _MODEL = """## The model
 
 `tests/benchmarks/scaling_model.py`: a simulation of single events. Each instance passes bridge,
 scheduler, a worker and the bridge again; the worker stays busy with it while source, both links and
-the target serve it, each with the CPU of the run with two workers, varied exponentially
+the target serve it, each with the CPU measured above, varied exponentially
 from instance to instance. It leaves out: disks, latency of the network, other users of the servers,
 Orthanc's own locks (a real Orthanc with SQLite does not use 16 cores for writing), and that servers
 get slower as they fill. So its limits are upper bounds; measure your own servers with `plan` and a

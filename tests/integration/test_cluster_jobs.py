@@ -22,7 +22,7 @@ PASSWORDS = {"SOURCE": "the-source-s-own", "TARGET": "the-target-s-own"}
 
 def test_a_task_has_no_place_for_a_password() -> None:
     source, target = (Endpoint(side, "http://a") for side in SideName)
-    plain = json.dumps(to_plain(Task(1, Move("id"), Job(source, target, "1.2"))))
+    plain = json.dumps(to_plain(Task(Move("id"), Job(source, target, "1.2"), 1)))
     assert "http://a" in plain
     assert "password" not in plain.lower()
     assert "username" not in plain.lower()
