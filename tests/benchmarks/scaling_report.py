@@ -66,8 +66,8 @@ def _head(loads: tuple[float, float], seconds: float) -> str:
     cores = len(os.sched_getaffinity(0))
     before, after = loads
     caveat = (
-        "**That is more than its cores can do: others were using the machine, so rates are too low, "
-        "CPU per instance is too high, and comparisons between rows are rough. Write it again on a "
+        "**That is more than its cores can do: others were using the machine, so rates are too "
+        "low, CPU per instance is too high, and comparisons between rows are rough. Write it again on a "
         "quiet one.**"
         if max(loads) > 2 * cores
         else "Servers, scheduler, workers and bridge share these cores."
@@ -97,7 +97,7 @@ after the first tenth: **{overhead.rate:,.0f} instances/s** with all of it on th
 an instance: bridge {overhead.bridge_ms:.2f} ms, scheduler {overhead.scheduler_ms:.2f} ms. With a
 core each they could do {1000 / overhead.bridge_ms:,.0f}/s and
 {1000 / overhead.scheduler_ms:,.0f}/s. The model takes its costs of bridge and
-scheduler from here; they include what both need anyway, so a faster machine shows less."""
+scheduler from here; they include what both need anyway, idle or not."""
 
 
 def _measured(measured: Sequence[Measured]) -> str:
