@@ -67,8 +67,8 @@ def _head(loads: tuple[float, float], seconds: float) -> str:
     before, after = loads
     caveat = (
         "**That is more than its cores can do: others were using the machine, so rates are too "
-        "low, CPU per instance is too high, and comparisons between rows are rough. Write it again on a "
-        "quiet one.**"
+        "low, CPU per instance is too high, and comparisons between rows are rough. Write it again "
+        "on a quiet one.**"
         if max(loads) > 2 * cores
         else "Servers, scheduler, workers and bridge share these cores."
     )
