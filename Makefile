@@ -23,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-fast test-crashes simulate fuzz soak lint bench docs wheel lock clean demo-needs test-needs bench-needs
+.PHONY: help demo test test-fast test-crashes simulate fuzz soak lint bench bench-scaling docs wheel lock clean demo-needs test-needs bench-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +56,9 @@ lint: $(VENV)/.dev ## ruff and mypy
 
 bench: $(VENV)/.dev bench-needs ## speed, side by side with what else there is: docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-scaling: $(VENV)/.dev test-needs ## one and two workers on a cluster, and a model: docs/scaling.md
+	$(BIN)/python -m tests.benchmarks.scaling $(ARGS)
 
 docs: $(VENV)/.dev ## write what is generated: settings, .env.example, transfer syntaxes
 	$(BIN)/python -m scripts.settings_docs

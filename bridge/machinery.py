@@ -108,7 +108,7 @@ class RealMachinery:
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         """Make local worker processes, or reach for a cluster. Raises ConfigurationError."""
         if self._settings.executor != "local":
-            return _on_cluster(self._settings, done)
+            return cluster_executor(self._settings, done)
         executor = LocalExecutor(
             done,
             workers=self._settings.workers,
@@ -123,7 +123,7 @@ class RealMachinery:
         return self._random.random()
 
 
-def _on_cluster(settings: Settings, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
+def cluster_executor(settings: Settings, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
     """Make workers of a Dask cluster: Dask is imported here and only here."""
     try:
         from bridge.cluster.executor import DaskExecutor

@@ -27,6 +27,7 @@ class Crew:
     ``threads``: instances that can be in work at the same time; 0 means that nothing can be
     started. ``depth``: how many should be under way for each of them, so that none waits for the
     next. ``problem`` is empty or a code of /health: why nothing can be started.
+    ``awaited``: somebody has been asked and has not said yet who it is.
     """
 
     threads: int
@@ -38,6 +39,7 @@ class Crew:
     advice: str = ""
     refused: tuple[Refused, ...] = ()
     refused_count: int = 0
+    awaited: bool = False
 
 
 NOBODY = Crew(threads=0, workers=0)

@@ -185,6 +185,7 @@ class Roster:
             advice=advice,
             refused=tuple(refused[:REFUSED_MAX]),
             refused_count=len(refused),
+            awaited=self._awaited(),
         )
 
     def _working(self) -> Iterable[_Worker]:

@@ -3,6 +3,7 @@
 finding.py  one finding
 servers.py  the two Orthancs: what they are, what we may, what can lose data
 machine.py  this machine: state file, disk, worker processes, decoders
+cluster.py  the Dask cluster, if workers run on one
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from bridge.config import Settings, load_settings, unknown_variables
 from bridge.core.errors import BridgeError, ConfigurationError, SideError
+from bridge.diagnosis.cluster import check_cluster
 from bridge.diagnosis.custody import check_retention, check_two_servers
 from bridge.diagnosis.finding import OK, WARNING, Diagnosis, error_of
 from bridge.diagnosis.machine import (
@@ -33,6 +35,7 @@ CHECKS = (
     check_spool,
     check_audit,
     check_workers,
+    check_cluster,
     check_retention,
 )
 
@@ -63,6 +66,8 @@ def _guarded(
             found.append(diagnosis)
     except SideError as exc:
         found.append(error_of(exc.side, exc))
+    except ConfigurationError as exc:
+        found.append(error_of("settings", exc))
     except BridgeError as exc:
         found.append(error_of("state", exc))
     return found

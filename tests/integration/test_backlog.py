@@ -24,7 +24,7 @@ from bridge.core.model import (
     Task,
 )
 from bridge.ledger import Ledger
-from bridge.machinery import Client
+from bridge.machinery import Client, ClosableExecutor
 from bridge.runtime import (
     Background,
     Clock,
@@ -128,7 +128,7 @@ class ScriptedMachinery:
     def background(self, inbox: Inbox) -> Background:
         return ThreadBackground(inbox)
 
-    def executor(self, done: Callable[[Task, Outcome], None]) -> InstantExecutor:
+    def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         return InstantExecutor(done)
 
     def chance(self) -> float:
@@ -153,7 +153,9 @@ class Samples:
             self.memory_bytes.append(pages * resource.getpagesize())
 
 
-def run_backlog(instances: int, state_path: Path) -> tuple[Samples, float]:
+def run_backlog(
+    instances: int, state_path: Path, machinery: ScriptedMachinery | None = None
+) -> tuple[Samples, float]:
     """Follow a scripted feed to its end; return what was seen and instances per second."""
     settings = load_settings(
         source_url="http://source.invalid",
@@ -166,7 +168,10 @@ def run_backlog(instances: int, state_path: Path) -> tuple[Samples, float]:
     with (
         Ledger(state_path, follow=True) as ledger,
         Service(
-            settings, (samples,), bounded=True, machinery=ScriptedMachinery(instances)
+            settings,
+            (samples,),
+            bounded=True,
+            machinery=machinery or ScriptedMachinery(instances),
         ) as service,
     ):
         summary = service.follow(ledger, once=True)

@@ -101,7 +101,8 @@ def test_the_services_settings_are_accepted(
 def test_env_example_lists_what_compose_interpolates_with_its_defaults(compose_text: str) -> None:
     example = (COMPOSE / ".env.example").read_text("utf-8")
     listed = dict(re.findall(r"^#(\w+)=(.*)$", example, re.MULTILINE))
-    assert listed == dict(INTERPOLATION.findall(compose_text))
+    overlay = (COMPOSE / "compose.dask.yaml").read_text("utf-8")
+    assert listed == dict(INTERPOLATION.findall(compose_text + overlay))
 
 
 def test_every_path_exists(compose: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bridge.config import known_variables
 
@@ -46,8 +49,9 @@ def values(stage: list[Instruction], name: str) -> list[str]:
 
 
 def test_two_stages_from_one_slim_image_pinned_by_tag(dockerfile: list[Instruction]) -> None:
-    (argument,) = values(dockerfile, "ARG")
-    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim-\w+", argument)
+    image, extras = values(dockerfile, "ARG")
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.\d+-slim-\w+", image)
+    assert extras == "EXTRAS=", "none unless asked for"
     assert values(dockerfile, "FROM") == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
 
 
@@ -58,6 +62,30 @@ def test_the_final_stage_installs_nothing_and_drops_what_installs(
     assert re.search(r"pip uninstall --yes .*\bpip setuptools wheel\b", run)
     assert not BUILD_TOOLS.search(run)
     assert not values(final_stage, "ADD")
+
+
+def test_an_extra_is_installed_in_the_locked_versions(dockerfile: list[Instruction]) -> None:
+    wheel = next(run for run in values(dockerfile, "RUN") if "pip wheel" in run)
+    assert '--constraint requirements-dev.lock "$(echo /wheels/*.whl)${EXTRAS}"' in wheel
+    lines = "".join((ROOT / f"requirements{name}.lock").read_text("utf-8") for name in ("", "-dev"))
+    locked = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lines, re.M)}
+    assert requires("distributed") <= locked
+
+
+def requires(package: str) -> set[str]:
+    """The packages that a package needs on this machine, itself included."""
+    found: set[str] = set()
+    to_see = [package]
+    while to_see:
+        name = canonicalize_name(to_see.pop())
+        if name in found:
+            continue
+        found.add(name)
+        for line in importlib.metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                to_see.append(requirement.name)
+    return found
 
 
 def test_the_final_stage_does_not_run_as_root(final_stage: list[Instruction]) -> None:
@@ -112,7 +140,7 @@ def test_what_is_copied_exists_and_is_not_kept_out(dockerfile: list[Instruction]
         if not value.startswith("--from=")
         for source in value.split()[:-1]
     ]
-    assert len(copied) == 7
+    assert len(copied) == 8
     for source in copied:
         assert (ROOT / source).exists()
         assert source in allowed

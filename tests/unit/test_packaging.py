@@ -17,7 +17,13 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.+!]+)")
-SCRIPTS = ["scripts/setup.sh", "scripts/lock.sh", "compose/make-secrets.sh", ".ci/run"]
+SCRIPTS = [
+    "scripts/setup.sh",
+    "scripts/lock.sh",
+    "compose/make-secrets.sh",
+    "compose/make-cluster-secrets.sh",
+    ".ci/run",
+]
 
 
 @pytest.fixture(scope="module")
