@@ -132,6 +132,8 @@ class SimulatedClient:
 
     def has_instance(self, instance_id: str) -> bool:
         self._world.check_up(self._side)
+        if self._side is SideName.SOURCE:
+            return instance_id in self._world.held
         return instance_id in self._world.target
 
     def stored_md5(self, instance_id: str) -> str:
