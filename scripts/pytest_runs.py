@@ -75,7 +75,7 @@ def run_pytest(
             took_s = time.monotonic() - started_s
             return Outcome(0, (), 0, took_s, f"not finished after {RUN_MAX_S} s")
         duration_s = time.monotonic() - started_s
-        if not report.exists():
+        if done.returncode not in (0, 1) or not report.exists():
             return Outcome(0, (), 0, duration_s, f"pytest ended with {done.returncode}")
         return read_report(report, duration_s)
 
