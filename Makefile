@@ -23,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-fast test-crashes simulate fuzz soak lint bench bench-scaling docs wheel lock clean demo-needs test-needs bench-needs
+.PHONY: help demo test test-fast test-crashes test-matrix test-pythons check-wheels simulate fuzz soak lint bench bench-scaling docs wheel lock clean demo-needs test-needs bench-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,15 @@ simulate: $(VENV)/.dev ## the simulated world, by hand: make simulate SEEDS=1000
 
 test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)
+
+test-matrix: $(VENV)/.dev test-needs ## other versions of Orthanc, mixed pairs: under 20 minutes
+	$(BIN)/python -m scripts.version_matrix $(ARGS)
+
+test-pythons: $(VENV)/.dev test-needs ## other Pythons: make test-pythons PYTHONS="python3.12"
+	$(BIN)/python -m scripts.python_versions $(PYTHONS) $(ARGS)
+
+check-wheels: $(VENV)/.dev ## is all that is pinned there as wheels, for each Python and processor
+	$(BIN)/python -m scripts.wheel_check $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -123,6 +123,23 @@ class FeedReader:
             newest_date=page.changes[-1].date if page.changes else "",
         )
 
+    def reach_newest(self, page: MovePage, *, known_last: int) -> MovePage:
+        """Let the last page of a filtered feed reach the newest row, which is of another type.
+
+        Otherwise the checkpoint would stay behind the end of the feed for as long as no instance
+        comes. The newest row was given before a page that had nothing more: everything up to it
+        has been read, as far as it was visible. ``known_last``: without a row beyond the page up
+        to there, there is nothing to ask. Raises SourceError.
+        """
+        if not (self._filters and page.done and page.frontier < known_last):
+            return page
+        newest = self._client.last_change().changes
+        rest = self._client.changes(page.frontier, 1, only_new_instances=True)
+        if rest.changes or not newest or not page.frontier < newest[-1].sequence <= rest.last:
+            return page
+        row = newest[-1]
+        return replace(page, frontier=row.sequence, last=rest.last, newest_date=row.date)
+
     def read_ahead(self, since: int) -> MovePage:
         """Read rows far beyond the position, out of turn. Raises SourceError."""
         page = self._client.changes(since, self._page_size, only_new_instances=bool(self._filters))
@@ -219,6 +236,7 @@ class FollowFeed:
         self._far_behind = self.FAR_BEHIND_PAGES * page_size
         self._at_end = True
         self._last: int | None = None
+        self._reached_for = -1
         self._ahead: int | None = None
         self._ahead_next = False
         self._ahead_given = 0
@@ -255,6 +273,8 @@ class FollowFeed:
         if page is None:
             page = self._read_back(self._overlap)
             self._looked_back_s = self._steady_s()
+            self._reached_for = -1
+        page = self._reach_newest(page)
         self._witnesses.saw(page.moves)
         if page.done or self._last is None or page.frontier >= self._last:
             self._last = page.last if page.done else self._client.last_change().last
@@ -272,6 +292,19 @@ class FollowFeed:
             page.moves, since=page.since, read_to=self._read_to, advice=EMPTIED_ADVICE
         )
         return page
+
+    def _reach_newest(self, page: MovePage) -> MovePage:
+        """Pass rows of other types, asking once for each end of the feed and once a look back.
+
+        The counter may stay above the newest row for ever: rows go with their resources.
+        """
+        known_last = max(page.last or 0, self._until or 0)
+        if known_last == self._reached_for:
+            return page
+        reached = self._reader.reach_newest(page, known_last=known_last)
+        if page.done:
+            self._reached_for = known_last
+        return reached
 
     def _unchanged(self) -> MovePage | None:
         """Return an empty page when there is nothing new; None when it is time to look back.

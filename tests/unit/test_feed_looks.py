@@ -20,9 +20,10 @@ OVERLAP = 5
 class Looker:
     """A follower at the end of a feed, and a clock that the test moves."""
 
-    def __init__(self, store: FakeStore) -> None:
+    def __init__(self, store: FakeStore, *, extended: bool = False) -> None:
         self.now_s = 100.0
-        self.client = StoreClient(store)
+        self.frontier = 0
+        self.client = StoreClient(store, extended=extended)
         self.feed = FollowFeed(
             self.client,
             position=0,
@@ -38,6 +39,7 @@ class Looker:
         self.client.asked.clear()
         page = self.feed.next_page()
         assert page.done
+        self.frontier = page.frontier
         return [move.sequence or 0 for move in page.moves]
 
     @property
@@ -110,3 +112,58 @@ def test_another_source_while_catching_up_is_noticed_with_the_next_page(tmp_path
         client.store = other
         with pytest.raises(FeedWentBackwards, match="another history"):
             journal.admit(feed.next_page())
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_rows_of_other_types_behind_the_last_instance_are_passed(extended: bool) -> None:
+    store = store_with(1, 2)
+    looker = Looker(store, extended=extended)
+    for kind in ("NewSeries", "StableStudy"):
+        store.add_change(kind, "other")
+        for _ in range(2):
+            looker.now_s += 0.1
+            looker.look()
+        assert looker.frontier == store.counter
+    looker.now_s += 0.1
+    assert looker.look() == []
+    assert looker.sinces == [4]
+
+
+def test_an_end_whose_rows_were_deleted_is_not_asked_for_at_every_look() -> None:
+    store = store_with(1, 2)
+    looker = Looker(store, extended=True)
+    store.counter = 9
+    looks = []
+    for _ in range(8):
+        looker.now_s += 0.1
+        looker.look()
+        looks.append(len(looker.sinces))
+    assert looker.frontier == 2, "nobody was given a row beyond"
+    assert looks == [2, *[1] * 7]
+
+
+def test_an_instance_that_comes_between_the_newest_row_and_the_page_is_not_passed() -> None:
+    store = store_with(1, 2)
+    looker = Looker(store, extended=True)
+    store.add_change("NewSeries", "other")
+
+    def arrive() -> None:
+        if len(looker.client.asked) == 1 and store.counter == 3:
+            store.script_feed([*store.rows, FeedRow(4, NEW, "i4"), FeedRow(5, "NewSeries", "s")])
+
+    looker.client.before_answer = arrive
+    looker.now_s += 0.1
+    assert looker.look() == []
+    assert looker.frontier == 2
+    looker.now_s += 0.1
+    assert 4 in looker.look()
+
+
+def test_once_ends_at_the_newest_row_of_another_type() -> None:
+    store = store_with(1, 2)
+    store.add_change("StableStudy", "other")
+    feed = FollowFeed(
+        StoreClient(store, extended=True), position=0, page_size=9, overlap=OVERLAP, until=3
+    )
+    page = feed.next_page()
+    assert (page.ended, page.frontier) == (True, 3)
