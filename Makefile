@@ -23,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-fast test-crashes simulate fuzz soak lint bench docs wheel lock clean demo-needs test-needs bench-needs
+.PHONY: help demo test test-fast test-crashes test-container simulate fuzz soak lint bench docs wheel lock clean demo-needs test-needs bench-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,10 @@ simulate: $(VENV)/.dev ## the simulated world, by hand: make simulate SEEDS=1000
 
 test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)
+
+test-container: $(VENV)/.dev test-needs ## build and run the image without an engine, as root: 2 to 5 minutes
+	@$(SETUP) container-tools
+	CONTAINER_TESTS=run $(BIN)/pytest tests/container $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
