@@ -11,6 +11,7 @@
 #               service is started
 #   bench-tools orthanc-gdcm, libgdcm-tools and, in build/cloner, orthanc-tools: what `make bench`
 #               compares with; it leaves out what is not there, and says so
+#   container-tools debootstrap, for `make test-container`
 #
 # PYTHON names the interpreter (3.11 or newer). pip and apt-get keep this machine's configuration.
 set -euo pipefail
