@@ -23,7 +23,9 @@ MAKEFLAGS += --no-print-directory
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help demo test test-fast test-crashes test-matrix test-pythons check-wheels simulate fuzz soak lint bench bench-scaling docs wheel lock clean demo-needs test-needs bench-needs
+.PHONY: help demo test test-fast test-crashes test-container test-matrix test-pythons check-wheels
+.PHONY: simulate fuzz soak lint bench bench-scaling docs wheel lock clean
+.PHONY: demo-needs test-needs bench-needs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +59,10 @@ test-pythons: $(VENV)/.dev test-needs ## other Pythons: make test-pythons PYTHON
 
 check-wheels: $(VENV)/.dev ## is all that is pinned there as wheels, for each Python and processor
 	$(BIN)/python -m scripts.wheel_check $(ARGS)
+
+test-container: $(VENV)/.dev test-needs ## build and run the image without an engine, as root: 2 to 5 minutes
+	@$(SETUP) container-tools
+	CONTAINER_TESTS=run $(BIN)/pytest tests/container $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@
 #               service is started
 #   bench-tools orthanc-gdcm, libgdcm-tools and, in build/cloner, orthanc-tools: what `make bench`
 #               compares with; it leaves out what is not there, and says so
+#   container-tools debootstrap, for `make test-container`
 #
 # PYTHON names the interpreter (3.11 or newer). pip and apt-get keep this machine's configuration.
 set -euo pipefail
@@ -135,6 +136,13 @@ step_test_tools() {
     keep_off_at_boot "${missing[@]}"
 }
 
+step_container_tools() {
+    have debootstrap && return
+    have apt-get || die "there is no debootstrap and no apt-get here"
+    can_be_root || die "there is no debootstrap. Run as root: apt-get install debootstrap"
+    apt_install debootstrap
+}
+
 CLONER=build/cloner
 step_bench_tools() {
     local missing=()
@@ -155,12 +163,13 @@ step_bench_tools() {
     fi
 }
 
-[[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools, bench-tools"
+[[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools, bench-tools, container-tools"
 for step in "$@"; do
     case $step in
         venv | package | dev | orthanc) "step_$step" ;;
         test-tools) step_test_tools ;;
         bench-tools) step_bench_tools ;;
-        *) die "unknown step '$step': venv, package, dev, orthanc, test-tools, bench-tools" ;;
+        container-tools) step_container_tools ;;
+        *) die "unknown step '$step': venv, package, dev, orthanc, test-tools, bench-tools, container-tools" ;;
     esac
 done

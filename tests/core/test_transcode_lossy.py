@@ -25,8 +25,8 @@ from tests.transcode_cases import (
 )
 
 
-def even(stream: bytes) -> bytes:
-    return stream + b"\0" * (len(stream) & 1)
+def even(stream: bytes | bytearray) -> bytes:
+    return bytes(stream) + b"\0" * (len(stream) & 1)
 
 
 def lossy_stream(image: Image, level: int, bump: int) -> bytes:

@@ -6,36 +6,22 @@ import importlib.metadata
 import json
 import re
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bridge.config import known_variables
+from tests.dockerfile import DOCKERFILE, ROOT, Instruction, instructions
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILD_TOOLS = re.compile(
     r"\b(?:apt-get|apk|gcc|g\+\+|make|build-essential|curl|wget|git|uv|pip install|-dev)\b"
 )
 
-Instruction = tuple[str, str]
-
-
-def instructions(text: str) -> list[Instruction]:
-    """Instructions in order, comments dropped and continued lines joined."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    found = []
-    for line in filter(str.strip, joined.splitlines()):
-        name, _, rest = line.partition(" ")
-        found.append((name.upper(), rest.strip()))
-    return found
-
 
 @pytest.fixture(scope="module")
 def dockerfile() -> list[Instruction]:
-    return instructions((ROOT / "compose" / "Dockerfile").read_text("utf-8"))
+    return instructions(DOCKERFILE.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
