@@ -235,9 +235,38 @@ def _inspect_j2k(frame: bytes) -> StreamInfo:
         subsampled=len(set(components[1::3]) | set(components[2::3])) > 1,
         transformed=bool(transform[0]) and count >= 3,
         complete=frame.rfind(_EOI, pos) >= 0,
+        colour=_jp2_colour(frame[:start]),
         box=box,
         header_at=pos,
     )
+
+
+def _jp2_colour(head: bytes) -> str:
+    """Return "ybr" if the JP2 boxes before a code stream call it sYCC (15444-1 I.5.3).
+
+    PS3.5 A.4.4 knows the code stream only. Boxes that say that its components are not the
+    samples (a palette, an order of their own) are refused: readers differ about them.
+    """
+    pos, colour = 0, ""
+    while pos + 8 <= len(head):
+        length, name = unpack_from(">I4s", head, pos)
+        body = head[pos + 8 : pos + length]
+        if name == b"pclr":
+            raise StreamError("a palette in the JP2 header")
+        if name == b"cdef" and any(
+            unpack_from(">HHH", body, at) != (i, 0, i + 1)
+            for i, at in enumerate(range(2, len(body) - 5, 6))
+        ):
+            raise StreamError("a channel order of its own in the JP2 header")
+        if name == b"colr" and body[:1] == b"\1" and body[3:7] == b"\0\0\0\x12":
+            colour = "ybr"
+        pos += 8 if name == b"jp2h" else max(length, 8)
+    return colour
+
+
+def bare_code_stream(frame: bytes) -> bytes:
+    """Return a JPEG 2000 frame without the JP2 boxes around it."""
+    return frame[max(frame.find(_J2K_START, 0, _JP2_HEADER_MAX), 0) :]
 
 
 def another_follows(frame: bytes, info: StreamInfo) -> bool:

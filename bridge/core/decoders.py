@@ -16,7 +16,7 @@ import numpy as np
 import openjpeg.utils
 from rle import rle as pylibjpeg_rle
 
-from bridge.core.codestream import StreamInfo
+from bridge.core.codestream import StreamInfo, bare_code_stream
 from bridge.core.pixels import Description
 from bridge.core.samples import Array, SamplesError, frame_array, to_container
 from bridge.core.syntaxes import Family
@@ -34,7 +34,6 @@ DECODE_FAULTS = (
 """What the libraries raise when they refuse a frame. Never MemoryError: that is not its fault."""
 
 _OPENJPEG_J2K = 0
-_OPENJPEG_JP2 = 2
 _PROGRESSIVE = 0xC2
 
 
@@ -112,9 +111,12 @@ def charls(frame: bytes, info: StreamInfo, d: Description) -> Array:
 
 
 def openjpeg_pylibjpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
-    """OpenJPEG in pylibjpeg-openjpeg, in strict mode: a code stream cut short is refused."""
-    code_format = _OPENJPEG_JP2 if info.box else _OPENJPEG_J2K
-    flat = openjpeg.utils.decode(io.BytesIO(frame), code_format, reshape=False)
+    """OpenJPEG in pylibjpeg-openjpeg, in strict mode: a code stream cut short is refused.
+
+    JP2 boxes are not shown to it: it would convert what they call sYCC to RGB.
+    """
+    bare = io.BytesIO(bare_code_stream(frame))
+    flat = openjpeg.utils.decode(bare, _OPENJPEG_J2K, reshape=False)
     width = {1: 1, 2: 2, 3: 4, 4: 4}[(info.precision + 7) // 8]
     array = flat.view(f"<{'i' if info.signed else 'u'}{width}")
     if array.size != d.frame_samples:
@@ -124,12 +126,12 @@ def openjpeg_pylibjpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
 
 def openjpeg_imagecodecs(frame: bytes, info: StreamInfo, d: Description) -> Array:
     """OpenJPEG in imagecodecs: another build and wrapper; off by one on some lossy colour."""
-    return _fit(imagecodecs.jpeg2k_decode(frame, numthreads=1), info, d)
+    return _fit(imagecodecs.jpeg2k_decode(bare_code_stream(frame), numthreads=1), info, d)
 
 
 def openjph(frame: bytes, info: StreamInfo, d: Description) -> Array:
     """OpenJPH: HTJ2K. Tolerates a code stream cut short and wraps on lossy ones: checks only."""
-    return _fit(imagecodecs.htj2k_decode(frame), info, d)
+    return _fit(imagecodecs.htj2k_decode(bare_code_stream(frame)), info, d)
 
 
 def jpegxl(frame: bytes, _info: StreamInfo, d: Description) -> Array:

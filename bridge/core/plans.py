@@ -67,7 +67,8 @@ def decoded_photometric(d: Description, info: StreamInfo) -> str:
             if claimed or name == "RGB" or full:
                 return claimed or ("YBR_FULL" if full else "RGB")
     elif info.family in (Family.J2K, Family.HTJ2K):
-        if name in ("RGB", "YBR_RCT", "YBR_ICT") or full:
+        contradicted = info.colour == "ybr" and (info.transformed or not full)  # by JP2 boxes
+        if (name in ("RGB", "YBR_RCT", "YBR_ICT") or full) and not contradicted:
             return "YBR_FULL" if full and not info.transformed else "RGB"
     elif info.family is Family.JPEG_XL:
         if name in ("RGB", "XYB", "YBR_RCT", "YBR_ICT"):
