@@ -31,7 +31,8 @@ class MovePage:
     when there are no sequences). ``done``: nothing more at the moment. ``ended``: never more.
     ``last``: the newest sequence of the feed, when known. ``ahead``: read out of turn, beyond
     what is read in order; ``frontier`` then does not tell how far everything was read.
-    ``newest_date``: of the last row, of whatever type.
+    ``newest_date``: of the last row, of whatever type. ``missing``: rows that were not there any
+    more, where that can be told.
     """
 
     moves: tuple[Move, ...]
@@ -42,6 +43,7 @@ class MovePage:
     last: int | None = None
     ahead: bool = False
     newest_date: str = ""
+    missing: int = 0
 
 
 class FeedClient(Protocol):
@@ -88,10 +90,14 @@ class FeedReader:
     ``position`` is the last sequence that we were really given: an empty page's ``Last`` is the
     server's own counter and must never move it forward. It moves only by ``accept``, when all
     that belongs to a page has been read: an error in between must not pass rows over.
+
+    Sequences have no gaps until something is deleted at the source. So where all types of rows
+    are read, a gap is rows that vanished; those above ``counts_from``, if set, are counted.
     """
 
     def __init__(self, client: FeedClient, *, position: int, page_size: int) -> None:
         self.position = position
+        self.counts_from: int | None = None
         self._client = client
         self._page_size = page_size
         self._filters: bool | None = None
@@ -102,7 +108,7 @@ class FeedReader:
         Raises FeedWentBackwards when the feed ends below the position.
         """
         if self._filters is None:
-            self._filters = self._client.system().has_extended_changes
+            self._filters = filters_on_server(self._client.system())
         since = self.position if back_to is None else min(back_to, self.position)
         limit = self._page_size + (self.position - since)
         page = self._client.changes(since, limit, only_new_instances=self._filters)
@@ -111,8 +117,8 @@ class FeedReader:
         if since == self.position and not page.changes:
             check_counter(page.last, position=self.position)
         elif page.done and (reached < self.position or not page.changes):
-            # Rows vanish when their resource is deleted, so a re-read that stops short proves
-            # nothing; only an empty page tells the server's own counter.
+            # A re-read that stops short proves nothing: rows go with their resource. Only an
+            # empty page tells the server's own counter.
             last = max(last, self._counter())
         return MovePage(
             moves=tuple(_moves(page.changes)),
@@ -121,6 +127,7 @@ class FeedReader:
             done=page.done,
             last=max(last, reached, self.position) if page.done else None,
             newest_date=page.changes[-1].date if page.changes else "",
+            missing=self._missing(page.changes, reached),
         )
 
     def reach_newest(self, page: MovePage, *, known_last: int) -> MovePage:
@@ -139,6 +146,13 @@ class FeedReader:
             return page
         row = newest[-1]
         return replace(page, frontier=row.sequence, last=rest.last, newest_date=row.date)
+
+    def _missing(self, rows: Iterable[Change], reached: int) -> int:
+        """Count the sequences between the position and the end of a page that have no row."""
+        if self._filters or self.counts_from is None:
+            return 0
+        begin = max(self.position, self.counts_from)
+        return max(0, reached - begin) - sum(row.sequence > begin for row in rows)
 
     def read_ahead(self, since: int) -> MovePage:
         """Read rows far beyond the position, out of turn. Raises SourceError."""
@@ -168,6 +182,16 @@ class FeedReader:
         if not page.changes:
             check_counter(page.last, position=self.position)
         return page.last
+
+
+def filters_on_server(info: ServerInfo) -> bool:
+    """Whether only new instances are asked for.
+
+    Not of a source that recycles its storage: which rows vanished shows only between all others.
+    """
+    limited = bool(info.maximum_storage_bytes or info.maximum_patient_count)
+    recycles = limited and info.maximum_storage_mode != "Reject"
+    return info.has_extended_changes and not recycles
 
 
 def check_counter(last: int, *, position: int) -> None:
@@ -240,6 +264,7 @@ class FollowFeed:
         self._ahead: int | None = None
         self._ahead_next = False
         self._ahead_given = 0
+        self._reader.counts_from = position or None
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError, FeedWentBackwards."""
@@ -269,6 +294,9 @@ class FollowFeed:
         self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
 
     def _next_in_order(self) -> MovePage:
+        if self._reader.counts_from is None:
+            # From the beginning: what was deleted before we came is not what we missed.
+            self._reader.counts_from = self._client.last_change().last
         page = self._unchanged() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
         if page is None:
             page = self._read_back(self._overlap)

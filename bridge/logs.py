@@ -154,10 +154,16 @@ class LogObserver:
             case WorkerLost(move=move, failure=failure):
                 text = f"lost a worker with {_name(move)}: {failure.message}"
                 log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
-            case PageRead(new=new, late=late, frontier=frontier):
-                level = logging.WARNING if late else logging.DEBUG
+            case PageRead(new=new, late=late, frontier=frontier, missing=missing):
+                level = logging.WARNING if late or missing else logging.DEBUG
                 text = f"read the feed up to {frontier}: {new} new, {late} of them late"
-                log(level, "page_read", text, new=new, late=late, frontier=frontier)
+                if missing:
+                    text += (
+                        f"; {counted(missing, 'change')} MISSING: deleted at the source before "
+                        "we read of it"
+                    )
+                fields = {"new": new, "late": late, "missing": missing, "frontier": frontier}
+                log(level, "page_read", text, **fields)
             case SideDown() | SideStillDown() | SideUp():
                 self._about_a_side(event)
             case _:

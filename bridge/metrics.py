@@ -61,6 +61,7 @@ METRIC_NAMES = (
     "orthanc_bridge_decoder_fallbacks_total",
     "orthanc_bridge_worker_losses_total",
     "orthanc_bridge_late_changes_total",
+    "orthanc_bridge_missing_changes_total",
     "orthanc_bridge_feed_resets_total",
     "orthanc_bridge_source_deletions_total",
     "orthanc_bridge_sweep_failures_total",
@@ -132,6 +133,9 @@ class Metrics:
         )
         self._losses = self._counter("worker_losses", "Workers lost during a task.", "reason")
         self._late = self._counter("late_changes", "Changes that became visible late.")
+        self._missing = self._counter(
+            "missing_changes", "Changes gone from the feed before they were read."
+        )
         self._resets = self._counter("feed_resets", "Times the feed went backwards.")
         self._deletions = self._counter(
             "source_deletions", "Delivered instances deleted from the source."
@@ -191,8 +195,9 @@ class Metrics:
                 self._retries.labels("server").inc()
             case WorkerLost(failure=failure):
                 self._losses.labels(failure.reason).inc()
-            case PageRead(late=late):
+            case PageRead(late=late, missing=missing):
                 self._late.inc(late)
+                self._missing.inc(missing)
             case SourceSwept() | SweepFailed():
                 self._count_sweep(event)
             case FeedReset():

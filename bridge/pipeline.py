@@ -373,8 +373,10 @@ class Pipeline:
             self._done = page.done
             self._looks.end(self._clock.steady_s(), idle=page.done)
         self._summary.late += admission.late
-        if admission.moves:
-            event = PageRead(len(admission.moves), admission.late, page.frontier)
+        self._summary.missing += page.missing
+        if admission.moves or page.missing:
+            new, late = len(admission.moves), admission.late
+            event = PageRead(new, late, page.frontier, page.missing)
             self._observer.on_event(event)
 
     def _item(self, move: Move) -> Item:

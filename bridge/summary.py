@@ -15,6 +15,7 @@ class Summary:
     skipped: Counter[str] = field(default_factory=Counter)
     parked: Counter[str] = field(default_factory=Counter)
     late: int = 0
+    missing: int = 0
     abandoned: int = 0
     stopped: bool = False
 

@@ -40,6 +40,8 @@ MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 ALREADY_STORED = "AlreadyStored"
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
+HIDDEN = (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
+"""Answers of a target that lets us store and not look."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
 
 
@@ -210,8 +212,8 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
     stored_md5, differing = "", False
     if attempt.job.proof == "stored" or answer.status == ALREADY_STORED:
         sent_md5 = _md5_of(parcel)
-        stored_md5 = attempt.target.stored_md5(attempt.instance_id)
-        differing = stored_md5 != sent_md5
+        stored_md5 = _stored_md5(attempt)
+        differing = stored_md5 not in {sent_md5, ""}
         if attempt.job.proof == "stored":
             _check_stored(stored_md5, sent_md5, answer.status)
     attempt.mark()
@@ -232,6 +234,16 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         samples_sha256=done.samples_sha256 if done else "",
         study_id=answer.study_id,
     )
+
+
+def _stored_md5(attempt: Attempt) -> str:
+    """Ask the target for the MD5 of what it holds; "" when it may hide it and does."""
+    try:
+        return attempt.target.stored_md5(attempt.instance_id)
+    except SideError as exc:
+        if attempt.job.proof == "stored" or exc.problem not in HIDDEN:
+            raise
+        return ""  # the answer is the proof that was asked for, and it was given
 
 
 def _md5_of(parcel: Parcel) -> str:
@@ -258,7 +270,8 @@ def _check_answer(answer: StoreAnswer, instance_id: str) -> None:
         raise InstanceError(
             Reason.IDENTITY_CHANGED,
             f"The target stored it under the ID {answer.instance_id}: something there changes "
-            "identifiers (an anonymising script or plugin).",
+            "identifiers (an anonymising script or plugin), or it reads them in another "
+            "DefaultEncoding than the source.",
         )
 
 

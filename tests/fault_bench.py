@@ -89,6 +89,12 @@ class Bench:
         """Put instances into the source; their IDs, in order."""
         return [self.send(data) for data in files]
 
+    def file(self, instance_id: str) -> bytes:
+        """The file of an instance, as the target has it."""
+        received = bytearray()
+        self.target.fetch_instance(instance_id, received.extend, deadline_s=30.0)
+        return bytes(received)
+
     def held(self) -> set[str]:
         """The instances that the target holds."""
         return set(self.target.list_instances(0, 100_000))
@@ -161,6 +167,13 @@ class Outage:
 def reasons_in(said: Line) -> list[str]:
     """The codes of the reasons in an answer of /health or /readyz."""
     return [reason["code"] for reason in said["reasons"]]
+
+
+def explanation(bridge: BridgeProcess, code: str) -> str:
+    """Wait until /health gives this reason; what it says about it, advice included."""
+    said = bridge.wait_health(lambda answer: code in reasons_in(answer), f"reason {code}")
+    (reason,) = (r for r in said["reasons"] if r["code"] == code)
+    return f"{reason['message']} {reason['advice']}"
 
 
 def await_reason(bridge: BridgeProcess, code: str) -> Line:

@@ -71,11 +71,15 @@ class SideUp:
 
 @dataclass(frozen=True, slots=True)
 class PageRead:
-    """A page of the feed was read: ``new`` moves to do, ``late`` among them."""
+    """A page of the feed was read: ``new`` moves to do, ``late`` among them.
+
+    ``missing``: rows that were not there any more, what they told of having been deleted.
+    """
 
     new: int
     late: int
     frontier: int
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)

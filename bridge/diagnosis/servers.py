@@ -12,7 +12,7 @@ from bridge.config import Settings
 from bridge.core.errors import FeedWentBackwards, InstanceError, SideError, StateError
 from bridge.core.model import ServerInfo, SideName
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis, error_of
-from bridge.feed import check_counter
+from bridge.feed import check_counter, filters_on_server
 from bridge.ledger import Ledger, there_may_be
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient
@@ -34,7 +34,12 @@ def check_source(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(OK, "source", f"the feed can be read; its last change is {last}")
         checkpoint = _checkpoint(settings)
         yield from _same_feed(client, checkpoint)
-        how = "on the server" if info.has_extended_changes else "here (the server cannot)"
+        if filters_on_server(info):
+            how = "on the server"
+        elif info.has_extended_changes:
+            how = "here (it recycles, and what it drops unread must be counted)"
+        else:
+            how = "here (the server cannot)"
         yield Diagnosis(OK, "source", f"changes are filtered {how}")
         yield from _may_fetch(client)
         if settings.retention_s is not None:

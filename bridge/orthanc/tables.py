@@ -238,7 +238,12 @@ STATUS_FAULTS: Mapping[int, Fault] = {
         f"{_CHECK_BEHIND} If it is merely slow, raise the proxy's time-out (nginx: "
         "proxy_read_timeout).",
     ),
-    507: Fault(SideProblem.STORAGE_FULL, "has no storage left", "Free or add storage there."),
+    507: Fault(
+        SideProblem.STORAGE_FULL,
+        "has no storage left",
+        "Free or add storage there (Orthanc: MaximumStorageSize, MaximumPatientCount; an instance "
+        "larger than the limit never fits).",
+    ),
 }
 
 _DATABASE = Fault(

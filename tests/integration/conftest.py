@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
+import httpx
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
@@ -17,6 +20,7 @@ from bridge.orthanc import OrthancClient
 from bridge.sandbox import OrthancServer
 from tests.bridge_process import BridgeProcess, Finished, run_bridge
 from tests.dicom_samples import file_bytes, small_ct_dataset
+from tests.fault_bench import FOLLOWING_ONLY, Bench
 
 ORTHANC = {"StableAge": 600}
 """No Stable* rows during a test: the feed is then ours alone."""
@@ -128,3 +132,40 @@ def undecodable_ct() -> bytes:
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
     return file_bytes(dataset)
+
+
+Between = Callable[..., tuple[Bench, OrthancServer, OrthancServer]]
+
+
+@pytest.fixture
+def between(orthanc: Callable[..., OrthancServer], tmp_path: Path) -> Iterator[Between]:
+    """Make two servers with Orthanc options of their own, and a bench between them."""
+    with ExitStack() as stack:
+
+        def make(
+            *,
+            source: Mapping[str, object] | None = None,
+            target: Mapping[str, object] | None = None,
+            **settings: str,
+        ) -> tuple[Bench, OrthancServer, OrthancServer]:
+            first = orthanc("source", config=FOLLOWING_ONLY | dict(source or {}))
+            second = orthanc("target", config=FOLLOWING_ONLY | dict(target or {}))
+            home = tmp_path / "home"
+            home.mkdir()
+            bench = stack.enter_context(Bench(first.url, second.url, home, settings))
+            return bench, first, second
+
+        yield make
+
+
+def post(url: str, data: bytes, *, auth: tuple[str, str] | None = None) -> str:
+    """Upload an instance, from any thread; its ID."""
+    answer = httpx.post(f"{url}/instances", content=data, auth=auth, timeout=60.0)
+    return str(answer.raise_for_status().json()["ID"])
+
+
+def absent(what: str) -> NoReturn:
+    """Fail where tests must run (CI=true), else skip."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{what} (CI=true: these tests must not be skipped)")
+    pytest.skip(what)

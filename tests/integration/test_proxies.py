@@ -11,15 +11,14 @@ import pytest
 
 from bridge.core.model import Reason
 from bridge.sandbox import OrthancServer
-from tests.bridge_process import BridgeProcess, Line
+from tests.bridge_process import BridgeProcess
 from tests.dicom_samples import identity_of, small_ct, small_series
 from tests.fault_bench import (
     FOLLOWING_ONLY,
     Bench,
     assert_few_words,
-    await_reason,
     endure,
-    reasons_in,
+    explanation,
 )
 from tests.fault_proxy import FaultProxy, OnMarker
 from tests.integration.test_poison_servers import DEATHS_MAX, Supervisor
@@ -81,18 +80,8 @@ def front(orthanc: Callable[..., OrthancServer], trust: Trust, tmp_path: Path) -
         yield Front(bench, nginx, trust, servers, ports)
 
 
-def _reason(said: Line, code: str) -> str:
-    (reason,) = (r for r in said["reasons"] if r["code"] == code)
-    return f"{reason['message']} {reason['advice']}"
-
-
 def _files(bench: Bench, sent: Mapping[str, bytes]) -> dict[str, bytes]:
-    found = {}
-    for instance_id in sent:
-        received = bytearray()
-        bench.target.fetch_instance(instance_id, received.extend, deadline_s=30.0)
-        found[instance_id] = bytes(received)
-    return found
+    return {instance_id: bench.file(instance_id) for instance_id in sent}
 
 
 def test_the_documented_configuration(front: Front) -> None:
@@ -151,8 +140,7 @@ def test_a_body_limit_for_some(front: Front) -> None:
     large = bench.send(small_ct(rows=BIG_ROWS, columns=BIG_ROWS))
     small = bench.send_all(small_series(6))
     bench.await_all(small)
-    said = bridge.wait_health(lambda said: "instances_refused" in reasons_in(said), "a refusal")
-    told = _reason(said, "instances_refused")
+    told = explanation(bridge, "instances_refused")
     assert "1 instance is refused while others are served" in told
     assert "HTTP 413" in told
     assert "client_max_body_size" in told
@@ -168,9 +156,7 @@ def test_a_body_limit_for_all(front: Front) -> None:
     bench = front.bench
     sent = bench.send_all(small_series(3, rows=64, columns=64))
     bridge = bench.start("run")
-    assert "client_max_body_size" in _reason(
-        await_reason(bridge, "target_body_limit"), "target_body_limit"
-    )
+    assert "client_max_body_size" in explanation(bridge, "target_body_limit")
     endure(bench, bridge, "target_body_limit", front.serve)
     bench.await_all(sent)
     bench.await_settled(bridge)
@@ -186,8 +172,7 @@ def test_a_server_restarted_behind_its_proxy(front: Front, side: str) -> None:
     sent = bench.send_all(small_series(60, rows=64, columns=64))
     bridge.wait_logged("instance_delivered", 3)
     server.kill()
-    said = await_reason(bridge, f"{side}_server_error")
-    told = _reason(said, f"{side}_server_error")
+    told = explanation(bridge, f"{side}_server_error")
     assert f"The {side} at https://127.0.0.1:{front.ports[side]}/orthanc is behind a proxy" in told
     assert "HTTP 502" in told
     assert "Check that it is running" in told

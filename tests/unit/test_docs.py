@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from typer.core import TyperCommand, TyperGroup
 from bridge.cli import app
 from bridge.config import known_variables, load_settings
 from bridge.core import errors
-from bridge.core.model import Reason, SideProblem
+from bridge.core.model import Endpoint, Reason, SideName, SideProblem
 from bridge.metrics import METRIC_NAMES
+from bridge.orthanc import tables
+from bridge.orthanc.faults import error_of_status, not_orthanc
 from scripts import settings_docs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +25,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "compose").rglob("*.md")],
     key=str,
 )
+REDIRECTED = tables.Request(Endpoint(SideName.TARGET, "http://a"), "GET", "/system")
 ENDPOINTS = ("/livez", "/readyz", "/health", "/metrics", "/api/status", "/")
 NOT_PARKED = {Reason.GONE, Reason.RULE, Reason.DRY_RUN}
 
@@ -208,3 +212,26 @@ def test_the_proofs_named_in_architecture_exist() -> None:
     for file, test in proofs:
         text = (ROOT / "tests" / file).read_text("utf-8")
         assert re.search(rf"^def {test}\(", text, re.M), f"{file}::{test}"
+
+
+def test_the_proxy_page_shows_the_file_that_the_tests_run() -> None:
+    (shown,) = re.findall(r"^```nginx\n(.*?)^```$", read("docs/proxies.md"), re.M | re.S)
+    assert shown == read("docs/examples/nginx-orthanc.conf")
+
+
+def test_the_proxy_page_quotes_what_the_bridge_says() -> None:
+    """What stands in quotation marks there is the text of a fault, as it is told."""
+    told = " ".join(
+        f"{fault.seen} {fault.advice}".format_map(defaultdict(lambda: "BRIDGE_TARGET_URL"))
+        for fault in [*tables.STATUS_FAULTS.values(), *vars(tables).values()]
+        if isinstance(fault, tables.Fault)
+    )
+    told += " ".join(
+        str(error_of_status(301, {"location": to}, None, REDIRECTED))
+        for to in ("https://a/system", "/login", "http://a/system/")
+    )
+    told += str(not_orthanc(REDIRECTED, ""))
+    table = read("docs/proxies.md").partition("## What the bridge says")[2].partition("\n## ")[0]
+    quoted = re.findall(r'"([^"]+)"', table)
+    assert len(quoted) > 8
+    assert [text for text in quoted if text not in told] == []

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.errors import FeedWentBackwards, SourceError
-from bridge.core.model import Move, SideProblem
-from bridge.feed import FollowFeed, GivenMoves, MovePage, MoveSource, ReplayRange
+from bridge.core.model import Move, ServerInfo, SideProblem
+from bridge.feed import (
+    FollowFeed,
+    GivenMoves,
+    MovePage,
+    MoveSource,
+    ReplayRange,
+    filters_on_server,
+)
 from tests.fake_store import FakeStore, FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of
 
@@ -239,3 +248,63 @@ def test_given_moves_come_once(count: int) -> None:
     assert [move.instance_id for page in pages for move in page.moves] == [
         str(n) for n in range(count)
     ]
+
+
+def _missing(moves: MoveSource) -> int:
+    return sum(page.missing for page in drain(moves))
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 100])
+def test_rows_that_vanished_before_they_were_read_are_counted(page_size: int) -> None:
+    client = StoreClient(feed_of(1, 2, 3))
+    feed = follow(client, page_size=page_size)
+    assert _missing(feed) == 0
+    client.store.script_feed([FeedRow(s, NEW, f"i{s}") for s in (1, 3, 6, 7, 11)])
+    assert _missing(feed) == 5, "4, 5, 8, 9 and 10; 2 was read before it went"
+    assert _missing(feed) == 0, "once"
+
+
+def test_a_feed_whose_end_vanished_is_counted_when_it_goes_on() -> None:
+    client = StoreClient(feed_of(1, 2))
+    feed = follow(client, page_size=10)
+    drain(feed)
+    client.store.script_feed([], counter=9)
+    assert _missing(feed) == 0
+    client.store.script_feed([FeedRow(10, NEW, "i10")])
+    assert _missing(feed) == 7
+
+
+def test_what_was_deleted_before_the_first_look_was_not_missed() -> None:
+    client = StoreClient(feed_of(5, 9, 20))
+    feed = follow(client)
+    assert _missing(feed) == 0
+    client.store.script_feed([FeedRow(s, NEW, f"i{s}") for s in (20, 22)])
+    assert _missing(feed) == 1
+
+
+def test_after_a_restart_everything_beyond_the_checkpoint_counts() -> None:
+    assert _missing(follow(StoreClient(feed_of(5, 9, 20)), position=5)) == 13
+    replay = ReplayRange(StoreClient(feed_of(5, 9)), start=1, end=9, page_size=3)
+    assert _missing(replay) == 0, "a replay is of history"
+
+
+@pytest.mark.parametrize(
+    ("limits", "filters"),
+    [
+        ({}, True),
+        ({"maximum_storage_bytes": 0, "maximum_patient_count": 0}, True),
+        ({"maximum_storage_bytes": 9, "maximum_storage_mode": "Recycle"}, False),
+        ({"maximum_patient_count": 9, "maximum_storage_mode": "Recycle"}, False),
+        ({"maximum_storage_bytes": 9, "maximum_storage_mode": "Reject"}, True),
+    ],
+)
+def test_a_source_that_recycles_is_not_asked_to_filter(
+    limits: dict[str, Any], filters: bool
+) -> None:
+    info = ServerInfo("1.12.7", 27, has_extended_changes=True, **limits)
+    assert filters_on_server(info) is filters
+    assert not filters_on_server(replace(info, has_extended_changes=False))
+
+
+def test_a_filtered_feed_cannot_tell_what_vanished() -> None:
+    assert _missing(follow(StoreClient(feed_of(5, 9), extended=True), position=5)) == 0

@@ -91,6 +91,7 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (SideStillDown(DOWN, 100.0), "side_still_down", "error", {"down_s": 100}),
     (SideUp(SideName.TARGET, 12.34), "side_up", "info", {"down_s": 12.3}),
     (PageRead(5, 1, 99), "page_read", "warning", {"late": 1, "frontier": 99}),
+    (PageRead(0, 0, 99, 7), "page_read", "warning", {"missing": 7, "frontier": 99}),
     (
         WorkerLost(MOVE, InstanceFailed(Reason.WORKER_DIED, "SIGSEGV")),
         "worker_lost",

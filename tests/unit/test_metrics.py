@@ -138,12 +138,14 @@ def test_what_goes_wrong_is_counted(scrape: Scrape) -> None:
         WorkerLost(MOVE, InstanceFailed(Reason.WORKER_DIED, "")),
         PageRead(9, 2, 30),
         PageRead(9, 1, 40),
+        PageRead(0, 0, 50, 7),
         FeedReset(""),
         SideDown(SideFailed(SideName.TARGET, SideProblem.STORAGE_FULL, "")),
     )
     assert scrape.value("decoder_fallbacks_total", decoder="openjpeg") == 2
     assert scrape.value("worker_losses_total", reason="worker_died") == 1
     assert scrape.value("late_changes_total") == 3
+    assert scrape.value("missing_changes_total") == 7
     assert scrape.value("feed_resets_total") == 1
     assert scrape.value("side_outages_total", side="target", problem="storage_full") == 1
 

@@ -27,8 +27,8 @@ def test_a_missing_tool_is_said(find: Callable[[], str], monkeypatch: pytest.Mon
 
 def test_the_set_up_installs_them() -> None:
     step = (ROOT / "scripts" / "setup.sh").read_text("utf-8").partition("step_test_tools()")[2]
-    packages = ("dcmtk", "dicom3tools", "chromium", "prometheus", "postgresql")
-    for package in (*packages, "orthanc-postgresql"):
+    packages = ("dcmtk", "dicom3tools", "chromium", "prometheus", "postgresql", "nginx")
+    for package in (*packages, "orthanc-postgresql", "orthanc-dicomweb"):
         assert f"missing+=({package})" in step
     assert "forbid_service_starts" in step.partition("apt_install")[0], (
         "Prometheus brings a service"
