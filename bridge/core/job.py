@@ -39,6 +39,7 @@ from bridge.core.syntaxes import EXPLICIT_LE, SYNTAXES, Kind, Syntax, syntax_of
 
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
+_UID_BYTES_MAX = 1024  # PS3.5 9.1 allows 64, but longer ones exist and must not change
 _OFFSETS = 0x7FE00001
 _ENCAPSULATED_ONLY = (_OFFSETS, 0x7FE00002, 0x7FE00003)
 
@@ -131,7 +132,8 @@ class Job:
         e = self._by_tag.get(tag)
         if e is None:
             return ""
-        return bytes(self._data[e.value : e.stop][:64]).strip(b"\0 ").decode("ascii", "replace")
+        raw = bytes(self._data[e.value : e.stop][:_UID_BYTES_MAX])
+        return raw.strip(b"\0 ").decode("ascii", "replace")
 
     def run(self) -> tuple[Body, int]:
         """Return the body and the number of frames that were decoded. Raises InstanceError."""

@@ -99,7 +99,9 @@ class NativeFrames:
         else:
             self._frame_bytes = d.frame_array_bytes
             total = d.native_bytes
-        if not total <= len(self._value) <= total + 1:
+        surplus = bytes(self._value[total:])
+        padding = len(surplus) * d.frames < total and not surplus.strip(b"\0")
+        if len(self._value) < total or (len(surplus) > 1 and not padding):
             raise InstanceError(
                 Reason.UNDECODABLE, f"{len(self._value)} bytes of pixels, {total} announced."
             )

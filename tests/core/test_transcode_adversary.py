@@ -83,6 +83,27 @@ def test_an_overlay_in_unused_bits_is_not_drawn_by_a_sign() -> None:
     assert read(run(body)[0]).PixelData == array.tobytes()
 
 
+# --- native pixel data of another length than announced ---
+
+
+@pytest.mark.parametrize("wanted", [J2K, RLE, JPEG_LS])
+def test_zeros_after_the_last_native_frame_are_padding(wanted: str) -> None:
+    ds = dataset(SIGNED)
+    array = SIGNED.array()[0]
+
+    body, _ = run(native_of(ds, np.concatenate([array.reshape(-1), np.zeros(64, "<i2")])), wanted)
+
+    assert np.array_equal(samples(run(body)[0])[0], array)
+
+
+@pytest.mark.parametrize("surplus", [b"\1\0", b"\0" * 40 * 36 * 2], ids=["data", "a whole frame"])
+def test_what_is_no_padding_after_the_last_native_frame_is_refused(surplus: bytes) -> None:
+    values = np.frombuffer(native_bytes(SIGNED, SIGNED.array()) + surplus, "<i2")
+
+    with pytest.raises(InstanceError, match="bytes of pixels, 2880 announced"):
+        run(native_of(dataset(SIGNED), values), J2K)
+
+
 # --- frames that are cut short but have an end marker ---
 
 

@@ -354,6 +354,17 @@ def test_file_meta_information_is_ours_and_agrees_with_the_data_set() -> None:
     assert out.file_meta.SourceApplicationEntityTitle == "MODALITY1"
 
 
+def test_a_uid_that_is_too_long_is_the_same_in_both_places() -> None:
+    ds = read(encoded_file(GREY, JPEG_LS))
+    ds.SOPInstanceUID = UID("1.2." + "34567890" * 8 + ".1")
+    ds.SOPClassUID = UID(ds.SOPClassUID + "." + "1" * 64)
+
+    out = read(run(save(ds, JPEG_LS))[0])
+
+    assert out.SOPInstanceUID == out.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
+    assert out.SOPClassUID == out.file_meta.MediaStorageSOPClassUID == ds.SOPClassUID
+
+
 def test_a_compressed_syntax_without_pixels_is_only_relabelled() -> None:
     ds = dataset(GREY)
     del ds.BitsAllocated
