@@ -141,6 +141,8 @@ def test_what_libraries_say_is_told_without_their_words(
         logging.getLogger("asyncio").exception("It failed with %s", PATIENT)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        # Not what an earlier test left behind: on only from off.
+        logging.captureWarnings(capture=False)
         logging.captureWarnings(capture=True)
         warnings.warn(PATIENT, stacklevel=1)
 
