@@ -29,7 +29,9 @@ class Held:
         names = {"WINDOW": str(WINDOW), "TARGET_URL": self.proxy.url} | settings
         bridge = self.pair.start("run", *arguments, **names)
         first = self.pair.send(small_series(1)[0])
-        wait_until(lambda: first in self.pair.held(), "it works")
+        # Not only held: its answer must have come back before answers hang.
+        bridge.wait_logged("instance_delivered")
+        assert first in self.pair.held(), "it works"
         self.proxy.strike(Hang())
         self.sent = [first, *(self.pair.send(data) for data in small_series(INSTANCES))]
         bridge.wait_health(lambda health: health["in_flight"] == WINDOW, "the window is full")

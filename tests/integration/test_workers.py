@@ -65,9 +65,16 @@ class Bench:
         }
 
     def pids(self) -> set[int]:
-        """The processes that do tasks."""
-        told = self.run(*(task(f"tell-{number}") for number in range(20)))
-        return {int(outcome.message) for outcome in told.values() if isinstance(outcome, Skipped)}
+        """The processes that do tasks; asked again when a pool broke with the question."""
+        found: set[int] = set()
+
+        def told() -> bool:
+            ended = self.run(*(task(f"tell-{number}") for number in range(20)))
+            found.update(int(o.message) for o in ended.values() if isinstance(o, Skipped))
+            return bool(found)
+
+        wait_until(told, "a worker tells its number")
+        return found
 
 
 @pytest.fixture(scope="module")
