@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 import pytest
@@ -162,10 +160,3 @@ def post(url: str, data: bytes, *, auth: tuple[str, str] | None = None) -> str:
     """Upload an instance, from any thread; its ID."""
     answer = httpx.post(f"{url}/instances", content=data, auth=auth, timeout=60.0)
     return str(answer.raise_for_status().json()["ID"])
-
-
-def absent(what: str) -> NoReturn:
-    """Fail where tests must run (CI=true), else skip."""
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"{what} (CI=true: these tests must not be skipped)")
-    pytest.skip(what)

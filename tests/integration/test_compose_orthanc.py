@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -26,6 +25,7 @@ import pytest
 import yaml
 from pydicom.data import get_testdata_file
 
+from tests.absent import absent
 from tests.conftest import require_orthanc
 
 COMPOSE = Path(__file__).resolve().parents[2] / "compose"
@@ -153,10 +153,7 @@ def emptied(server: Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def storescu() -> None:
     if shutil.which("storescu") is None:
-        missing = "storescu is not here (Debian package dcmtk)"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        absent("storescu is not here (Debian package dcmtk)")
 
 
 def test_it_starts_with_its_settings(server: Server) -> None:

@@ -15,9 +15,10 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from bridge.core.model import Reason
+from tests.absent import absent
 from tests.bridge_process import wait_until
 from tests.dicom_samples import file_bytes, identity_of, small_ct, small_ct_dataset, small_series
-from tests.integration.conftest import Between, absent, post
+from tests.integration.conftest import Between, post
 
 pytestmark = pytest.mark.orthanc
 

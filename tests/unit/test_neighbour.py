@@ -14,20 +14,10 @@ from bridge.core.pacing import Allowance
 from bridge.ledger import Ledger
 from bridge.neighbour import MONITOR_KEY, Neighbour, ask
 from tests.bridge_process import wait_until
+from tests.unit.test_brake import HandClock
 
 URL = "http://127.0.0.1:1"
 GONE = Skipped(Reason.GONE, "")
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.s = 0.0
-
-    def now_s(self) -> float:
-        return self.s
-
-    def steady_s(self) -> float:
-        return self.s
 
 
 class Running:

@@ -17,7 +17,8 @@ from starlette.responses import PlainTextResponse
 from bridge import guard
 from bridge.board import Board
 from bridge.core.health import HealthLimits
-from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_S, Guard, is_loopback
+from bridge.core.hosts import is_loopback
+from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_S, Guard
 from bridge.health import MonitoringServer, application
 from bridge.ledger import Ledger
 from bridge.metrics import Metrics
