@@ -36,7 +36,7 @@ demo: $(VENV)/.package demo-needs ## two real Orthancs, real images, the whole j
 test: $(VENV)/.dev test-needs ## everything but the benchmarks
 	$(PYTEST) --ignore=tests/benchmarks $(ARGS)
 
-test-fast: $(VENV)/.dev ## the tests that need no server: under a minute
+test-fast: $(VENV)/.dev ## the tests that need no server: about a minute
 	$(PYTEST) tests/core tests/unit $(ARGS)
 
 fuzz: $(VENV)/.dev ## broken files through the transcoder: make fuzz COUNT=10000 SEED=1

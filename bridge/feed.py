@@ -213,11 +213,6 @@ RESET_ADVICE = (
     "lacks and follow the new feed, or give the old source back. See docs/operations.md."
 )
 
-EMPTIED_ADVICE = (
-    "Set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target lacks and follow on. "
-    "See docs/operations.md."
-)
-
 
 class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
@@ -309,16 +304,14 @@ class FollowFeed:
         self._reader.accept(page)
         # At the end of the feed rows of other types may lie between ours and its end.
         end = self._last if page.done and self._last is not None else page.frontier
-        self._read_to = max(self._read_to, page.frontier, end)
+        self._read_to = max(self._read_to, end)
         self._at_end = page.done
         return _bounded(page, until=self._until, last=self._last)
 
     def _read_back(self, sequences: int) -> MovePage:
         back = min(sequences, self._overlap)
         page = self._reader.read(back_to=max(0, self._reader.position - back))
-        self._witnesses.check(
-            page.moves, since=page.since, read_to=self._read_to, advice=EMPTIED_ADVICE
-        )
+        self._witnesses.check(page.moves, since=page.since, read_to=self._read_to)
         return page
 
     def _reach_newest(self, page: MovePage) -> MovePage:

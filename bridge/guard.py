@@ -144,14 +144,6 @@ class Guard:
         return None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an IP address, with or without brackets, is a loopback address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_local(name: str) -> bool:
     """Tell names that no stranger can point at us: any address, and localhost."""
     lower = name.lower().rstrip(".")

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from bridge.board import Board
 from bridge.core.errors import ConfigurationError
 from bridge.core.health import unready
-from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, BoundedConnection, Guard, is_loopback
+from bridge.core.hosts import is_loopback
+from bridge.guard import CONNECTIONS_MAX, HEAD_BYTES_MAX, BoundedConnection, Guard
 from bridge.metrics import Metrics
 from bridge.page import PAGE_FILES, PAGE_HEADERS
 from bridge.poke import POKE_PATH, Doorbell

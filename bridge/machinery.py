@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from bridge.config import Settings
+from bridge.core.crew import LOCAL
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import Event, Observer, Progress
 from bridge.core.model import Outcome, ServerInfo, SideName, Task
@@ -107,7 +108,7 @@ class RealMachinery:
 
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         """Make local worker processes, or reach for a cluster. Raises ConfigurationError."""
-        if self._settings.executor != "local":
+        if self._settings.executor != LOCAL:
             return cluster_executor(self._settings, done)
         executor = LocalExecutor(
             done,

@@ -19,6 +19,12 @@ ASKED = 8
 """Instances that are asked for when none of the remembered rows is there any more."""
 
 
+ADVICE = (
+    "Set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target lacks and follow on. "
+    "See docs/operations.md."
+)
+
+
 class Witnessed(Protocol):
     """What is needed of a source."""
 
@@ -44,7 +50,7 @@ class Witnesses:
         if len(self._rows) > REMEMBERED:
             self._rows = dict(sorted(self._rows.items())[-REMEMBERED:])
 
-    def check(self, moves: Iterable[Move], *, since: int, read_to: int, advice: str) -> None:
+    def check(self, moves: Iterable[Move], *, since: int, read_to: int) -> None:
         """Compare the rows after ``since`` with what is remembered.
 
         ``read_to``: up to there nothing was unread. Raises SourceError, FeedWentBackwards.
@@ -64,5 +70,5 @@ class Witnesses:
             raise FeedWentBackwards(
                 f"The source's feed was emptied: changes {read_to + 1} to {first - 1} were deleted "
                 "before they were read, and which instances they named cannot be told.",
-                advice=advice,
+                advice=ADVICE,
             )

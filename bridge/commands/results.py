@@ -15,7 +15,6 @@ from bridge.commands.output import print_pairs, print_table
 TABLE_ROWS_MAX = 50
 """Rows shown to a person; the other formats have all of them."""
 
-
 Row = Mapping[str, object]
 
 
@@ -37,7 +36,7 @@ def print_result(
     *,
     summary: Mapping[str, object],
     name: str,
-    rows: Iterable[Mapping[str, object]],
+    rows: Iterable[Row],
     columns: Sequence[str],
     matters: Callable[[Row], bool] = lambda _: True,
 ) -> None:
@@ -58,9 +57,7 @@ def print_result(
             print_pairs({key: _cell(value) for key, value in summary.items()})
 
 
-def _print_json(
-    summary: Mapping[str, object], name: str, rows: Iterable[Mapping[str, object]]
-) -> None:
+def _print_json(summary: Mapping[str, object], name: str, rows: Iterable[Row]) -> None:
     head = json.dumps({"summary": summary}, indent=2, default=str)
     typer.echo(f'{head[:-2]},\n  "{name}": [', nl=False)
     for number, row in enumerate(rows):
@@ -69,7 +66,7 @@ def _print_json(
     typer.echo("\n  ]\n}")
 
 
-def _print_csv(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
+def _print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
     typer.echo(_csv_line(columns), nl=False)
     for row in rows:
         typer.echo(_csv_line([_cell(row.get(column)) for column in columns]), nl=False)

@@ -11,7 +11,6 @@ from bridge.core.health import Finding, lag_of
 HOLDS = {
     "paused": "paused by an operator; to go on: orthanc-bridge resume",
     "quiet_hours": "waiting for the end of the quiet hours (BRIDGE_SCHEDULE)",
-    "gives_way": "giving way to fresh arrivals",
     "rate_limit": "kept to the rate that the settings allow",
 }
 STANDING = ("paused", "quiet_hours")

@@ -99,9 +99,10 @@ class NativeFrames:
         else:
             self._frame_bytes = d.frame_array_bytes
             total = d.native_bytes
-        surplus = bytes(self._value[total:])
-        padding = len(surplus) * d.frames < total and not surplus.strip(b"\0")
-        if len(self._value) < total or (len(surplus) > 1 and not padding):
+        surplus = len(self._value) - total
+        # Less than a frame: what is longer is not looked at, it may be all of a large file.
+        padding = surplus * d.frames < total and not bytes(self._value[total:]).strip(b"\0")
+        if surplus < 0 or (surplus > 1 and not padding):
             raise InstanceError(
                 Reason.UNDECODABLE, f"{len(self._value)} bytes of pixels, {total} announced."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from bridge.config import Settings
 from bridge.core.crew import LOCAL, Crew
 from bridge.core.errors import EXIT_CONFIGURATION
+from bridge.core.hosts import is_loopback
 from bridge.core.model import Outcome, Task
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis
 from bridge.machinery import ClosableExecutor, cluster_executor
@@ -42,11 +42,7 @@ def is_open(address: str) -> bool:
     """Tell whether a scheduler's address is unencrypted and not on loopback."""
     parts = urlsplit(address)
     host = parts.hostname or ""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    return parts.scheme == "tcp" and not loopback
+    return parts.scheme == "tcp" and not (host == "localhost" or is_loopback(host))
 
 
 def _described(crew: Crew) -> Iterator[Diagnosis]:

@@ -127,11 +127,7 @@ def _redirected(status: int, location: str, request: Request) -> SideError:
     asked = f"{request.endpoint.url}{request.path}"
     try:
         here, there = urlsplit(asked), urlsplit(urljoin(asked, location))
-        same_place = (here.scheme, here.hostname, here.port) == (
-            there.scheme,
-            there.hostname,
-            there.port,
-        )
+        same_port = here.port == there.port
     except ValueError:
         return _redirect(request, status, "another path", "Put the final address into {url}.")
     if here.hostname != there.hostname:
@@ -140,7 +136,7 @@ def _redirected(status: int, location: str, request: Request) -> SideError:
     if here.scheme != there.scheme:
         advice = f"Write {there.scheme}:// in {{url}}, with the port that belongs to it."
         return _redirect(request, status, f"{there.scheme}:// on the same host", advice)
-    if not same_place:
+    if not same_port:
         return _redirect(request, status, "another port", "Put the final address into {url}.")
     if there.path == f"{here.path}/":
         advice = "Let the proxy pass our paths on as they are: Orthanc's end without a slash."
