@@ -114,14 +114,11 @@ class Bench:
         wait_until(lambda: wanted <= self.held(), "all is delivered", timeout_s)
 
     def await_settled(self, bridge: BridgeProcess, *, but: Iterable[str] = ()) -> Line:
-        """Wait until the bridge is well and its checkpoint has reached the last new instance.
+        """Wait until the bridge is well and its checkpoint has reached the end of the feed.
 
-        A source that filters does not show rows of other types beyond that one. ``but``: reasons
-        in /health that remain.
+        ``but``: reasons in /health that remain.
         """
-        rows = self.source.changes(0, 100_000).changes
-        last = max((row.sequence for row in rows if row.change_type == "NewInstance"), default=0)
-        remaining = list(but)
+        last, remaining = self.last(), list(but)
         return bridge.wait_health(
             lambda said: (
                 said["checkpoint"] is not None
