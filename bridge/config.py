@@ -83,8 +83,13 @@ def _readable_file(value: str | None) -> str | None:
     return value
 
 
-def _cpu_count() -> int:
-    return len(os.sched_getaffinity(0))
+WORKERS_MAX = 256
+WORKERS_BEYOND_CPUS = 2
+"""While these wait for a server, the others keep the processors busy (docs/decisions/0003)."""
+
+
+def _default_workers() -> int:
+    return min(WORKERS_MAX, len(os.sched_getaffinity(0)) + WORKERS_BEYOND_CPUS)
 
 
 def _start(value: object) -> str | int:
@@ -188,7 +193,10 @@ class Settings(BaseSettings):
         "sample:N or all.",
     )
     workers: int = Field(
-        default_factory=_cpu_count, ge=1, le=256, description="Worker processes; default: CPUs."
+        default_factory=_default_workers,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Worker processes; default: two more than CPUs.",
     )
     executor: Annotated[str, AfterValidator(_executor)] = Field(
         "local",

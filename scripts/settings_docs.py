@@ -87,7 +87,7 @@ def table() -> str:
         if field.is_required():
             shown = "**required**"
         elif name == "workers":
-            shown = "number of CPUs"
+            shown = "number of CPUs + 2"
         lines.append(
             f"| `{variable_of(name)}` | {shown} | {accepted(field)} | {field.description} |"
         )

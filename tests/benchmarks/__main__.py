@@ -75,7 +75,7 @@ def _other(report: Report, part: str, arguments: argparse.Namespace) -> None:
                 measure_latency(slice_, poll_interval_s=interval_s, count=count)
             )
     elif part == "sharing":
-        report.sharing = measure_sharing(slice_, count=arguments.count)
+        report.sharing = measure_sharing(slice_, count=arguments.count, rounds=arguments.rounds)
     elif part == "growth":
         sizes = (*GROWTH_SIZES, GROWTH_LARGEST) if arguments.large else GROWTH_SIZES
         report.growths.extend(map(measure_growth, sizes))

@@ -79,7 +79,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _summary(results: Sequence[Result]) -> str:
     head = ("input", "ours /s", "of floor", "of chain", "of program", "by CPU", "best rival /s",
-            "ours / rival", "no first server /s", "overhead ms")  # fmt: skip
+            "ours / rival", "a rival that died /s", "no first server /s",
+            "overhead ms")  # fmt: skip
     return f"""## In short
 
 {_table(head, map(_summary_row, results))}
@@ -90,15 +91,20 @@ def _summary(results: Sequence[Result]) -> str:
 - Program: what a program reaches that does just that, with ready-made results.
 - By CPU: the floor's CPU for an instance in parts of ours; what else the machine was doing hardly
   changes it, while rates feel it.
-- Rival: the best that starts from a first server and ends with instances that are uncompressed.
-- Overhead: CPU of all processes of the bridge for an instance, the codec's call taken off."""
+- Rival: the best that starts from a first server, ends with instances that are uncompressed, and
+  survived every round. The best that did not is in the next column: its rate in the rounds that
+  it, or rather the target, survived.
+- No first server: what is posted straight to a target that transcodes; † when it died in a round.
+- Overhead: CPU of all processes of the bridge for an instance, less that of the codec's call: as
+  the call costs in the program, beside both servers (and, in brackets, alone on the machine)."""
 
 
 def _summary_row(result: Result) -> list[str]:
     ours = result.row("ours")
     rate = ours.rate if ours else 0.0
-    rivals = [row.rate for name in RIVALS if (row := result.row(name)) is not None]
-    rival = max(rivals, default=0.0)
+    rivals = [row for name in RIVALS if (row := result.row(name)) is not None]
+    rival = max((row.rate for row in rivals if not row.ended), default=0.0)
+    died = max((row.rate for row in rivals if row.ended), default=0.0)
     program, direct = result.row("floor"), result.row("direct")
     return [
         result.input.name,
@@ -109,9 +115,16 @@ def _summary_row(result: Result) -> list[str]:
         f"{result.cpu_share:.2f}" if result.cpu_share else "-",
         _number(rival),
         _ratio(rate, rival),
-        _number(direct.rate if direct else 0.0),
-        f"{result.overhead_ms:.1f}" if result.overhead_ms else "-",
+        _number(died),
+        _number(direct.rate if direct else 0.0) + ("†" if direct and direct.ended else ""),
+        _overhead(result),
     ]
+
+
+def _overhead(result: Result) -> str:
+    if result.overhead_ms is None or result.overhead_alone_ms is None:
+        return "-"
+    return f"{result.overhead_ms:.1f} ({result.overhead_alone_ms:.1f})"
 
 
 def _throughput(result: Result) -> str:
@@ -179,11 +192,12 @@ def _latency(latencies: Sequence[Latency]) -> str:
 
 
 def _sharing(sharing: Sharing) -> str:
+    one = sharing.rates[1]
+    rows = [[str(n), _number(rate), _ratio(rate, one)] for n, rate in sharing.rates.items()]
     return (
         "## Several at once\n\n"
-        f"- One worker {sharing.one_worker:.1f}/s, two workers {sharing.two_workers:.1f}/s: "
-        f"{_ratio(sharing.two_workers, sharing.one_worker)} times. The servers need their part "
-        "of the same cores.\n"
+        + _table(("workers", "/s", "of one"), rows)
+        + "\n\nCT slices in JPEG 2000; the servers need their part of the same cores.\n\n"
         f"- 60 small instances: {sharing.small_alone_s:.2f} s alone, "
         f"{sharing.small_beside_long_s:.2f} s behind one of 500 frames, which took "
         f"{sharing.long_s:.2f} s.\n"

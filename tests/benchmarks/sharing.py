@@ -1,4 +1,4 @@
-"""Two workers against one; small instances beside a very long one; ten series at once."""
+"""More workers against fewer; small instances beside a very long one; ten series at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 
 from tests.benchmarks.arena import Arena, arena, run_once
 from tests.benchmarks.http_line import Arrivals, Line
 from tests.benchmarks.inputs import Input, long_instance
-from tests.benchmarks.ways import Way, ours
+from tests.benchmarks.ways import CORES, Way, ours
 
+WORKERS = tuple(dict.fromkeys((1, CORES, CORES + 1, CORES + 2)))
 LONG_FRAMES = 500
 SMALL = 60
 BURST_SERIES = 10
@@ -23,10 +25,9 @@ LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Instances a second with one and two workers; seconds of the small ones in each company."""
+    """Instances a second by number of workers; seconds of the small ones in each company."""
 
-    one_worker: float
-    two_workers: float
+    rates: dict[int, float]
     small_alone_s: float
     small_beside_long_s: float
     long_s: float
@@ -35,13 +36,17 @@ class Sharing:
     """When the first instance of the slowest-starting series arrived, and when all had."""
 
 
-def measure_sharing(what: Input, *, count: int) -> Sharing:
+def measure_sharing(what: Input, *, count: int, rounds: int) -> Sharing:
+    rates: dict[int, list[float]] = {workers: [] for workers in WORKERS}
     with arena(what, count, "workers") as made:
-        one, two = (_rate(made, workers) for workers in (1, 2))
+        for _ in range(rounds):
+            for workers, seen in rates.items():
+                seen.append(_rate(made, workers))
     small_alone_s, _ = _small_and_long(what, long_one=False)
     small_s, long_s = _small_and_long(what, long_one=True)
     first_s, last_s = _burst(what)
-    return Sharing(one, two, small_alone_s, small_s, long_s, first_s, last_s)
+    medians = {workers: median(seen) for workers, seen in rates.items()}
+    return Sharing(medians, small_alone_s, small_s, long_s, first_s, last_s)
 
 
 def _rate(made: Arena, workers: int) -> float:

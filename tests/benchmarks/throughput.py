@@ -76,12 +76,26 @@ class Result:
         return 1000 * CORES / floor / ours.total_cpu_ms
 
     @property
-    def overhead_ms(self) -> float:
-        """The bridge's own CPU for an instance outside the codec."""
+    def overhead_ms(self) -> float | None:
+        """The bridge's own CPU for an instance outside the codec, beside both servers.
+
+        The codec's call costs more there than alone: the program of the floor tells how much.
+        """
+        program, bare = self.row("floor"), self.row("bare")
+        if program is None or bare is None or not (program.rate and bare.rate):
+            return None
+        return self._less(program.cpu_ms["client"] - bare.cpu_ms["client"])
+
+    @property
+    def overhead_alone_ms(self) -> float | None:
+        """The same, with the codec's call as it costs alone on the machine."""
+        return self._less(self.codec_ms)
+
+    def _less(self, codec_ms: float) -> float | None:
         ours = self.row("ours")
         if ours is None or not ours.rate or self.row("codec") is None:
-            return 0.0
-        return ours.cpu_ms["bridge"] + ours.cpu_ms["workers"] - self.codec_ms
+            return None
+        return ours.cpu_ms["bridge"] + ours.cpu_ms["workers"] - codec_ms
 
 
 def measure(

@@ -255,7 +255,7 @@ WAYS = (
     Way("direct", "no first server: posted straight to a target that transcodes, one process for "
         "each core", crew("direct", CORES), ingest=True, lacks=_lacks_plugin),
     Way("floor", "the whole job with the answers known: fetch, the codec's call, post a "
-        "ready-made file; one process more than cores", crew("floor", CORES + 1)),
+        "ready-made file; two processes more than cores", crew("floor", CORES + 2)),
     Way("bare", "fetch, post a ready-made file, no codec; one process for each core",
         crew("bare", CORES)),
 )  # fmt: skip
