@@ -1,21 +1,25 @@
 """The executor: local worker processes that can be killed one by one.
 
 Pebble's pool fails only the task whose process died or ran over its time; everything else here
-is about what pebble does not do: bound a worker's memory, end workers with their parent, start
-a new pool when the old one is broken, and turn every end of a task into an Outcome.
+is about what pebble does not do: bound a worker's memory, end workers with their parent, notice a
+pool that broke or does nothing, give its tasks back and start another, and turn every end of a
+task into an Outcome.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
@@ -23,6 +27,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from bridge.core.crew import Crew
 from bridge.core.errors import OUT_OF_MEMORY
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
+from bridge.core.pool_watch import SILENT_S, Watched, is_stuck, passed_over
 from bridge.stages import Memory, Stages, adopt
 
 RECYCLE_AFTER_TASKS = 10_000
@@ -31,6 +36,9 @@ RECYCLE_AFTER_TASKS = 10_000
 END_TIMEOUT_S = 0.1
 """Between SIGTERM, which workers ignore, and SIGKILL."""
 CONSTS.term_timeout = END_TIMEOUT_S
+
+LOOK_EVERY_S = 0.5
+"""So often the pool is looked after, by whoever asks for the crew."""
 
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD = -1
@@ -52,14 +60,35 @@ class Executor(Protocol):
         """Start a task; its outcome arrives where the executor was told to put it."""
 
     def crew(self) -> Crew:
-        """Describe who works now; safe in any thread."""
+        """Look after the workers and describe who works now.
+
+        To be called again and again while tasks are open, by the thread that submits them: that
+        is how what was lost is found.
+        """
+
+
+@dataclass(slots=True)
+class _Open:
+    """A task in the pool's hands. ``begun_at_s``: when it was first seen to run."""
+
+    order: int
+    task: Task
+    future: Future[Outcome]
+    begun_at_s: float | None = None
+
+    def look(self, now_s: float) -> Watched:
+        if self.begun_at_s is None and self.future.running():
+            self.begun_at_s = now_s
+        begun_s = None if self.begun_at_s is None else now_s - self.begun_at_s
+        return Watched(self.order, begun_s, self.task.job.task_timeout_s)
 
 
 class LocalExecutor:
-    """Worker processes on this machine.
+    """Worker processes on this machine. To be used by one thread.
 
-    ``done`` is called with the task and its outcome, in a thread of the pool. ``stages`` is where
-    they tell what they do. ``function`` is what a worker runs; tests give another one.
+    ``done`` is called with the task and its outcome, in a thread of the pool or in the caller's.
+    ``stages`` is where workers tell what they do. ``function`` is what a worker runs, ``silent_s``
+    how long nothing may be heard of tasks; tests give others.
     """
 
     def __init__(
@@ -70,8 +99,14 @@ class LocalExecutor:
         memory_bytes: int,
         stages: Stages | None = None,
         function: Callable[[Task], Outcome] = run_task,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._done = done
+        self._silent_s = silent_s
+        self._open: dict[int, _Open] = {}
+        self._orders = itertools.count(1)
+        self._newest_begun = 0
+        self._heard_at_s = self._look_due_s = time.monotonic()
         self._workers = workers
         self._crew = Crew(threads=workers, workers=workers)
         self._memory_bytes = memory_bytes
@@ -112,10 +147,20 @@ class LocalExecutor:
         except (RuntimeError, OSError) as exc:
             self._done(task, ExecutorFailed(f"The worker pool does not start: {exc}"))
             return
-        future.add_done_callback(lambda ended: self._deliver(task, ended))
+        opened = _Open(next(self._orders), task, future)
+        self._open[opened.order] = opened
+        self._heard_at_s = time.monotonic()
+        future.add_done_callback(lambda _: self._deliver(opened))
 
     def crew(self) -> Crew:
-        """Describe the pool."""
+        """Describe the pool; give back what a broken or silent one holds, without being asked.
+
+        With a full window nothing is submitted any more, so nothing else would notice.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._look_due_s:
+            self._look_due_s = now_s + LOOK_EVERY_S
+            self._look(now_s)
         return self._crew
 
     def close(self) -> None:
@@ -123,16 +168,43 @@ class LocalExecutor:
         self._closed = True
         self._end_pool()
 
+    def _look(self, now_s: float) -> None:
+        if self._pool is None:
+            return
+        newest_begun = self._newest_begun
+        # The newest first: when it is seen to run, all before it have been told of as well.
+        watched = []
+        for opened in reversed(list(self._open.values())):
+            watched.append(opened.look(now_s))
+            if opened.begun_at_s is not None:
+                newest_begun = max(newest_begun, opened.order)
+            if opened.begun_at_s == now_s:
+                self._heard_at_s = now_s
+        unheard_s = now_s - self._heard_at_s
+        if not self._pool.active or is_stuck(watched, unheard_s=unheard_s, silent_s=self._silent_s):
+            self._end_pool()
+            return
+        for order in passed_over(watched, newest_begun=newest_begun):
+            lost = self._open.get(order)
+            if lost is not None:  # it has not ended at this very moment
+                lost.future.cancel()
+
     def _end_pool(self) -> None:
         """End the pool and its workers; a broken one too, which would leave the others behind."""
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            self._pool.join()
-            self._pool = None
+        if self._pool is None:
+            return
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+        self._pool = None
+        for opened in list(self._open.values()):
+            opened.future.cancel()
 
-    def _deliver(self, task: Task, ended: Future[Outcome]) -> None:
+    def _deliver(self, opened: _Open) -> None:
+        self._heard_at_s = time.monotonic()
+        self._newest_begun = max(self._newest_begun, opened.order)
+        self._open.pop(opened.order, None)
         if not self._closed:
-            self._done(task, outcome_of(task, ended))
+            self._done(opened.task, outcome_of(opened.task, opened.future))
 
 
 def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:

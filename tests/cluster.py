@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -124,6 +125,35 @@ class Cluster:
         member = Member(process, log)
         self.members.append(member)
         return member
+
+
+@contextmanager
+def adaptive_cluster(directory: Path, *, low: int, high: int) -> Iterator[str]:
+    """Run tests/adaptive_cluster.py with workers of tests/worker_functions.py; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.adaptive_cluster", str(low), str(high)],
+        env=process_environment(
+            {
+                "TEST_FUNCTION": "tests.worker_functions:misbehave",
+                "BRIDGE_WORKER_MEMORY_MB": "512",
+                "DASK_TEMPORARY_DIRECTORY": str(directory),
+            }
+        ),
+        cwd=directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        try:
+            process.communicate(timeout=START_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -10,9 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge.core.model import Outcome, Reason, Skipped, Task
+from bridge.core.model import (
+    Action,
+    Delivered,
+    Outcome,
+    Reason,
+    Skipped,
+    StageTimes,
+    Task,
+)
 
 PATIENT = "SECRET^PATIENT"
+WORK_S = 0.05
+"""What an instance takes whose ID begins with work-; its SOP Instance UID tells the process."""
 
 
 def misbehave(task: Task) -> Outcome:
@@ -21,6 +31,11 @@ def misbehave(task: Task) -> Outcome:
     if name in DEEDS:
         outcome: Outcome = DEEDS[name]()
         return outcome
+    if name.startswith("work-"):
+        threading.Event().wait(WORK_S)
+        times = StageTimes(transcode_s=WORK_S)
+        told = str(os.getpid())
+        return Delivered("Success", Action.TRANSCODED, "1.2", "1.2.1", told, 1, 1, times)
     return Skipped(Reason.GONE, str(os.getpid()))
 
 

@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from functools import cache
 from typing import Protocol
@@ -26,7 +27,8 @@ from distributed import get_worker
 from bridge.cluster.build import Build, build_of_this_installation
 from bridge.core.model import Endpoint, ExecutorFailed, Outcome, Task
 from bridge.core.plain import from_plain, outcome_to_plain, to_plain
-from bridge.workers import LocalExecutor, run_task
+from bridge.core.pool_watch import SILENT_S
+from bridge.workers import LOOK_EVERY_S, LocalExecutor, run_task
 
 MEMORY_VARIABLE = "BRIDGE_WORKER_MEMORY_MB"
 MEMORY_DEFAULT_MB = 2048
@@ -36,12 +38,20 @@ class RemotePool:
     """The killable processes of one Dask worker; as many as it has threads."""
 
     def __init__(
-        self, processes: int, memory_bytes: int, function: Callable[[Task], Outcome] = run_task
+        self,
+        processes: int,
+        memory_bytes: int,
+        function: Callable[[Task], Outcome] = run_task,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Outcome]] = {}
         self._executor = LocalExecutor(
-            self._done, workers=processes, memory_bytes=memory_bytes, function=function
+            self._done,
+            workers=processes,
+            memory_bytes=memory_bytes,
+            function=function,
+            silent_s=silent_s,
         )
         # The kernel ends a process with the thread that started it, and Dask's threads come and
         # go: one thread of our own starts them all.
@@ -54,7 +64,11 @@ class RemotePool:
         waiting: Future[Outcome] = Future()
         self._waiting[number] = waiting
         self._keeper.submit(self._executor.submit, replace(task, number=number))
-        return waiting.result()
+        while True:
+            try:
+                return waiting.result(LOOK_EVERY_S)
+            except FutureTimeoutError:
+                self._keeper.submit(self._executor.crew)
 
     def _start(self) -> None:
         # A nanny starts its worker as a daemon, which may not have children. Ours end with it

@@ -5,10 +5,12 @@ Workers are real; what their processes run is tests/worker_functions.py.
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,17 @@ import pytest
 import bridge
 from bridge.cluster.executor import DaskExecutor
 from bridge.core.crew import Crew
-from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Skipped, Task
+from bridge.core.model import (
+    Delivered,
+    ExecutorFailed,
+    InstanceFailed,
+    Outcome,
+    Reason,
+    Skipped,
+    Task,
+)
 from tests.bridge_process import REPOSITORY, wait_until
-from tests.cluster import Cluster, Member
+from tests.cluster import Cluster, Member, adaptive_cluster
 from tests.integration.test_workers import task
 
 MISBEHAVE = "tests.worker_functions:misbehave"
@@ -31,12 +41,11 @@ LONG_S = 600.0
 class Bench:
     """An executor on a cluster and what comes back from it."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, address: str) -> None:
         self.ended: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.executor = DaskExecutor(
             lambda task, outcome: self.ended.put((task, outcome)),
-            address=cluster.address,
+            address=address,
             tls=None,
             silent_s=SILENT_S,
         )
@@ -59,6 +68,14 @@ class Bench:
         done, outcome = self.ended.get(timeout=WAIT_S)
         return done.move.instance_id, outcome
 
+
+class ClusterBench(Bench):
+    """The same with a cluster of its own choosing."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.address)
+        self.cluster = cluster
+
     def add(self, **arguments: object) -> Member:
         return self.cluster.start_worker(
             function=MISBEHAVE,
@@ -69,9 +86,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterBench]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        made = Bench(cluster)
+        made = ClusterBench(cluster)
         # One with a nanny: its worker is a daemon process, and has children all the same.
         made.add(options=("--nanny",))
         made.add()
@@ -84,7 +101,7 @@ def plain(number: int) -> Task:
     return task(f"plain-{number}", number, timeout_s=20.0)
 
 
-def test_every_end_is_the_same_outcome_as_on_one_machine(bench: Bench) -> None:
+def test_every_end_is_the_same_outcome_as_on_one_machine(bench: ClusterBench) -> None:
     """A decoder that crashes, exits, hangs, devours or raises; its neighbours are unharmed."""
     expected = {
         "segfault": (Reason.WORKER_DIED, "SIGSEGV"),
@@ -106,14 +123,14 @@ def test_every_end_is_the_same_outcome_as_on_one_machine(bench: Bench) -> None:
     assert {type(outcome) for outcome in outcomes.values()} == {Skipped}
 
 
-def test_two_tasks_for_the_same_instance_are_both_done(bench: Bench) -> None:
+def test_two_tasks_for_the_same_instance_are_both_done(bench: ClusterBench) -> None:
     for number in (1, 2):
         bench.executor.submit(task("twice", number, timeout_s=20.0))
     ended = [bench.ended.get(timeout=WAIT_S)[0] for _ in range(2)]
     assert sorted(done.number for done in ended) == [1, 2]
 
 
-def test_the_crew_grows_and_shrinks_with_the_cluster(bench: Bench) -> None:
+def test_the_crew_grows_and_shrinks_with_the_cluster(bench: ClusterBench) -> None:
     worker = bench.add(threads=3)
     crew = bench.wait_threads(5)
     assert crew.workers == 3
@@ -125,7 +142,53 @@ def test_the_crew_grows_and_shrinks_with_the_cluster(bench: Bench) -> None:
     assert len(bench.run(plain(1), plain(2))) == 2
 
 
-def test_a_worker_killed_in_mid_task_costs_no_attempt(bench: Bench) -> None:
+def test_a_cluster_that_scales_itself_does_so_for_a_backlog(tmp_path: Path) -> None:
+    with adaptive_cluster(tmp_path, low=1, high=3) as address:
+        bench = Bench(address)
+        bench.wait_threads(1)
+        given: set[str] = set()
+        seen: dict[str, Outcome] = {}
+
+        def work_until(threads: int) -> bool:
+            """Keep the window full, as the pipeline does."""
+            crew = bench.executor.crew()
+            while len(given) - len(seen) < crew.depth * crew.threads:
+                given.add(name := f"work-{len(given)}")
+                bench.executor.submit(task(name, len(given)))
+            with suppress(queue.Empty):
+                while True:
+                    done, outcome = bench.ended.get_nowait()
+                    seen[done.move.instance_id] = outcome
+            return crew.threads == threads
+
+        wait_until(lambda: work_until(3), "it grows under a backlog", WAIT_S)
+        seen |= dict(bench.next() for _ in range(len(given) - len(seen)))
+        bench.wait_threads(1)
+        assert seen.keys() == given
+        pids = {o.sop_instance_uid for o in seen.values() if isinstance(o, Delivered)}
+        assert len(pids) > 1, "the new ones worked"
+        assert {type(outcome) for outcome in seen.values()} <= {Delivered, ExecutorFailed}
+        assert isinstance(bench.run(plain(1))["plain-1"], Skipped), "what is left of it works"
+        bench.executor.close()
+
+
+def test_a_pool_that_broke_in_a_worker_gives_back_what_it_had(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        bench = ClusterBench(cluster)
+        bench.add(threads=2)
+        bench.wait_threads(2)
+        for number in range(3):
+            told = bench.run(*(plain(each) for each in range(8)))
+            pids = {int(o.message) for o in told.values() if isinstance(o, Skipped)}
+            for pid in pids:
+                with suppress(ProcessLookupError):  # one of a pool that broke and was replaced
+                    os.kill(pid, signal.SIGKILL)
+            names = {f"after-{number}-{each}" for each in range(4)}
+            assert bench.run(*map(task, names)).keys() == names
+        bench.executor.close()
+
+
+def test_a_worker_killed_in_mid_task_costs_no_attempt(bench: ClusterBench) -> None:
     worker = bench.add(threads=1)
     bench.wait_threads(3)
     for number in range(3):
@@ -143,7 +206,7 @@ def test_a_worker_killed_in_mid_task_costs_no_attempt(bench: Bench) -> None:
 
 def test_a_worker_that_hangs_is_given_up_and_taken_back(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        bench = Bench(cluster)
+        bench = ClusterBench(cluster)
         worker = bench.add()
         bench.wait_threads(1)
         worker.send(signal.SIGSTOP)
@@ -161,7 +224,7 @@ def test_a_worker_that_hangs_is_given_up_and_taken_back(tmp_path: Path) -> None:
 
 def test_the_scheduler_is_restarted(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        bench = Bench(cluster)
+        bench = ClusterBench(cluster)
         bench.add()
         bench.wait_threads(1)
         bench.executor.submit(task("hang", timeout_s=LONG_S))
@@ -193,7 +256,7 @@ def test_strangers_get_no_work(tmp_path: Path) -> None:
     (bare / "imagecodecs.py").write_text(missing.format("imagecodecs"))
     (none / "bridge.py").write_text(missing.format("bridge"))
     with Cluster(tmp_path) as cluster:
-        bench = Bench(cluster)
+        bench = ClusterBench(cluster)
         for directory in (other, bare, none):
             path = {"PYTHONPATH": f"{directory}:{REPOSITORY}"}
             cluster.start_worker(preload="", environment=path, wait=False)

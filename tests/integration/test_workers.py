@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from bridge.core.model import (
     Skipped,
     Task,
 )
+from bridge.core.pool_watch import SILENT_S
 from bridge.workers import LocalExecutor
 from tests.bridge_process import is_alive, process_environment, wait_until
 from tests.worker_functions import PATIENT, misbehave
@@ -46,23 +48,36 @@ def task(name: str, number: int = 0, *, timeout_s: float = 20.0) -> Task:
 class Bench:
     """An executor and what comes back from it."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, silent_s: float = SILENT_S) -> None:
         self.ended: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.executor = LocalExecutor(
             lambda task, outcome: self.ended.put((task, outcome)),
             workers=workers,
             memory_bytes=MEMORY_BYTES,
             function=misbehave,
+            silent_s=silent_s,
         )
 
     def run(self, *tasks: Task) -> dict[str, Outcome]:
-        """Run tasks; their outcomes by instance. Raises queue.Empty when one never ends."""
+        """Run tasks; their outcomes by instance."""
         for each in tasks:
             self.executor.submit(each)
-        return {
-            task.move.instance_id: outcome
-            for task, outcome in (self.ended.get(timeout=WAIT_S) for _ in tasks)
-        }
+        return self.outcomes(len(tasks))
+
+    def outcomes(self, count: int) -> dict[str, Outcome]:
+        """Wait for so many tasks to end, as the pipeline does: it asks for the crew meanwhile."""
+        said: dict[str, Outcome] = {}
+
+        def all_said() -> bool:
+            self.executor.crew()
+            with suppress(queue.Empty):
+                while True:
+                    task, outcome = self.ended.get_nowait()
+                    said[task.move.instance_id] = outcome
+            return len(said) >= count
+
+        wait_until(all_said, f"{count} tasks end", WAIT_S)
+        return said
 
     def pids(self) -> set[int]:
         """The processes that do tasks; asked again when a pool broke with the question."""
@@ -137,6 +152,41 @@ def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
     finally:
         made.executor.close()
     wait_until(lambda: not _children() - others, "nobody is left")
+
+
+def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
+    """With a full window nothing is submitted any more: whoever asks for the crew finds out."""
+    made = Bench()
+    try:
+        for number in range(5):
+            for pid in made.pids():
+                with suppress(ProcessLookupError):  # one of a pool that broke and was replaced
+                    os.kill(pid, signal.SIGKILL)
+            # Into a pool that breaks at this moment: into its queue, its pipe, or too late for
+            # both.
+            names = {f"good-{number}-{each}" for each in range(4)}
+            for name in names:
+                made.executor.submit(task(name))
+            assert made.outcomes(len(names)).keys() == names
+    finally:
+        made.executor.close()
+
+
+def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
+    others = _children()
+    made = Bench(silent_s=5.0)
+    try:
+        assert made.pids()
+        pids = _children() - others
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        ended = made.run(*(task(f"good-{number}") for number in range(4)))
+        assert len(ended) == 4
+        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
+        wait_until(lambda: not any(map(is_alive, pids)), "the silent ones are ended")
+        assert made.pids(), "others work"
+    finally:
+        made.executor.close()
 
 
 def _children() -> set[int]:
