@@ -27,8 +27,8 @@ START_TIMEOUT_S = 10.0
 
 _MAIN = """
 daemon off;
+master_process off;
 {user}
-worker_processes 1;
 pid {here}/nginx.pid;
 error_log {here}/error.log;
 events {{}}
@@ -138,7 +138,9 @@ class Nginx:
         configuration = self._here / "nginx.conf"
         configuration.write_text(text)
         self.stop()
-        command = [self._executable, "-p", str(self._here), "-c", str(configuration)]
+        # One process that ends with this one, even when pytest is killed.
+        command = ["setpriv", "--pdeathsig", "KILL", self._executable]
+        command += ["-p", str(self._here), "-c", str(configuration)]
         log = (self._here / "stderr.log").open("wb")
         with log:
             self._process = subprocess.Popen(
