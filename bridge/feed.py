@@ -256,6 +256,7 @@ class FollowFeed:
         self._at_end = True
         self._last: int | None = None
         self._reached_for = -1
+        self._counter = 0
         self._ahead: int | None = None
         self._ahead_next = False
         self._ahead_given = 0
@@ -295,6 +296,8 @@ class FollowFeed:
         page = self._unchanged() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
         if page is None:
             page = self._read_back(self._overlap)
+            if page.done:
+                page = replace(page, last=max(page.last or 0, self._counter))
             self._looked_back_s = self._steady_s()
             self._reached_for = -1
         page = self._reach_newest(page)
@@ -311,7 +314,8 @@ class FollowFeed:
     def _read_back(self, sequences: int) -> MovePage:
         back = min(sequences, self._overlap)
         page = self._reader.read(back_to=max(0, self._reader.position - back))
-        self._witnesses.check(page.moves, since=page.since, read_to=self._read_to)
+        covered = None if page.done else page.frontier
+        self._witnesses.check(page.moves, since=page.since, covered=covered, read_to=self._read_to)
         return page
 
     def _reach_newest(self, page: MovePage) -> MovePage:
@@ -331,12 +335,15 @@ class FollowFeed:
         """Return an empty page when there is nothing new; None when it is time to look back.
 
         New rows are read together with those before them: otherwise a page of another history
-        could push out of our memory what contradicts it.
+        could push out of our memory what contradicts it. A counter that moved without a row is
+        rows of other types, or rows that were deleted before we had read them.
         """
         if self._steady_s() - self._looked_back_s < self._look_back_every_s:
             page = self._reader.read()
-            if page.done and page.frontier == self._reader.position:
+            unmoved = page.frontier == self._reader.position and (page.last or 0) <= self._read_to
+            if page.done and unmoved:
                 return page
+            self._counter = max(self._counter, page.last or 0)
         return None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bridge.core.errors import FeedWentBackwards
-from bridge.core.history import History
+from bridge.core.history import History, contradiction
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
 from bridge.feed import RESET_ADVICE, MovePage
@@ -204,7 +204,9 @@ class FollowJournal:
         self.floor = int(ledger.meta("history_from") or 0)
         # What was read but not settled is opened again, and so must not count as seen. What was
         # settled must: its sequence with another instance behind it is another history.
-        rows = {s: i for s, i in ledger.recent().items() if s <= checkpoint or s in settled}
+        known = ledger.recent()
+        rows = {s: i for s, i in known.items() if s <= checkpoint or s in settled}
+        self._unfinished = {s: i for s, i in known.items() if s not in rows}
         self._overlap = overlap
         self._history = History(
             rows,
@@ -231,13 +233,15 @@ class FollowJournal:
         seen = self._history.compare(
             page.moves, since=page.since, frontier=self._watermark.frontier
         )
-        if seen.difference:
+        difference = seen.difference or contradiction(page.moves, self._unfinished)
+        if difference:
             raise FeedWentBackwards(
-                f"The source's feed has another history: {seen.difference}.", advice=RESET_ADVICE
+                f"The source's feed has another history: {difference}.", advice=RESET_ADVICE
             )
         fresh = [m for m in seen.fresh if m.sequence is not None and self._open(m, m.sequence)]
         if page.ahead:
             return Admission(tuple(fresh))
+        fresh += [m for m in self._without_row(page) if self._open(m, m.sequence or 0)]
         late = [move for move in seen.late if self._open_late(move)]
         self._watermark.advance(page.frontier)
         self._history.saw(page.newest_date)
@@ -295,6 +299,18 @@ class FollowJournal:
         """
         held = (sequence + self._overlap - 1 for sequence in self._late)
         return max(self._written, min((self._watermark.checkpoint, *held)))
+
+    def _without_row(self, page: MovePage) -> list[Move]:
+        """Return what was unfinished at the restart and has no row any more.
+
+        Either its instance was deleted, which asking for it will show, or only its row was.
+        """
+        end = max(page.frontier, page.last or 0) if page.done else page.frontier
+        covered = {s: i for s, i in self._unfinished.items() if page.since < s <= end}
+        there = {move.sequence for move in page.moves}
+        for sequence in covered:
+            del self._unfinished[sequence]
+        return [Move(i, s) for s, i in sorted(covered.items()) if s not in there]
 
     def _open(self, move: Move, sequence: int) -> bool:
         opened = self._watermark.open(sequence)

@@ -463,11 +463,17 @@ class Pipeline:
     def _settle_missed(self, count: int) -> None:
         """Believe that instances were deleted, now that the source is known to be the same one.
 
-        A source that has lost its disk for a moment, or another one at its address, lacks them too.
+        A source that has lost its disk for a moment, or another one at its address, lacks them too,
+        and may have been itself again when we looked. So the source is asked twice for an
+        instance, and is looked at after each time.
         """
         confirmed, self._missed = self._missed[:count], self._missed[count:]
         for item, outcome in confirmed:
-            self._settle(item, outcome)
+            if item.missed:
+                self._settle(item, outcome)
+            else:
+                item.missed = True
+                self._window.add([item])
 
     def _kept(self, item: Item, outcome: Outcome) -> Kept | None:
         """What to remember of a proved delivery, so that the source may let go of it later."""

@@ -22,7 +22,8 @@ class Item:
 
     ``served_before``: how many instances a server had served when this one last failed there.
     ``outages``: in how many outages it was under way. ``refusals``: how often it was deferred,
-    a server having refused it and served others. Times are epoch seconds.
+    a server having refused it and served others. ``missed``: the source lacked it, and was found to
+    be the same source after that. Times are epoch seconds.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Item:
     served_before: int | None = None
     outages: int = 0
     refusals: int = 0
+    missed: bool = False
     started_at: float = 0.0
 
     @property

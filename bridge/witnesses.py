@@ -50,13 +50,18 @@ class Witnesses:
         if len(self._rows) > REMEMBERED:
             self._rows = dict(sorted(self._rows.items())[-REMEMBERED:])
 
-    def check(self, moves: Iterable[Move], *, since: int, read_to: int) -> None:
-        """Compare the rows after ``since`` with what is remembered.
+    def check(
+        self, moves: Iterable[Move], *, since: int, covered: int | None, read_to: int
+    ) -> None:
+        """Compare the rows with since < sequence <= covered with what is remembered.
 
-        ``read_to``: up to there nothing was unread. Raises SourceError, FeedWentBackwards.
+        ``covered``: None for all there are. ``read_to``: up to there nothing was unread or, after
+        a restart, unfinished; rows beyond it that were finished are remembered too. Raises
+        SourceError, FeedWentBackwards.
         """
         again = {move.sequence: move.instance_id for move in moves}
-        gone = {s: i for s, i in self._rows.items() if since < s <= read_to}
+        end = max(self._rows, default=0) if covered is None else covered
+        gone = {s: i for s, i in self._rows.items() if since < s <= end}
         if not gone or any(sequence in again for sequence in gone):
             return
         # An instance that was sent anew has a row elsewhere and no longer the one we remember.

@@ -25,6 +25,15 @@ class Comparison:
     difference: str
 
 
+def contradiction(moves: Iterable[Move], rows: Mapping[int, str]) -> str:
+    """Say which sequence has another instance than in ``rows``; "" when none has."""
+    for move in moves:
+        known = rows.get(move.sequence or 0)
+        if known is not None and known != move.instance_id:
+            return f"change {move.sequence} was instance {known}, it is {move.instance_id} now"
+    return ""
+
+
 class History:
     """Rows of the feed seen lately: sequence -> instance ID.
 
@@ -69,6 +78,10 @@ class History:
         merely late is older than the rows above it. (That all we remember is gone proves nothing:
         the rows of deleted instances go too.)
         """
+        moves = tuple(moves)
+        difference = contradiction(moves, self._rows)
+        if difference:
+            return Comparison((), (), difference)
         fresh: list[Move] = []
         late: list[Move] = []
         strangers: list[Move] = []
@@ -77,12 +90,8 @@ class History:
             sequence = move.sequence
             if sequence is None:
                 continue
-            known = self._rows.get(sequence)
-            if known == move.instance_id:
+            if sequence in self._rows:
                 same += 1
-            elif known is not None:
-                text = f"change {sequence} was instance {known}, it is {move.instance_id} now"
-                return Comparison((), (), text)
             elif sequence <= self._floor:
                 strangers.append(move)
             elif sequence > frontier:

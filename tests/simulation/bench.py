@@ -124,16 +124,16 @@ class SimulatedClient:
 
     def last_change(self) -> Page:
         self._world.check_up(self._side)
-        return Page((), True, self._world.counter)
+        return Page((), True, 0 if self._world.away else self._world.counter)
 
     def list_instances(self, since: int, limit: int) -> list[str]:
         self._world.check_up(self._side)
-        return list(self._world.held)[since : since + limit]
+        return list(filter(self._world.holds, self._world.held))[since : since + limit]
 
     def has_instance(self, instance_id: str) -> bool:
         self._world.check_up(self._side)
         if self._side is SideName.SOURCE:
-            return instance_id in self._world.held
+            return self._world.holds(instance_id)
         return instance_id in self._world.target
 
     def stored_md5(self, instance_id: str) -> str:
@@ -189,7 +189,7 @@ class SimulatedExecutor:
         world, instance = self._world, task.move.instance_id
         if world.down[SideName.SOURCE]:
             self._report(task, _unreachable(SideName.SOURCE))
-        elif instance not in world.held:
+        elif not world.holds(instance):
             self._report(task, Skipped(Reason.GONE))
         else:
             mishap = self._mishap(instance)
@@ -289,6 +289,7 @@ class FaultyLedger(Ledger):
     def commit(self, entry: Entry) -> None:
         self._guard()
         super().commit(entry)
+        self._world.remembers = bool(self.recent())
         self._check_promises()
         self._after()
 
@@ -407,9 +408,12 @@ def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -
         except Crash:
             disk.after_crash()
         except FeedWentBackwards as exc:
-            if not world.history_changed:
+            if world.was_away and not world.history_changed:
+                world.wait_until_back()
+            elif world.history_changed or world.emptied:
+                policy = "snapshot"
+            else:
                 raise Violation(f"saw another history where there was none: {exc}") from exc
-            policy = "snapshot"
         except StateError:
             # Outside of the pipeline the ledger's fault ends the process; it is started again.
             world.disk_full = 0

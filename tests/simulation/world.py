@@ -62,6 +62,8 @@ class Knobs:
     disk_faults: int
     server_filters: bool
     poison: bool
+    away: bool = False
+    emptied: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +85,10 @@ class World:
     disk_full: int = 0
     unlucky: dict[str, int] = field(default_factory=dict)
     history_changed: bool = False
+    away: bool = False
+    was_away: bool = False
+    remembers: bool = False
+    emptied: bool = False
     late_sequences: set[int] = field(default_factory=set)
     _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -101,8 +107,21 @@ class World:
             server_filters=draw.random() < 0.5,
             poison=draw.random() < 0.5,
         )
+        self._choose_a_rare_fault()
         self.crashes_left = 6
         self._plan()
+
+    def _choose_a_rare_fault(self) -> None:
+        """Some seeds have a fault that came later: no draw, so that all others stay as they were.
+
+        Faults that would hide what is to be seen are left out of these.
+        """
+        knobs = self.knobs
+        if self.seed % 7 == 0:
+            knobs.away, knobs.reset = True, ""
+        elif self.seed % 7 == 6:
+            knobs.emptied, knobs.reset = True, ""
+            knobs.deletions, knobs.late_rows, knobs.loses_writes = 0, False, False
 
     # Time
 
@@ -136,6 +155,7 @@ class World:
     def become_calm(self) -> None:
         """No more faults: what is left must come to its end."""
         self.calm = True
+        self.away = False
         self.down = dict.fromkeys(SideName, 0)
         self.disk_full = 0
 
@@ -159,6 +179,10 @@ class World:
             self.at(draw.random() * span_s, self._delete_one)
         if knobs.reset:
             self.at(draw.random() * span_s, self._reset)
+        if knobs.away:
+            self._spell(span_s, self._go_away, self._come_back)
+        if knobs.emptied:
+            self.at(draw.random() * span_s, self._empty_feed)
 
     def _spell(self, span_s: float, begin: Callable[[], None], end: Callable[[], None]) -> None:
         start = self.random.random() * span_s
@@ -220,16 +244,44 @@ class World:
             self.held = {}
         self.counter = kept
 
+    def _go_away(self) -> None:
+        """An empty Orthanc answers at the source's address: its disk is not there, say."""
+        if not self.calm:
+            self.away = self.was_away = True
+
+    def _come_back(self) -> None:
+        self.away = False
+
+    def wait_until_back(self) -> None:
+        """Let time pass until the source is itself again; no bridge runs meanwhile."""
+        while self.away:
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+
+    def _empty_feed(self) -> None:
+        """Somebody calls ``DELETE /changes``: rows go, instances stay, the counter goes on.
+
+        A bridge that has never read a row cannot know.
+        """
+        if self.remembers:
+            self.emptied = True
+            self.rows = []
+
     # What the servers answer
 
     def check_up(self, side: SideName) -> None:
         if self.down[side]:
             raise side_error(side, SideProblem.UNREACHABLE, f"the {side} is down")
 
+    def holds(self, instance: str) -> bool:
+        return instance in self.held and not self.away
+
     def system(self) -> ServerInfo:
         return ServerInfo("sim", 1, has_extended_changes=self.knobs.server_filters)
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        if self.away:
+            return Page((), True, 0)
         found = [
             row
             for row in self.rows

@@ -177,6 +177,44 @@ def test_rows_below_the_floor_are_never_late(ledger: Ledger) -> None:
     assert admitted(journal, 95, 99, 100, 101, since=90) == [101]
 
 
+def unfinished(ledger: Ledger, *sequences: int, finished: tuple[int, ...] = ()) -> FollowJournal:
+    """Restart when these have been read and only some of them were finished."""
+    journal = started(ledger)
+    admitted(journal, *sequences)
+    settle(journal, *finished)
+    journal.flush()
+    return started(ledger)
+
+
+def test_what_was_unfinished_at_a_crash_is_done_although_its_row_is_gone(ledger: Ledger) -> None:
+    journal = unfinished(ledger, 1, 2, 3, 4, finished=(1, 3))
+    assert admitted(journal, 3, 5) == [5, 2, 4]
+    settle(journal, 2, 4, 5)
+    journal.flush()
+    assert ledger.checkpoint() == 5
+
+
+def test_what_was_unfinished_waits_for_the_page_that_should_have_its_row(ledger: Ledger) -> None:
+    journal = unfinished(ledger, 1, 4, 8)
+    assert admitted(journal, 2, 3) == [2, 3, 1]
+    assert [m.sequence for m in journal.admit(page(6, since=3)).moves] == [6, 4]
+    assert [m.sequence for m in journal.admit(page(8, since=6)).moves] == [8]
+
+
+def test_at_the_end_of_an_emptied_feed_its_counter_tells_how_far_it_goes(ledger: Ledger) -> None:
+    journal = unfinished(ledger, 1, 4)
+    empty = MovePage((), since=0, frontier=0, done=True, last=1)
+    assert [m.sequence for m in journal.admit(empty).moves] == [1]
+    farther = MovePage((), since=0, frontier=0, done=True, last=7)
+    assert [m.sequence for m in journal.admit(farther).moves] == [4]
+
+
+def test_another_instance_behind_an_unfinished_sequence_is_another_history(ledger: Ledger) -> None:
+    journal = unfinished(ledger, 1, 2)
+    with pytest.raises(FeedWentBackwards, match="change 2 was instance i2, it is other now"):
+        journal.admit(MovePage((Move("i1", 1), Move("other", 2)), 0, 2))
+
+
 def test_another_instance_behind_a_known_sequence_is_another_history(ledger: Ledger) -> None:
     journal = started(ledger)
     admitted(journal, 1, 2)

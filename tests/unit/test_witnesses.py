@@ -36,9 +36,21 @@ class Source:
         for instance_id in list(self.store.instances):
             self.store.delete(instance_id)
 
-    def follower(self, position: int, recent: dict[int, str] | None = None) -> FollowFeed:
-        client = StoreClient(self.store, extended=self.extended)
-        return FollowFeed(client, position=position, page_size=100, overlap=50, recent=recent)
+    def follower(
+        self,
+        position: int,
+        recent: dict[int, str] | None = None,
+        *,
+        look_back_every_s: float = 0.0,
+    ) -> FollowFeed:
+        return FollowFeed(
+            StoreClient(self.store, extended=self.extended),
+            position=position,
+            page_size=100,
+            overlap=50,
+            recent=recent,
+            look_back_every_s=look_back_every_s,
+        )
 
     def rows(self) -> dict[int, str]:
         return {r.seq: r.resource_id for r in self.store.rows if r.change_type == "NewInstance"}
@@ -71,6 +83,27 @@ def test_a_restart_knows_it_by_the_rows_of_the_ledger(source: Source) -> None:
     source.empty_feed()
     feed = source.follower(source.position, recent)
     with pytest.raises(FeedWentBackwards, match="was emptied"):
+        feed.next_page()
+
+
+def test_a_restart_with_work_unfinished_knows_it_by_what_was_finished_beyond(
+    source: Source,
+) -> None:
+    """The checkpoint is at 0: only rows above it are remembered."""
+    recent = source.rows()
+    source.send(3)
+    source.empty_feed()
+    feed = source.follower(0, recent)
+    with pytest.raises(FeedWentBackwards, match="changes 1 to "):
+        feed.next_page()
+
+
+def test_rows_that_come_and_go_between_two_cheap_looks_are_noticed(source: Source) -> None:
+    feed = source.follower(source.position, source.rows(), look_back_every_s=3600.0)
+    assert feed.next_page().done
+    source.send(3)
+    source.empty_feed()
+    with pytest.raises(FeedWentBackwards, match=f"changes {source.position + 1} to "):
         feed.next_page()
 
 
