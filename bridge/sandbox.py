@@ -26,6 +26,7 @@ from bridge.core.errors import BridgeError, ConfigurationError
 EXECUTABLE_VARIABLE = "ORTHANC_EXECUTABLE"
 LOG_TAIL_LINES = 12
 POLL_S = 0.01
+SUSPEND_S = 5.0
 PROBE_TIMEOUT_S = 2.0
 
 # Reads one line from the pipe: a line means "it is stopped", end of file means "we are dead".
@@ -158,9 +159,15 @@ class OrthancServer:
         self._release()
 
     def suspend(self) -> None:
-        """SIGSTOP: connections are accepted by the kernel and nothing answers."""
-        self._running()
+        """SIGSTOP: connections are accepted by the kernel and nothing answers.
+
+        Returns when every thread has stopped: the signal reaches them one after another.
+        """
+        process = self._running()
         self._signal(signal.SIGSTOP)
+        until_s = time.monotonic() + SUSPEND_S
+        while _runs(process.pid) and time.monotonic() < until_s:
+            time.sleep(POLL_S)
 
     def resume(self) -> None:
         """SIGCONT after ``suspend``."""
@@ -284,6 +291,15 @@ def _environment() -> dict[str, str]:
     """Only what Orthanc needs: our own environment may hold passwords."""
     names = ("PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
     return {"LANG": "C.UTF-8"} | {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether any thread of a process is not stopped."""
+    states = [
+        path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+        for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return any(state not in "Tt" for state in states)
 
 
 def _watch(group: int) -> subprocess.Popen[bytes]:

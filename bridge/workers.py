@@ -27,7 +27,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from bridge.core.crew import Crew
 from bridge.core.errors import OUT_OF_MEMORY
 from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
-from bridge.core.pool_watch import SILENT_S, Watched, is_stuck, passed_over
+from bridge.core.pool_watch import SILENT_S, START_S, Watched, is_stuck, passed_over
 from bridge.stages import Memory, Stages, adopt
 
 RECYCLE_AFTER_TASKS = 10_000
@@ -105,7 +105,7 @@ class LocalExecutor:
         self._silent_s = silent_s
         self._open: dict[int, _Open] = {}
         self._orders = itertools.count(1)
-        self._newest_begun = 0
+        self._newest_begun = self._begun_before_pool = 0
         self._heard_at_s = self._look_due_s = time.monotonic()
         self._workers = workers
         self._crew = Crew(threads=workers, workers=workers)
@@ -118,6 +118,7 @@ class LocalExecutor:
     def _running_pool(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
             self._end_pool()
+            self._begun_before_pool = self._newest_begun
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 max_tasks=RECYCLE_AFTER_TASKS,
@@ -166,6 +167,12 @@ class LocalExecutor:
     def close(self) -> None:
         """End the workers at once; tasks under way are lost and not reported."""
         self._closed = True
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            # Otherwise a worker that is just starting would miss what pebble takes away now, and
+            # say so in a traceback.
+            for process in list(self._pool._pool_manager.worker_manager.workers.values()):
+                process.kill()
         self._end_pool()
 
     def _look(self, now_s: float) -> None:
@@ -181,7 +188,10 @@ class LocalExecutor:
             if opened.begun_at_s == now_s:
                 self._heard_at_s = now_s
         unheard_s = now_s - self._heard_at_s
-        if not self._pool.active or is_stuck(watched, unheard_s=unheard_s, silent_s=self._silent_s):
+        silent_s = self._silent_s if newest_begun > self._begun_before_pool else START_S
+        if not self._pool.active or is_stuck(
+            watched, workers=self._workers, unheard_s=unheard_s, silent_s=silent_s
+        ):
             self._end_pool()
             return
         for order in passed_over(watched, newest_begun=newest_begun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +37,16 @@ def require_orthanc(name: str = "") -> Path:
         return Path(os.environ.get(f"{EXECUTABLE_VARIABLE}_{name.upper()}") or find_orthanc())
     except ConfigurationError as exc:
         absent(str(exc))
+
+
+@pytest.fixture(autouse=True)
+def bridge_logger_as_it_was() -> Iterator[None]:
+    """Some tests set up the bridge's logging in this process; the next must not find it."""
+    logger = logging.getLogger("orthanc_bridge")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture

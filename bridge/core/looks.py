@@ -30,8 +30,14 @@ class Looks:
             self._poked = False
 
     def end(self, now_s: float, *, idle: bool) -> None:
-        """Note that a look has ended. ``idle``: there was nothing more to read."""
-        self.due_s = now_s + (self._poll_interval_s if idle else 0.0)
+        """Note that a look has ended. ``idle``: there was nothing more to read.
+
+        The interval runs from the beginning of a look; but a source that takes long to answer is
+        left alone for as long as it took, up to an interval.
+        """
+        rest_s = min(self._poll_interval_s, now_s - self._began_s)
+        polled_s = max(self._began_s + self._poll_interval_s, now_s + rest_s)
+        self.due_s = polled_s if idle else now_s
         if self._poked or self._began_s < self._eager_until_s:
             self._hurry()
 

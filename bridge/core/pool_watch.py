@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SILENT_S = 60.0
-"""Longer than workers need to start on a machine that has other things to do."""
+SILENT_S = 15.0
+"""Longer than a worker needs to be replaced; shorter than the minute after which pebble holds it
+against those who wait in vain for what a dead worker had locked."""
+START_S = 60.0
+"""Longer than the first workers need to start on a machine that has other things to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,17 @@ class Watched:
     timeout_s: float
 
 
-def is_stuck(tasks: Sequence[Watched], *, unheard_s: float, silent_s: float = SILENT_S) -> bool:
-    """Tell whether a pool must be ended, since it does nothing or cannot end what hangs.
+def is_stuck(
+    tasks: Sequence[Watched], *, workers: int, unheard_s: float, silent_s: float = SILENT_S
+) -> bool:
+    """Tell whether a pool must be ended, since it takes no tasks or cannot end what hangs.
 
     ``unheard_s``: for how long no task has been given out, has begun or has ended.
     """
     running = [task for task in tasks if task.begun_s is not None]
-    overdue = any((task.begun_s or 0.0) > task.timeout_s + silent_s for task in running)
-    return overdue or (bool(tasks) and not running and unheard_s > silent_s)
+    overdue = any((task.begun_s or 0.0) > task.timeout_s + START_S for task in running)
+    waiting, idle = len(tasks) - len(running), workers - len(running)
+    return overdue or (waiting > 0 and idle > 0 and unheard_s > silent_s)
 
 
 def passed_over(tasks: Sequence[Watched], *, newest_begun: int) -> frozenset[int]:

@@ -16,7 +16,7 @@ from tests.benchmarks.inputs import Input
 from tests.benchmarks.usage import usage_of
 from tests.benchmarks.ways import Look, Match, ours
 
-LOOK_S = 0.002
+LOOK_S = 0.001
 IDLE_S = 10.0
 READY_S = 20.0
 BACKLOG_S = 120.0
@@ -55,10 +55,12 @@ def measure_latency(what: Input, *, poll_interval_s: float, count: int) -> Laten
         with ours(match, POLL_INTERVAL_S=str(poll_interval_s)) as look:
             _await_arrivals(match)
             source_share, bridge_share = _idle(match, look)
+            # Random moments within the poll interval, every part of it as often as the others.
+            shares = [(part + random.random()) / count for part in range(count)]
+            random.shuffle(shares)
             seconds = []
-            for number in range(1, count + 1):
-                # Not a clock of the test: the moment within the poll interval must be random.
-                threading.Event().wait(random.uniform(0.05, 0.05 + poll_interval_s))
+            for number, share in enumerate(shares, 1):
+                threading.Event().wait(0.05 + poll_interval_s * share)
                 seconds.append(_one(match, number))
     return Latency(poll_interval_s, tuple(seconds), stages_s, source_share, bridge_share)
 

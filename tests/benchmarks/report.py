@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bridge
+from tests.benchmarks.goals import RIVALS, Goal, best_rival, other_goals, throughput_goals
 from tests.benchmarks.growth import Growth
 from tests.benchmarks.latency import Latency
 from tests.benchmarks.sharing import Sharing
@@ -18,8 +19,6 @@ from tests.benchmarks.throughput import ROLES, Result, Row
 from tests.benchmarks.ways import CORES, WAYS_BY_NAME
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-RIVALS = ("peer", "cloner", "gdcmconv")
-"""Ways from a first server to a second that a user would pick instead."""
 CODEC_TEXT = "the codec's call alone, one process for each core"
 
 
@@ -38,9 +37,15 @@ class Report:
     def text(self) -> str:
         """Return the page."""
         parts = [self._head(), *map(_throughput, self.results)]
+        goals = [
+            *throughput_goals(self.results),
+            *other_goals(self.latencies, self.sharing, self.startup),
+        ]
         if self.results:
             parts.insert(1, _summary(self.results))
             parts.append(_ways(self.results))
+        if goals:
+            parts.insert(1, _goals(goals))
         if self.latencies:
             parts.append(_latency(self.latencies))
         if self.sharing:
@@ -77,6 +82,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _goals(goals: Sequence[Goal]) -> str:
+    rows = [
+        [
+            goal.text,
+            f"{'≥' if goal.at_least else '≤'} {goal.wanted:.2f}",
+            f"{goal.measured:.2f}",
+            "yes" if goal.met else "**no**",
+        ]
+        for goal in goals
+    ]
+    return "## What was wanted\n\n" + _table(("", "wanted", "measured", "met"), rows)
+
+
 def _summary(results: Sequence[Result]) -> str:
     head = ("input", "ours /s", "of floor", "of chain", "of program", "by CPU", "best rival /s",
             "ours / rival", "a rival that died /s", "no first server /s",
@@ -103,7 +121,8 @@ def _summary_row(result: Result) -> list[str]:
     ours = result.row("ours")
     rate = ours.rate if ours else 0.0
     rivals = [row for name in RIVALS if (row := result.row(name)) is not None]
-    rival = max((row.rate for row in rivals if not row.ended), default=0.0)
+    survivor = best_rival(result)
+    rival = survivor.rate if survivor else 0.0
     died = max((row.rate for row in rivals if row.ended), default=0.0)
     program, direct = result.row("floor"), result.row("direct")
     return [

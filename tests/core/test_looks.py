@@ -33,6 +33,18 @@ def test_an_idle_feed_is_polled_and_a_full_one_read_on() -> None:
     assert looks.due_s == 130.5
 
 
+@pytest.mark.parametrize(
+    ("took_s", "due_after_s"), [(0.5, 30.0), (15.0, 30.0), (20.0, 40.0), (100.0, 130.0)]
+)
+def test_the_interval_counts_from_the_beginning_and_a_slow_source_has_its_rest(
+    took_s: float, due_after_s: float
+) -> None:
+    looks = Looks(POLL_S)
+    looks.begin(100.0)
+    looks.end(100.0 + took_s, idle=True)
+    assert looks.due_s == pytest.approx(100.0 + due_after_s)
+
+
 def test_a_poke_brings_the_look_forward() -> None:
     looks = looked_at(100.0)
     looks.poke()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.core.pool_watch import SILENT_S, Watched, is_stuck, passed_over
+from bridge.core.pool_watch import SILENT_S, START_S, Watched, is_stuck, passed_over
 
 LIMIT_S = 300.0
 LONG_S = SILENT_S + 1
@@ -24,14 +24,17 @@ def running(order: int, begun_s: float) -> Watched:
         ([], LONG_S, False),
         ([waiting(1)], SILENT_S, False),
         ([waiting(1)], LONG_S, True),
-        ([running(1, LONG_S), waiting(2)], LONG_S, False),
-        ([running(1, LIMIT_S + SILENT_S)], LIMIT_S + SILENT_S, False),
-        ([running(1, LIMIT_S + LONG_S)], 0.0, True),
-        ([running(1, 0.0), running(2, LIMIT_S + LONG_S)], 0.0, True),
+        ([running(1, LONG_S)], LONG_S, False),
+        ([running(1, LONG_S), running(2, LONG_S), waiting(3)], LONG_S, False),
+        ([running(1, LONG_S), waiting(2)], SILENT_S, False),
+        ([running(1, LONG_S), waiting(2)], LONG_S, True),
+        ([running(1, LIMIT_S + START_S)], LIMIT_S + START_S, False),
+        ([running(1, LIMIT_S + START_S + 1)], 0.0, True),
+        ([running(1, 0.0), running(2, LIMIT_S + START_S + 1)], 0.0, True),
     ],
 )
-def test_a_pool_is_stuck(tasks: list[Watched], unheard_s: float, stuck: bool) -> None:
-    assert is_stuck(tasks, unheard_s=unheard_s) is stuck
+def test_a_pool_of_two_is_stuck(tasks: list[Watched], unheard_s: float, stuck: bool) -> None:
+    assert is_stuck(tasks, workers=2, unheard_s=unheard_s) is stuck
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,7 @@ def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
     made = Bench()
     try:
         for _ in range(3):
-            victim = min(made.pids())
-            os.kill(victim, signal.SIGKILL)
+            _kill(min(made.pids()))
             while _lost_idle(made.run(task("good"))["good"]):
                 pass
             made.pids()
@@ -160,8 +159,7 @@ def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
     try:
         for number in range(5):
             for pid in made.pids():
-                with suppress(ProcessLookupError):  # one of a pool that broke and was replaced
-                    os.kill(pid, signal.SIGKILL)
+                _kill(pid)
             # Into a pool that breaks at this moment: into its queue, its pipe, or too late for
             # both.
             names = {f"good-{number}-{each}" for each in range(4)}
@@ -187,6 +185,11 @@ def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
         assert made.pids(), "others work"
     finally:
         made.executor.close()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # one of a pool that broke and was replaced
+        os.kill(pid, signal.SIGKILL)
 
 
 def _children() -> set[int]:

@@ -1,0 +1,92 @@
+"""What was promised of speed, held against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.benchmarks.latency import Latency
+from tests.benchmarks.sharing import Sharing
+from tests.benchmarks.startup import Startup
+from tests.benchmarks.throughput import Result, Row
+
+RIVALS = ("peer", "cloner", "gdcmconv")
+"""Ways from a first server to a second that a user would pick instead."""
+LIGHT = ("jpll", "jpls", "rle", "raw")
+"""Inputs of which the codec is the smaller part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``at_least`` or else at most. Figures of one kind: ratios, milliseconds, seconds."""
+
+    text: str
+    wanted: float
+    measured: float
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool:
+        """Whether it is, as exactly as it is printed."""
+        measured, wanted = round(self.measured, 3), self.wanted
+        return measured >= wanted if self.at_least else measured <= wanted
+
+
+def best_rival(result: Result) -> Row | None:
+    """The fastest way from a first server that survived every round."""
+    rows = [row for name in RIVALS if (row := result.row(name)) and row.rate and not row.ended]
+    return max(rows, key=lambda row: row.rate, default=None)
+
+
+def throughput_goals(results: Sequence[Result]) -> Iterator[Goal]:
+    """Yield what is wanted of rates and overhead, as far as it was measured."""
+    for result in results:
+        ours, name = result.row("ours"), result.input.name
+        if ours is None or not ours.rate:
+            continue
+        if name == "j2k":
+            yield from _heavy(result, ours)
+        elif name in LIGHT:
+            if result.chained_floor:
+                text = f"{name}: of the chain of codec, GET and POST"
+                yield Goal(text, 0.80, ours.rate / result.chained_floor)
+            if rival := best_rival(result):
+                yield Goal(f"{name}: of the best rival", 1.0, ours.rate / rival.rate)
+        if name in ("j2k", *LIGHT) and result.overhead_ms is not None:
+            text = f"{name}: CPU outside the codec, ms"
+            yield Goal(text, 3.0, result.overhead_ms, at_least=False)
+
+
+def _heavy(result: Result, ours: Row) -> Iterator[Goal]:
+    program, direct, rival = result.row("floor"), result.row("direct"), best_rival(result)
+    if program and program.rate:
+        yield Goal("j2k: of a program that does just that", 0.92, ours.rate / program.rate)
+    if result.chained_floor:
+        text = "j2k: of the chain of codec, GET and POST"
+        yield Goal(text, 0.92, ours.rate / result.chained_floor)
+    if rival:
+        yield Goal("j2k: of the best rival", 1.35, ours.rate / rival.rate)
+        if result.computed_floor:
+            bound = result.computed_floor / rival.rate
+            yield Goal("(the computed floor itself, of the best rival)", 1.35, bound)
+    if direct and direct.rate:
+        yield Goal("j2k: of posting straight to the target", 1.0, ours.rate / direct.rate)
+
+
+def other_goals(
+    latencies: Sequence[Latency], sharing: Sharing | None, startup: Startup | None
+) -> Iterator[Goal]:
+    """Yield what is wanted beside throughput, as far as it was measured."""
+    for each in latencies:
+        every = f"{each.poll_interval_s:g} s"
+        yield Goal(f"latency, polled every {every}: median, of the bound", 1.0,
+                   each.median_s / each.bound_s, at_least=False)  # fmt: skip
+        if each.poll_interval_s == 0.1:
+            yield Goal(f"latency, polled every {every}: p99, s", 0.5, each.p99_s, at_least=False)
+            yield Goal(f"the source's core, polled every {every}, %", 1.0,
+                       100 * each.source_core_share, at_least=False)  # fmt: skip
+    if sharing and sharing.rates.get(1) and sharing.rates.get(2):
+        yield Goal("two workers, of one", 1.8, sharing.rates[2] / sharing.rates[1])
+    if startup:
+        yield Goal("`run` until it is ready, s", 1.5, startup.ready_s, at_least=False)
+        yield Goal("`status`, s", 0.5, startup.status_s, at_least=False)
