@@ -187,6 +187,26 @@ def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
         made.executor.close()
 
 
+def test_a_worker_that_died_with_the_lock_of_all_costs_nobody_an_attempt() -> None:
+    """Who takes a task or tells of its end holds a lock that nobody can take from the dead."""
+    made = Bench(silent_s=3.0)
+    try:
+        assert made.pids()
+        made.executor.submit(task("hang"))
+        pool = made.executor._pool
+        assert pool is not None
+        channel = pool._pool_manager.worker_manager.workers_channel
+        assert channel is not None
+        wait_until(lambda: bool(channel.mutex.acquire(timeout=0.1)), "the lock is taken")
+        ended = made.run(*(task(f"good-{number}") for number in range(3)))
+        ended |= made.outcomes(4 - len(ended))
+        assert ended.keys() == {"hang", "good-0", "good-1", "good-2"}
+        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
+        assert made.pids(), "others work"
+    finally:
+        made.executor.close()
+
+
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):  # one of a pool that broke and was replaced
         os.kill(pid, signal.SIGKILL)
