@@ -163,6 +163,9 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--pairs", default="", help="source:target,... instead of all mixed pairs")
+    parser.add_argument(
+        "--debians", default=",".join(DEBIANS), help="other Debians whose Orthanc is tried"
+    )
     parser.add_argument("--jobs", default="auto", help="processes of pytest")
     parser.add_argument("--no-page", action="store_true", help="leave docs/compatibility.md alone")
     return parser.parse_args()
@@ -171,12 +174,13 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the matrix: 0 when all passed, 1 when something failed, 2 when it cannot run here."""
     chosen = arguments()
-    pairs = wanted_pairs(chosen.pairs, (INSTALLED, *DEBIANS))
+    labels = (INSTALLED, *chosen.debians.split(","))
+    pairs = wanted_pairs(chosen.pairs, labels)
     if shutil.which("apt-get") is None:
         say("NOT RUN: there is no apt-get, and other versions of Orthanc come from Debian.")
         return 2
     versions = {}
-    for label in (INSTALLED, *DEBIANS):
+    for label in labels:
         try:
             versions[label] = look_at(label)
         except NoVersion as exc:
