@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +114,7 @@ def _same_disk(one: Path, other: Path) -> bool:
 def _build(stage: Stage, image: Image, roots: dict[str, Path]) -> None:
     image.told.environment["PATH"] = PATH
     image.log.append(f"FROM {stage.image}")
+    arguments: dict[str, str] = {}
     for name, rest in stage.steps:
         image.log.append(f"{name} {rest}")
         if image.told.take(name, rest):
@@ -123,20 +124,24 @@ def _build(stage: Stage, image: Image, roots: dict[str, Path]) -> None:
             _in(image.root, rest).mkdir(parents=True, exist_ok=True)
         elif name == "COPY":
             _copy(rest, image, roots)
+        elif name == "ARG":
+            # As built without --build-arg: its default, for the steps of this stage only.
+            argument, _, default = rest.partition("=")
+            arguments[argument] = default
         elif name == "RUN":
-            _run_step(rest, image)
+            _run_step(rest, image, arguments)
         else:
             raise BuildFailed(f"this builder does not know {name}")
 
 
-def _run_step(command: str, image: Image) -> None:
+def _run_step(command: str, image: Image, arguments: Mapping[str, str]) -> None:
     if image.told.user != "0:0":
         raise BuildFailed("RUN after USER: this builder runs steps as root only")
     settings = pip_environment()
     with lent(image.root, paths_in(settings) | {RESOLVER}) as mounts:
         _run(
             [*entering(image.root, mounts), *_within(image.told.workdir, command)],
-            settings | image.told.environment | {"HOME": "/root"},
+            settings | dict(arguments) | image.told.environment | {"HOME": "/root"},
         )
 
 
