@@ -93,7 +93,7 @@ def test_it_polls_at_leisure_when_idle_and_without_waiting_when_there_is_more() 
     assert catching_up[-1] - catching_up[0] < 2.0
     gaps = [later - earlier for earlier, later in itertools.pairwise(idle)]
     assert gaps
-    assert all(5.0 <= gap < 6.1 for gap in gaps)
+    assert gaps == pytest.approx([5.0] * len(gaps), abs=0.2), "from beginning to beginning"
 
 
 class Seldom(Forgetful):
