@@ -21,7 +21,7 @@ from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
-from bridge.listing import FeedEnd, Lacking, Listing, Place
+from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
@@ -243,7 +243,8 @@ class Service:
             return
         with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size)
-            moves = Lacking(listing, target)
+            known = KnownPlace(self._source, end, overlap=self._settings.feed_overlap)
+            moves = Lacking(listing, target, known=known)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
             self._restart_at(ledger, end)

@@ -384,6 +384,9 @@ def simulate(seed: int, directory: Path, settings: dict[str, Settings]) -> World
 def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -> None:
     policy = "stop"
     finishing = False
+    if world.knobs.archive:
+        begin = {"start": "snapshot"}
+        settings = {name: known.model_copy(update=begin) for name, known in settings.items()}
     for _ in range(RESTARTS_MAX):
         try:
             with (

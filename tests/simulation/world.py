@@ -64,6 +64,7 @@ class Knobs:
     poison: bool
     away: bool = False
     emptied: bool = False
+    archive: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +123,10 @@ class World:
         elif self.seed % 7 == 6:
             knobs.emptied, knobs.reset = True, ""
             knobs.deletions, knobs.late_rows, knobs.loses_writes = 0, False, False
+        elif self.seed % 7 == 4:
+            # There is an archive when the bridge comes, and it begins with a snapshot of it.
+            knobs.archive, knobs.away, knobs.reset = 5 + self.seed % 26, True, ""
+            knobs.late_rows = False
 
     # Time
 
@@ -164,6 +169,8 @@ class World:
     def _plan(self) -> None:
         draw, knobs = self.random, self.knobs
         span_s = draw.choice([1.0, 10.0, 30.0])
+        for _ in range(knobs.archive):
+            self._arrive()
         for _ in range(knobs.arrivals):
             self.at(draw.random() * span_s, self._arrive)
         for _ in range(knobs.outages):
