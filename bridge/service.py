@@ -229,8 +229,13 @@ class Service:
             if place is not None:
                 self._restart_at(ledger, place)
 
-    def _restart_at(self, ledger: Ledger, place: Place) -> None:
-        ledger.restart_at(place.sequence, recent=place.recent, newest_date=place.newest_date)
+    def _restart_at(self, ledger: Ledger, place: Place, *, ours_from: int | None = None) -> None:
+        ledger.restart_at(
+            place.sequence,
+            recent=place.recent,
+            newest_date=place.newest_date,
+            ours_from=ours_from,
+        )
 
     def _snapshot(self, ledger: Ledger, total: Summary) -> None:
         """Move everything that the target lacks, then follow from where the feed ended before.
@@ -247,7 +252,9 @@ class Service:
             moves = Lacking(listing, target, known=known)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
-            self._restart_at(ledger, end)
+            # A row that becomes visible late may be of an instance that the listing lacked.
+            ours_from = max(0, end.sequence - self._settings.feed_overlap)
+            self._restart_at(ledger, end, ours_from=ours_from)
             ledger.set_meta(SNAPSHOT_KEY, None)
 
     def _follow(self, ledger: Ledger, total: Summary, *, once: bool) -> None:

@@ -294,10 +294,15 @@ class FaultyLedger(Ledger):
         self._after()
 
     def restart_at(
-        self, checkpoint: int, *, recent: Iterable[tuple[int, str]] = (), newest_date: str = ""
+        self,
+        checkpoint: int,
+        *,
+        recent: Iterable[tuple[int, str]] = (),
+        newest_date: str = "",
+        ours_from: int | None = None,
     ) -> None:
         self._guard()
-        super().restart_at(checkpoint, recent=recent, newest_date=newest_date)
+        super().restart_at(checkpoint, recent=recent, newest_date=newest_date, ours_from=ours_from)
         self._after()
 
     def set_meta(self, key: str, value: str | None) -> None:

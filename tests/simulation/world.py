@@ -126,7 +126,6 @@ class World:
         elif self.seed % 7 == 4:
             # There is an archive when the bridge comes, and it begins with a snapshot of it.
             knobs.archive, knobs.away, knobs.reset = 5 + self.seed % 26, True, ""
-            knobs.late_rows = False
 
     # Time
 
@@ -281,7 +280,13 @@ class World:
             raise side_error(side, SideProblem.UNREACHABLE, f"the {side} is down")
 
     def holds(self, instance: str) -> bool:
-        return instance in self.held and not self.away
+        return instance in self.held and not self.away and not self._comes_late(instance)
+
+    def _comes_late(self, instance: str) -> bool:
+        """Tell whether the transaction that stores an instance has not committed yet."""
+        if not (self.knobs.archive and self.knobs.late_rows):
+            return False
+        return any(row.visible_at > self.now for row in self.rows if row.instance == instance)
 
     def system(self) -> ServerInfo:
         return ServerInfo("sim", 1, has_extended_changes=self.knobs.server_filters)
