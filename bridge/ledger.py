@@ -171,17 +171,25 @@ class Ledger:
             self._write(entry)
 
     def restart_at(
-        self, checkpoint: int, *, recent: Iterable[tuple[int, str]] = (), newest_date: str = ""
+        self,
+        checkpoint: int,
+        *,
+        recent: Iterable[tuple[int, str]] = (),
+        newest_date: str = "",
+        ours_from: int | None = None,
     ) -> None:
         """Begin a new history at ``checkpoint``: forget settled and recent rows, keep parked.
 
-        ``recent``: rows at or below it, which tell another history from this one.
+        ``recent``: rows at or below it, which tell another history from this one. ``ours_from``:
+        rows above that and below ``checkpoint`` which are not among them came late and are to be
+        moved; the default is none.
         """
         with self._explained(), self._transaction():
             for name in ("clear_settled", "clear_recent"):
                 self._db.execute(self._sql[name])
             self._set_meta("checkpoint", str(checkpoint))
-            self._set_meta("history_from", str(checkpoint))
+            floor = checkpoint if ours_from is None else ours_from
+            self._set_meta("history_from", str(floor))
             rows = [{"sequence": s, "instance_id": i} for s, i in recent]
             self._db.executemany(self._sql["add_recent"], rows)
             self._db.execute(self._sql["delete_meta"], {"key": NEWEST_DATE_KEY})

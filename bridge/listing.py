@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from bridge.core.errors import FeedWentBackwards
+from bridge.core.history import History
 from bridge.core.model import Move
-from bridge.feed import NEW_INSTANCE, FeedClient, Forgetful, MovePage, MoveSource
+from bridge.feed import (
+    NEW_INSTANCE,
+    RESET_ADVICE,
+    FeedClient,
+    FeedReader,
+    Forgetful,
+    MovePage,
+    MoveSource,
+)
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
@@ -97,17 +107,64 @@ class FeedEnd(Forgetful):
         return MovePage((), done=True, ended=True, last=self.last)
 
 
-class Lacking(Forgetful):
-    """Of another source of moves, those that the target does not hold."""
+class KnownPlace:
+    """Tells whether a source still has the feed in which a place was noted."""
 
-    def __init__(self, moves: MoveSource, target: HoldingClient) -> None:
+    def __init__(self, client: FeedClient, place: Place, *, overlap: int) -> None:
+        self._client = client
+        self._place = place
+        self._overlap = overlap
+
+    def look(self) -> None:
+        """Look at the place again. Raises SourceError, FeedWentBackwards."""
+        place, overlap = self._place, self._overlap
+        reader = FeedReader(self._client, position=place.sequence, page_size=overlap)
+        page = reader.read_again(max(0, place.sequence - overlap))
+        history = History(
+            dict(place.recent),
+            floor=place.sequence,
+            overlap=overlap,
+            newest_date=place.newest_date,
+        )
+        seen = history.compare(page.moves, since=page.since, frontier=place.sequence)
+        if seen.difference:
+            raise FeedWentBackwards(
+                f"The source's feed has another history: {seen.difference}.", advice=RESET_ADVICE
+            )
+
+
+class Lacking:
+    """Of another source of moves, those that the target does not hold.
+
+    With ``known``, what a listing says is believed only of the source that it was begun with. One
+    that has lost its disk for a moment lists nothing, and that looks like the end: so the end must
+    be met twice, with a look at the feed after each.
+    """
+
+    def __init__(
+        self, moves: MoveSource, target: HoldingClient, *, known: KnownPlace | None = None
+    ) -> None:
         self._moves = moves
         self._target = target
+        self._known = known
         self._page: MovePage | None = None
+        self._ended_before = known is None
 
     def next_page(self) -> MovePage:
-        """Read on. Raises SourceError, TargetError; the same page is then tried again."""
+        """Read on. Raises SourceError, TargetError; the same page is then tried again.
+
+        Raises FeedWentBackwards when another source answers.
+        """
         page = self._page = self._page or self._moves.next_page()
         lacking = tuple(m for m in page.moves if not self._target.has_instance(m.instance_id))
+        self.look_back()
         self._page = None
-        return replace(page, moves=lacking)
+        ended = page.ended and self._ended_before
+        self._ended_before = page.ended or self._known is None
+        return replace(page, moves=lacking, done=page.done and ended == page.ended, ended=ended)
+
+    def look_back(self) -> MovePage:
+        """Make sure that the source is the same one. Raises SourceError, FeedWentBackwards."""
+        if self._known is not None:
+            self._known.look()
+        return MovePage(())

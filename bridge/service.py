@@ -21,7 +21,7 @@ from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
-from bridge.listing import FeedEnd, Lacking, Listing, Place
+from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
@@ -229,8 +229,13 @@ class Service:
             if place is not None:
                 self._restart_at(ledger, place)
 
-    def _restart_at(self, ledger: Ledger, place: Place) -> None:
-        ledger.restart_at(place.sequence, recent=place.recent, newest_date=place.newest_date)
+    def _restart_at(self, ledger: Ledger, place: Place, *, ours_from: int | None = None) -> None:
+        ledger.restart_at(
+            place.sequence,
+            recent=place.recent,
+            newest_date=place.newest_date,
+            ours_from=ours_from,
+        )
 
     def _snapshot(self, ledger: Ledger, total: Summary) -> None:
         """Move everything that the target lacks, then follow from where the feed ended before.
@@ -243,10 +248,13 @@ class Service:
             return
         with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size)
-            moves = Lacking(listing, target)
+            known = KnownPlace(self._source, end, overlap=self._settings.feed_overlap)
+            moves = Lacking(listing, target, known=known)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
-            self._restart_at(ledger, end)
+            # A row that becomes visible late may be of an instance that the listing lacked.
+            ours_from = max(0, end.sequence - self._settings.feed_overlap)
+            self._restart_at(ledger, end, ours_from=ours_from)
             ledger.set_meta(SNAPSHOT_KEY, None)
 
     def _follow(self, ledger: Ledger, total: Summary, *, once: bool) -> None:

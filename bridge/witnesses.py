@@ -62,7 +62,10 @@ class Witnesses:
         again = {move.sequence: move.instance_id for move in moves}
         end = max(self._rows, default=0) if covered is None else covered
         gone = {s: i for s, i in self._rows.items() if since < s <= end}
-        if not gone or any(sequence in again for sequence in gone):
+        # A row that is still there acquits those above it only: whoever empties the feed deletes
+        # all below, and rows far beyond may have been read out of turn since.
+        lowest = max(read_to, min(gone, default=0))
+        if not gone or any(sequence in again for sequence in gone if sequence <= lowest):
             return
         # An instance that was sent anew has a row elsewhere and no longer the one we remember.
         sent_anew = set(again.values())

@@ -294,10 +294,15 @@ class FaultyLedger(Ledger):
         self._after()
 
     def restart_at(
-        self, checkpoint: int, *, recent: Iterable[tuple[int, str]] = (), newest_date: str = ""
+        self,
+        checkpoint: int,
+        *,
+        recent: Iterable[tuple[int, str]] = (),
+        newest_date: str = "",
+        ours_from: int | None = None,
     ) -> None:
         self._guard()
-        super().restart_at(checkpoint, recent=recent, newest_date=newest_date)
+        super().restart_at(checkpoint, recent=recent, newest_date=newest_date, ours_from=ours_from)
         self._after()
 
     def set_meta(self, key: str, value: str | None) -> None:
@@ -384,6 +389,9 @@ def simulate(seed: int, directory: Path, settings: dict[str, Settings]) -> World
 def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -> None:
     policy = "stop"
     finishing = False
+    if world.knobs.archive:
+        begin = {"start": "snapshot"}
+        settings = {name: known.model_copy(update=begin) for name, known in settings.items()}
     for _ in range(RESTARTS_MAX):
         try:
             with (

@@ -64,6 +64,7 @@ class Knobs:
     poison: bool
     away: bool = False
     emptied: bool = False
+    archive: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +123,9 @@ class World:
         elif self.seed % 7 == 6:
             knobs.emptied, knobs.reset = True, ""
             knobs.deletions, knobs.late_rows, knobs.loses_writes = 0, False, False
+        elif self.seed % 7 == 4:
+            # There is an archive when the bridge comes, and it begins with a snapshot of it.
+            knobs.archive, knobs.away, knobs.reset = 5 + self.seed % 26, True, ""
 
     # Time
 
@@ -164,6 +168,8 @@ class World:
     def _plan(self) -> None:
         draw, knobs = self.random, self.knobs
         span_s = draw.choice([1.0, 10.0, 30.0])
+        for _ in range(knobs.archive):
+            self._arrive()
         for _ in range(knobs.arrivals):
             self.at(draw.random() * span_s, self._arrive)
         for _ in range(knobs.outages):
@@ -274,7 +280,13 @@ class World:
             raise side_error(side, SideProblem.UNREACHABLE, f"the {side} is down")
 
     def holds(self, instance: str) -> bool:
-        return instance in self.held and not self.away
+        return instance in self.held and not self.away and not self._comes_late(instance)
+
+    def _comes_late(self, instance: str) -> bool:
+        """Tell whether the transaction that stores an instance has not committed yet."""
+        if not (self.knobs.archive and self.knobs.late_rows):
+            return False
+        return any(row.visible_at > self.now for row in self.rows if row.instance == instance)
 
     def system(self) -> ServerInfo:
         return ServerInfo("sim", 1, has_extended_changes=self.knobs.server_filters)

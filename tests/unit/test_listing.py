@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.errors import TargetError
-from bridge.core.model import Move, SideProblem
+from bridge.core.errors import FeedWentBackwards, TargetError
+from bridge.core.model import Move, Page, ServerInfo, SideProblem
 from bridge.feed import GivenMoves, MovePage, MoveSource
-from bridge.listing import LISTING_OVERLAP, FeedEnd, Lacking, Listing, Place
-from tests.feed_client import StoreClient, feed_of
+from bridge.listing import LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
+from tests.fake_store import FeedRow
+from tests.feed_client import NEW, StoreClient, feed_of
 
 
 class Held:
@@ -129,3 +130,64 @@ def test_a_failure_of_the_target_loses_no_page() -> None:
         with pytest.raises(TargetError):
             lacking.next_page()
     assert everything(lacking) == ["a", "c"]
+
+
+class ArchiveOnADisk:
+    """A source whose disk is not there at some requests: an empty Orthanc answers those."""
+
+    def __init__(self) -> None:
+        self.there = StoreClient(feed_of(*range(1, 11)))
+        self.away_at: set[int] = set()
+        self.asked = 0
+
+    def system(self) -> ServerInfo:
+        return self.there.system()
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        if self._away():
+            return Page((), True, 0)
+        return self.there.changes(since, limit, only_new_instances=only_new_instances)
+
+    def last_change(self) -> Page:
+        return Page((), True, 0) if self._away() else self.there.last_change()
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        if self._away():
+            return []
+        return [f"i{number}" for number in range(1, 11)][since : since + limit]
+
+    def _away(self) -> bool:
+        self.asked += 1
+        return self.asked in self.away_at
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 20])
+@pytest.mark.parametrize("begin", range(1, 8))
+def test_a_source_that_is_empty_for_a_while_does_not_end_a_snapshot(
+    begin: int, length: int
+) -> None:
+    source = ArchiveOnADisk()
+    end = FeedEnd(source, overlap=5)
+    end.next_page()
+    assert end.place is not None
+    source.asked, source.away_at = 0, set(range(begin, begin + length))
+    known = KnownPlace(source, end.place, overlap=5)
+    lacking = Lacking(Listing(source, page_size=1), Target(), known=known)
+    try:
+        found = everything(lacking)
+    except FeedWentBackwards:
+        return  # it is noticed, and the snapshot is begun again
+    assert list(dict.fromkeys(found)) == [f"i{number}" for number in range(1, 11)]
+
+
+def test_what_a_snapshot_misses_is_not_believed_of_another_source() -> None:
+    source = ArchiveOnADisk()
+    end = FeedEnd(source, overlap=5)
+    end.next_page()
+    assert end.place is not None
+    known = KnownPlace(source, end.place, overlap=5)
+    lacking = Lacking(Listing(source, page_size=1), Target(), known=known)
+    assert lacking.look_back().moves == ()
+    source.there.store.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 40)])
+    with pytest.raises(FeedWentBackwards, match="another history"):
+        lacking.look_back()

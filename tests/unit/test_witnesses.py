@@ -98,6 +98,20 @@ def test_a_restart_with_work_unfinished_knows_it_by_what_was_finished_beyond(
         feed.next_page()
 
 
+def test_a_row_that_was_read_out_of_turn_since_hides_nothing_from_a_restart(
+    source: Source,
+) -> None:
+    """Far behind, the newest rows are read first: the alarm was raised after that, and once."""
+    recent = source.rows()
+    source.send(3)
+    source.empty_feed()
+    source.send(2)
+    newest = max(source.rows())
+    feed = source.follower(source.position, recent | {newest: source.rows()[newest]})
+    with pytest.raises(FeedWentBackwards, match=f"changes {source.position + 1} to "):
+        feed.next_page()
+
+
 def test_rows_that_come_and_go_between_two_cheap_looks_are_noticed(source: Source) -> None:
     feed = source.follower(source.position, source.rows(), look_back_every_s=3600.0)
     assert feed.next_page().done
