@@ -94,16 +94,19 @@ def test_calls_of_one_kind_do_not_overlap_and_kinds_do_not_wait_for_each_other()
     inbox = QueueInbox()
     background = ThreadBackground(inbox)
     gate = threading.Event()
+    begun = threading.Event()
     running: list[str] = []
 
     def slow() -> None:
         running.append("slow")
+        begun.set()
         gate.wait(WAIT_S)
 
     background.call("a", slow)
     background.call("a", slow)
     background.call("b", lambda: None)
     assert inbox.take(WAIT_S) == [Answered("b")]
+    assert begun.wait(WAIT_S)
     assert running == ["slow"]
     gate.set()
     answers = [*inbox.take(WAIT_S)]
