@@ -192,3 +192,23 @@ def test_another_source_is_noticed_far_behind_the_last_instance(source: Source) 
     source.store.script_feed([*other, FeedRow(position + 9, "UpdatedMetadata", "x", "")])
     with pytest.raises(FeedWentBackwards, match="another history"):
         feed.next_page()
+
+
+def test_a_row_that_comes_in_the_middle_of_a_look_is_not_taken_for_read(source: Source) -> None:
+    client = StoreClient(source.store, extended=source.extended)
+    recent, position = source.rows(), source.position
+    source.store.rows = [row for row in source.store.rows if row.seq < position]
+    feed = FollowFeed(client, position=position, page_size=100, overlap=50, recent=recent)
+    answers = 0
+
+    def arrive() -> None:
+        nonlocal answers
+        answers += 1
+        if answers == 3:  # after the page, which stops short, and before the counter
+            source.send(1)
+
+    client.before_answer = arrive
+    assert feed.next_page().moves[-1].sequence != position + 1
+    source.empty_feed()
+    with pytest.raises(FeedWentBackwards, match=f"changes {position + 1} to "):
+        feed.next_page()
