@@ -179,8 +179,10 @@ class FeedReader:
 
     def _counter(self) -> int:
         page = self._client.changes(self.position, 1, only_new_instances=bool(self._filters))
-        if not page.changes:
-            check_counter(page.last, position=self.position)
+        if page.changes:
+            # It came a moment ago and was not read: the counter says nothing of it.
+            return self.position
+        check_counter(page.last, position=self.position)
         return page.last
 
 

@@ -16,6 +16,7 @@ from bridge.core.model import Move
 from bridge.core.watermark import Watermark
 from bridge.feed import RESET_ADVICE, MovePage
 from bridge.ledger import NEWEST_DATE_KEY, Attempts, Entry, Kept, Ledger, Parked
+from bridge.witnesses import REMEMBERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class _Notes:
             unparked=tuple(self.unparked),
             attempts=self.attempts,
             finished=tuple(self.finished),
-            recent=tuple(row for row in self.recent if row[0] >= (recent_from or 0)),
+            recent=tuple(row for row in self.recent if row[0] >= (recent_from or 0))
+            or tuple(self.recent[-REMEMBERED:]),
             recent_from=recent_from,
             kept=tuple(self.kept.values()),
         )

@@ -107,7 +107,10 @@ SELECT sequence, instance_id FROM recent ORDER BY sequence;
 INSERT OR REPLACE INTO recent (sequence, instance_id) VALUES (:sequence, :instance_id);
 
 -- name: forget_recent
-DELETE FROM recent WHERE sequence < :below;
+-- The last ones are kept, however many rows of other types have followed them.
+DELETE FROM recent
+WHERE sequence < :below
+  AND sequence NOT IN (SELECT sequence FROM recent ORDER BY sequence DESC LIMIT 64);
 
 -- name: clear_recent
 DELETE FROM recent;

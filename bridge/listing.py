@@ -133,6 +133,23 @@ class KnownPlace:
             )
 
 
+class OfKnownPlace:
+    """Moves that were chosen before, of a source that is still the same one."""
+
+    def __init__(self, moves: MoveSource, known: KnownPlace) -> None:
+        self._moves = moves
+        self._known = known
+
+    def next_page(self) -> MovePage:
+        """Read on."""
+        return self._moves.next_page()
+
+    def look_back(self) -> MovePage:
+        """Make sure that the source is the same one. Raises SourceError, FeedWentBackwards."""
+        self._known.look()
+        return MovePage(())
+
+
 class Lacking:
     """Of another source of moves, those that the target does not hold.
 

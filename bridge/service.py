@@ -20,8 +20,8 @@ from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
-from bridge.ledger import Ledger
-from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, Place
+from bridge.ledger import NEWEST_DATE_KEY, Ledger
+from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, OfKnownPlace, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
@@ -177,11 +177,26 @@ class Service:
         return total
 
     def retry(self, ledger: Ledger, moves: Iterable[Move]) -> Summary:
-        """Move given instances again, parked ones for example."""
+        """Move given instances again, parked ones for example.
+
+        What the source lacks is no longer parked, so it must be the one that was followed. Raises
+        FeedWentBackwards when it is not.
+        """
         total = Summary()
-        given = GivenMoves(moves, page_size=self._settings.page_size)
+        given: MoveSource = GivenMoves(moves, page_size=self._settings.page_size)
+        known = self._known_place(ledger)
+        if known is not None:
+            given = OfKnownPlace(given, known)
         self._run(given, CommandJournal(ledger), total, phase="retrying", beside=ledger)
         return total
+
+    def _known_place(self, ledger: Ledger) -> KnownPlace | None:
+        checkpoint = ledger.checkpoint()
+        if checkpoint is None:
+            return None
+        rows = tuple((s, i) for s, i in ledger.recent().items() if s <= checkpoint)
+        place = Place(checkpoint, rows, ledger.meta(NEWEST_DATE_KEY) or "")
+        return KnownPlace(self._source, place, overlap=self._settings.feed_overlap)
 
     @contextmanager
     def _sweeping(self, ledger: Ledger, *, once: bool) -> Iterator[None]:

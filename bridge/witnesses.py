@@ -62,6 +62,8 @@ class Witnesses:
         again = {move.sequence: move.instance_id for move in moves}
         end = max(self._rows, default=0) if covered is None else covered
         gone = {s: i for s, i in self._rows.items() if since < s <= end}
+        if not gone:
+            gone = self._far_back(since)
         # A row that is still there acquits those above it only: whoever empties the feed deletes
         # all below, and rows far beyond may have been read out of turn since.
         lowest = max(read_to, min(gone, default=0))
@@ -80,3 +82,23 @@ class Witnesses:
                 "before they were read, and which instances they named cannot be told.",
                 advice=ADVICE,
             )
+
+    def _far_back(self, since: int) -> dict[int, str]:
+        """Return the remembered rows, all at or below ``since``, if the last of them is gone.
+
+        So many rows of other types may follow that none of ours is read again.
+        """
+        newest = max(self._rows, default=0)
+        if not 0 < newest <= since:
+            return {}
+        page = self._client.changes(newest - 1, 1, only_new_instances=False)
+        if not page.changes or page.changes[0].sequence != newest:
+            return self._rows
+        known, now = self._rows[newest], page.changes[0].resource_id
+        if now != known:
+            raise FeedWentBackwards(
+                f"The source's feed has another history: change {newest} was instance {known}, it "
+                f"is {now} now.",
+                advice=ADVICE,
+            )
+        return {}

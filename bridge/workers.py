@@ -40,6 +40,9 @@ CONSTS.term_timeout = END_TIMEOUT_S
 LOOK_EVERY_S = 0.5
 """So often the pool is looked after, by whoever asks for the crew."""
 
+EARLY = 0.9
+"""Of a task's time: one that is said to be out of it before that is not."""
+
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -74,6 +77,7 @@ class _Open:
     order: int
     task: Task
     future: Future[Outcome]
+    given_at_s: float
     begun_at_s: float | None = None
 
     def look(self, now_s: float) -> Watched:
@@ -148,9 +152,9 @@ class LocalExecutor:
         except (RuntimeError, OSError) as exc:
             self._done(task, ExecutorFailed(f"The worker pool does not start: {exc}"))
             return
-        opened = _Open(next(self._orders), task, future)
-        self._open[opened.order] = opened
         self._heard_at_s = time.monotonic()
+        opened = _Open(next(self._orders), task, future, self._heard_at_s)
+        self._open[opened.order] = opened
         future.add_done_callback(lambda _: self._deliver(opened))
 
     def crew(self) -> Crew:
@@ -214,14 +218,23 @@ class LocalExecutor:
         self._newest_begun = max(self._newest_begun, opened.order)
         self._open.pop(opened.order, None)
         if not self._closed:
-            self._done(opened.task, outcome_of(opened.task, opened.future))
+            taken_s = time.monotonic() - opened.given_at_s
+            self._done(opened.task, outcome_of(opened.task, opened.future, taken_s=taken_s))
 
 
-def outcome_of(task: Task, ended: Future[Outcome]) -> Outcome:
-    """Turn the end of a task, whatever it is, into an Outcome."""
+def outcome_of(  # noqa: PLR0911 (a table of ends)
+    task: Task, ended: Future[Outcome], *, taken_s: float = float("inf")
+) -> Outcome:
+    """Turn the end of a task, whatever it is, into an Outcome.
+
+    ``taken_s``: since the pool had it, by a clock that nobody sets. Pebble goes by the machine's
+    time of day: when that is set, or the machine was asleep, every task under way is out of time.
+    """
     match CancelledError() if ended.cancelled() else ended.exception():
         case None:
             return ended.result()
+        case FutureTimeoutError() if taken_s < EARLY * task.job.task_timeout_s:
+            return ExecutorFailed("The clock of this machine was set while the task ran.")
         case FutureTimeoutError():
             return InstanceFailed(
                 Reason.TIMED_OUT,

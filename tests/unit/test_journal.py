@@ -12,6 +12,7 @@ from bridge.core.model import Move, Reason
 from bridge.feed import MovePage
 from bridge.journal import CommandJournal, FollowJournal, Rehearsal, ReplayJournal
 from bridge.ledger import Attempts, Entry, Ledger, Parked
+from bridge.witnesses import REMEMBERED
 
 OVERLAP = 10
 
@@ -275,7 +276,7 @@ def test_what_is_remembered_of_the_feed_is_bounded(ledger: Ledger) -> None:
         admitted(journal, *rows, since=first - 1)
         settle(journal, *rows)
         journal.flush()
-    assert len(ledger.recent()) <= 4 * OVERLAP
+    assert len(ledger.recent()) <= max(4 * OVERLAP, REMEMBERED)
     assert ledger.settled_above() == []
 
 

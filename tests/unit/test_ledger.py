@@ -55,10 +55,19 @@ def test_everything_survives_a_restart(path: Path) -> None:
 
 def test_a_checkpoint_forgets_what_lies_below(path: Path) -> None:
     with Ledger(path) as ledger:
-        ledger.commit(Entry(checkpoint=0, settled=(3, 5, 9), recent=((3, "a"), (9, "b"))))
+        recent = tuple((sequence, f"i{sequence}") for sequence in range(3, 100))
+        ledger.commit(Entry(checkpoint=0, settled=(3, 5, 9), recent=recent))
         ledger.commit(Entry(checkpoint=5, recent_from=4))
         assert ledger.settled_above() == [9]
-        assert ledger.recent() == {9: "b"}
+        assert ledger.recent() == dict(recent[1:])
+
+
+def test_the_last_instances_are_remembered_however_far_the_checkpoint_is_beyond(path: Path) -> None:
+    with Ledger(path) as ledger:
+        recent = tuple((sequence, f"i{sequence}") for sequence in range(3, 100))
+        ledger.commit(Entry(checkpoint=99, recent=recent))
+        ledger.commit(Entry(checkpoint=5000, recent_from=4000))
+        assert ledger.recent() == dict(recent[-64:])
 
 
 def test_an_entry_without_a_checkpoint_leaves_it(path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bridge.core.errors import FeedWentBackwards
 from bridge.feed import FollowFeed
+from bridge.journal import FollowJournal
+from bridge.ledger import Ledger
 from tests.dicom_samples import small_series
-from tests.fake_store import FakeStore
+from tests.fake_store import FakeStore, FeedRow
 from tests.feed_client import StoreClient
 
 
@@ -143,3 +147,68 @@ def test_instances_that_were_all_sent_anew_are_no_loss() -> None:
     source.send(1)
     source.store.put(sent)
     assert len(source.feed.next_page().moves) == 2
+
+
+OTHERS = 60
+"""Rows of other types: more than the overlap of these followers, and its double too."""
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_emptied_feed_is_noticed_far_behind_the_last_instance(
+    source: Source, restart: bool, tmp_path: Path
+) -> None:
+    """A script that sets a metadata of each instance, say."""
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.restart_at(0)
+        journal = FollowJournal(ledger, overlap=50)
+        feed = source.follower(0, look_back_every_s=3600.0)
+        page = feed.next_page()
+        for move in journal.admit(page).moves:
+            journal.settle(move, None)
+        journal.flush()
+        for _ in range(3 * OTHERS):
+            source.store.add_change("UpdatedMetadata", "x")
+        for _ in range(3):
+            journal.admit(feed.next_page())
+        journal.flush()
+        position = journal.checkpoint
+        assert position == source.store.counter
+        if restart:
+            feed = source.follower(position, ledger.recent(), look_back_every_s=3600.0)
+        assert feed.next_page().done, "nothing is wrong yet"
+        source.send(3)
+        source.empty_feed()
+        with pytest.raises(FeedWentBackwards, match=f"changes {position + 1} to "):
+            feed.next_page()
+
+
+def test_another_source_is_noticed_far_behind_the_last_instance(source: Source) -> None:
+    for _ in range(OTHERS):
+        source.store.add_change("UpdatedMetadata", "x")
+    position = source.store.counter
+    feed = source.follower(position, source.rows())
+    assert feed.next_page().done
+    other = [FeedRow(s, "NewInstance", f"other{s}", "") for s in range(1, position - 50)]
+    source.store.script_feed([*other, FeedRow(position + 9, "UpdatedMetadata", "x", "")])
+    with pytest.raises(FeedWentBackwards, match="another history"):
+        feed.next_page()
+
+
+def test_a_row_that_comes_in_the_middle_of_a_look_is_not_taken_for_read(source: Source) -> None:
+    client = StoreClient(source.store, extended=source.extended)
+    recent, position = source.rows(), source.position
+    source.store.rows = [row for row in source.store.rows if row.seq < position]
+    feed = FollowFeed(client, position=position, page_size=100, overlap=50, recent=recent)
+    answers = 0
+
+    def arrive() -> None:
+        nonlocal answers
+        answers += 1
+        if answers == 3:  # after the page, which stops short, and before the counter
+            source.send(1)
+
+    client.before_answer = arrive
+    assert feed.next_page().moves[-1].sequence != position + 1
+    source.empty_feed()
+    with pytest.raises(FeedWentBackwards, match=f"changes {position + 1} to "):
+        feed.next_page()
