@@ -277,6 +277,9 @@ class Service:
         if checkpoint is None:
             return
         end = self._place(ledger, total) if once else None
+        if end is not None and end.sequence < checkpoint:
+            # Its newest rows were deleted, or the source was another one for a moment.
+            end = self._place(ledger, total)
         if self._stopping:
             return
         until = end.sequence if end else None

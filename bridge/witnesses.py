@@ -84,21 +84,23 @@ class Witnesses:
             )
 
     def _far_back(self, since: int) -> dict[int, str]:
-        """Return the remembered rows, all at or below ``since``, if the last of them is gone.
+        """Return the remembered rows, all at or below ``since``, if the last of them are gone.
 
-        So many rows of other types may follow that none of ours is read again.
+        So many rows of other types may follow that none of ours is read again. One that is still
+        there acquits: those after it went with their instances.
         """
-        newest = max(self._rows, default=0)
-        if not 0 < newest <= since:
+        if max(self._rows, default=0) > since:
             return {}
-        page = self._client.changes(newest - 1, 1, only_new_instances=False)
-        if not page.changes or page.changes[0].sequence != newest:
-            return self._rows
-        known, now = self._rows[newest], page.changes[0].resource_id
-        if now != known:
-            raise FeedWentBackwards(
-                f"The source's feed has another history: change {newest} was instance {known}, it "
-                f"is {now} now.",
-                advice=ADVICE,
-            )
-        return {}
+        for sequence in sorted(self._rows, reverse=True)[:ASKED]:
+            page = self._client.changes(sequence - 1, 1, only_new_instances=False)
+            if not page.changes or page.changes[0].sequence != sequence:
+                continue
+            known, now = self._rows[sequence], page.changes[0].resource_id
+            if now != known:
+                raise FeedWentBackwards(
+                    f"The source's feed has another history: change {sequence} was instance "
+                    f"{known}, it is {now} now.",
+                    advice=ADVICE,
+                )
+            return {}
+        return self._rows

@@ -182,6 +182,20 @@ def test_an_emptied_feed_is_noticed_far_behind_the_last_instance(
             feed.next_page()
 
 
+def test_a_deletion_far_behind_beside_a_gap_is_no_alarm(source: Source) -> None:
+    rows = source.rows()
+    for _ in range(OTHERS):
+        source.store.add_change("UpdatedMetadata", "x")
+    feed = source.follower(source.store.counter, rows)
+    assert feed.next_page().done
+    source.store.delete(rows[max(rows)])
+    source.send(1)
+    for instance_id in set(source.rows().values()) - set(rows.values()):
+        source.store.delete(instance_id)  # sent and deleted between two looks
+    source.store.add_change("UpdatedMetadata", "x")
+    assert feed.next_page().done
+
+
 def test_another_source_is_noticed_far_behind_the_last_instance(source: Source) -> None:
     for _ in range(OTHERS):
         source.store.add_change("UpdatedMetadata", "x")
