@@ -258,7 +258,7 @@ class FollowFeed:
         self._at_end = True
         self._last: int | None = None
         self._reached_for = -1
-        self._counter = 0
+        self._counter_seen = 0
         self._ahead: int | None = None
         self._ahead_next = False
         self._ahead_given = 0
@@ -299,7 +299,7 @@ class FollowFeed:
         if page is None:
             page = self._read_back(self._overlap)
             if page.done:
-                page = replace(page, last=max(page.last or 0, self._counter))
+                page = replace(page, last=max(page.last or 0, self._counter_seen))
             self._looked_back_s = self._steady_s()
             self._reached_for = -1
         page = self._reach_newest(page)
@@ -345,7 +345,7 @@ class FollowFeed:
             unmoved = page.frontier == self._reader.position and (page.last or 0) <= self._read_to
             if page.done and unmoved:
                 return page
-            self._counter = max(self._counter, page.last or 0)
+            self._counter_seen = max(self._counter_seen, page.last or 0)
         return None
 
 

@@ -27,7 +27,6 @@ from distributed import get_worker
 from bridge.cluster.build import Build, build_of_this_installation
 from bridge.core.model import Endpoint, ExecutorFailed, Outcome, Task
 from bridge.core.plain import from_plain, outcome_to_plain, to_plain
-from bridge.core.pool_watch import SILENT_S
 from bridge.workers import LOOK_EVERY_S, LocalExecutor, run_task
 
 MEMORY_VARIABLE = "BRIDGE_WORKER_MEMORY_MB"
@@ -38,20 +37,12 @@ class RemotePool:
     """The killable processes of one Dask worker; as many as it has threads."""
 
     def __init__(
-        self,
-        processes: int,
-        memory_bytes: int,
-        function: Callable[[Task], Outcome] = run_task,
-        silent_s: float = SILENT_S,
+        self, processes: int, memory_bytes: int, function: Callable[[Task], Outcome] = run_task
     ) -> None:
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Outcome]] = {}
         self._executor = LocalExecutor(
-            self._done,
-            workers=processes,
-            memory_bytes=memory_bytes,
-            function=function,
-            silent_s=silent_s,
+            self._done, workers=processes, memory_bytes=memory_bytes, function=function
         )
         # The kernel ends a process with the thread that started it, and Dask's threads come and
         # go: one thread of our own starts them all.

@@ -9,18 +9,9 @@ import types
 import pebble.pool.process
 import pytest
 
-from bridge.core.model import (
-    Endpoint,
-    ExecutorFailed,
-    InstanceFailed,
-    Job,
-    Move,
-    Outcome,
-    Reason,
-    SideName,
-    Task,
-)
+from bridge.core.model import ExecutorFailed, InstanceFailed, Outcome, Reason
 from bridge.workers import LocalExecutor
+from tests.integration.test_workers import task
 from tests.worker_functions import misbehave
 
 
@@ -34,14 +25,8 @@ def _outcome_after(
         memory_bytes=512 * 1024 * 1024,
         function=misbehave,
     )
-    job = Job(
-        source=Endpoint(SideName.SOURCE, "http://source.invalid"),
-        target=Endpoint(SideName.TARGET, "http://target.invalid"),
-        wanted_syntax="1.2.840.10008.1.2.1",
-        task_timeout_s=timeout_s,
-    )
     try:
-        executor.submit(Task(Move("hang"), job, 1))
+        executor.submit(task("hang", timeout_s=timeout_s))
         while not any(opened.future.running() for opened in executor._open.values()):
             time.sleep(0.01)
         late = types.SimpleNamespace(time=lambda: time.time() + clock_set_by_s, sleep=time.sleep)
