@@ -48,7 +48,7 @@ soak: $(VENV)/.dev test-needs ## ten minutes of load with random faults: make so
 simulate: $(VENV)/.dev ## the simulated world, by hand: make simulate SEEDS=1000000 FIRST=0
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
-test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 15 minutes
+test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 5 to 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)
 
 test-matrix: $(VENV)/.dev test-needs ## other versions of Orthanc, mixed pairs: under 20 minutes
