@@ -15,8 +15,9 @@ from bridge.core.crew import Crew, Refused
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import InstanceRetried, Progress, SideView
 from bridge.core.health import HealthLimits, judge, unready
+from bridge.core.model import ExecutorFailed
 from tests.bridge_process import REPOSITORY, process_environment
-from tests.pipeline_bench import Bench, Stuck
+from tests.pipeline_bench import DELIVERED, Bench, Stuck
 
 OWN = Build("1.0", "c0de", ("j2k/OpenJPEG openjpeg 2.0", "rle/packbits imagecodecs 1"))
 UNUSABLE = Crew(0, 0, place="tcp://s:1", problem="no_workers", message="None.", advice="Start one.")
@@ -188,3 +189,17 @@ def test_patience_without_workers_ends() -> None:
         bench.run(MANY)
     assert error.value.exit_code == 2
     assert bench.time.s == pytest.approx(30.0, abs=2.0)
+
+
+def test_one_lost_worker_does_not_end_a_command_while_its_task_is_done_elsewhere() -> None:
+    bench = Bench(patience_s=60.0, work_s=200.0)
+    bench.script["large"] = [ExecutorFailed("The worker a is gone."), DELIVERED]
+    assert bench.run(["large"]).delivered == 1
+
+
+def test_workers_that_lose_every_task_end_a_command() -> None:
+    bench = Bench(patience_s=60.0, work_s=1.0)
+    bench.script["any"] = [ExecutorFailed("The worker a is gone.")]
+    with pytest.raises(ConfigurationError, match="is gone"):
+        bench.run(["any"])
+    assert bench.time.s == pytest.approx(60.0, abs=5.0)
