@@ -48,6 +48,20 @@ def test_who_is_refused_and_why(worker: Build, said: str) -> None:
     assert (worker.digest == OWN.digest) is (not said or bool(worker.problem))
 
 
+def test_a_bridge_that_is_broken_itself_does_not_blame_its_workers() -> None:
+    assert "this bridge cannot decode" in refusal(OWN, replace(OWN, codecs=(), problem="killed"))
+
+
+def test_a_worker_that_was_repaired_says_so_when_it_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = pytest.importorskip("bridge.cluster.remote")
+    builds = [replace(OWN, problem="killed"), OWN, replace(OWN, version="1.1")]
+    monkeypatch.setattr(remote, "_BUILDS", [], raising=False)
+    monkeypatch.setattr(remote, "build_of_this_installation", lambda: builds.pop(0))
+    assert [remote.own_build() for _ in range(3)] == [replace(OWN, problem="killed"), OWN, OWN]
+
+
 def test_this_installation_is_its_own_equal_and_complete() -> None:
     build = build_of_this_installation()
     assert build.problem == ""
