@@ -112,9 +112,9 @@ class DaskExecutor:
             except LinkLost as exc:
                 self._disconnected(str(exc))
             except Exception as exc:  # noqa: BLE001
-                # The third of three places that catch everything: what Dask, or a bug of ours, raises must not
-                # end this thread, for the bridge would wait for its outcomes for ever. Only its
-                # kind is told, for its text may quote what it likes.
+                # The third of three places that catch everything: what Dask, or a bug of ours,
+                # raises must not end this thread, or the bridge would wait for outcomes for ever.
+                # Only its kind is told, for its text may quote what it likes.
                 self._disconnected(type(exc).__name__)
             else:
                 return
