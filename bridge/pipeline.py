@@ -179,7 +179,7 @@ class Pipeline:
         self._drain_until_s: float | None = None
         self._state_error = ""
         self._executor_error = ""
-        self._executor_failed_s = 0.0
+        self._executor_failed_s = self._executor_failing_s = 0.0
         self._held = Hold.NONE
         self._refusal: SideFailed | None = None
         self._flush_due_s = 0.0
@@ -399,9 +399,13 @@ class Pipeline:
             return
         if not isinstance(outcome, ExecutorFailed):
             self._executor_error = ""
-        elif not self._executor_error:
-            self._executor_error = outcome.message
-            self._executor_failed_s = self._clock.steady_s()
+        else:
+            now_s = self._clock.steady_s()
+            if not self._executor_error:
+                self._executor_error = outcome.message
+                self._executor_failed_s = now_s
+            # Up to this failure, not up to now: a task that is still under way may yet succeed.
+            self._executor_failing_s = now_s - self._executor_failed_s
         decision = decide(
             outcome,
             attempts=item.attempts,
@@ -592,8 +596,7 @@ class Pipeline:
             if self._clock.steady_s() - self._crew_failed_s >= self._pace.patience_s:
                 self._fail(ConfigurationError(self._crew.message, advice=self._crew.advice))
             return
-        failing_s = self._clock.steady_s() - self._executor_failed_s
-        if self._executor_error and failing_s >= self._pace.patience_s:
+        if self._executor_error and self._executor_failing_s >= self._pace.patience_s:
             self._fail(ConfigurationError(self._executor_error, advice=EXECUTOR_ADVICE))
 
     def _fail(self, error: BridgeError) -> None:

@@ -67,6 +67,8 @@ def refusal(worker: Build, own: Build) -> str:
     """Say why a worker must not work for this bridge; empty when it may."""
     if worker.version != own.version:
         return f"It runs orthanc-bridge {worker.version}, this bridge is {own.version}."
+    if own.problem:
+        return f"It cannot be compared: this bridge cannot decode everything: {own.problem}."
     if worker.problem:
         return f"It cannot decode everything: {worker.problem}."
     if worker.codecs != own.codecs:

@@ -111,7 +111,14 @@ class DaskExecutor:
                     self._serve(link)
             except LinkLost as exc:
                 self._disconnected(str(exc))
-                self._take(time.monotonic() + RETRY_S)
+            except Exception as exc:  # noqa: BLE001
+                # The third of three places that catch everything: what Dask, or a bug of ours,
+                # raises must not end this thread, or the bridge would wait for outcomes for ever.
+                # Only its kind is told, for its text may quote what it likes.
+                self._disconnected(type(exc).__name__)
+            else:
+                return
+            self._take(time.monotonic() + RETRY_S)
 
     def _new_roster(self) -> Roster:
         return Roster(self._address, silent_s=self._silent_s)
@@ -160,7 +167,7 @@ class DaskExecutor:
                 self._introduced(str(said["address"]), str(said["identity"]), build)
             else:
                 self._finished(int(said["number"]), outcome_from_plain(said["outcome"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             # Not of our making: the task, if it was one, is missed by the next look.
             return
 
@@ -224,7 +231,7 @@ class DaskExecutor:
             payload = [to_plain(replace(task, number=key)) for key, task in tasks.items()]
             try:
                 handle = link.run(address, self._own.digest, json.dumps(payload))
-            except LinkLost:
+            except Exception:
                 self._waiting.extendleft(reversed(tasks.values()))
                 raise
             now_s = time.monotonic()

@@ -69,6 +69,22 @@ class Handle:
         return bool(self._future.status == "finished")
 
 
+class BridgeClient(Client):  # type: ignore[misc]
+    """Dask's client, which leaves its thread and its sockets behind when it cannot connect."""
+
+    def start(self, **how: object) -> None:
+        """Connect; its thread ends if that fails."""
+        try:
+            super().start(**how)
+        except BaseException:
+            self.end_thread()
+            raise
+
+    def end_thread(self) -> None:
+        """End the thread. Dask's ``close`` does not, if the client has closed itself before."""
+        self._loop_runner.stop(CLOSE_S)
+
+
 class Link:
     """A connected client. Raises LinkLost from every method when the connection is lost."""
 
@@ -81,7 +97,7 @@ class Link:
             with warnings.catch_warnings():
                 # Differing versions of Dask's parts: what matters is in the workers' builds.
                 warnings.simplefilter("ignore")
-                self._client = Client(
+                self._client = BridgeClient(
                     address,
                     security=_security(tls),
                     timeout=CONNECT_S,
@@ -120,7 +136,9 @@ class Link:
         try:
             self._client.close(timeout=CLOSE_S)
         except LINK_FAULTS:
-            return  # it was lost already
+            pass  # it was lost already
+        finally:
+            self._client.end_thread()
 
     def _submit(self, address: str, name: str, function: str, *arguments: str) -> Handle:
         """Let a worker call a function of ``remote``, by its name.

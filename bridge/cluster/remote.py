@@ -19,7 +19,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
-from functools import cache
 from typing import Protocol
 
 from distributed import get_worker
@@ -85,10 +84,18 @@ def open_pool(processes: int, function: Callable[[Task], Outcome] = run_task) ->
         return _POOLS[0]
 
 
-@cache
+_BUILDS: list[Build] = []
+"""What this worker's installation is, once it is known to be complete."""
+
+
 def own_build() -> Build:
-    """Return what this worker's installation is; asked for once in a process's life."""
-    return build_of_this_installation()
+    """Return what this worker's installation is; a problem may be over when it is asked again."""
+    if _BUILDS:
+        return _BUILDS[0]
+    build = build_of_this_installation()
+    if not build.problem:
+        _BUILDS.append(build)
+    return build
 
 
 def introduce(topic: str, address: str, identity: str) -> None:

@@ -9,6 +9,7 @@ import os
 import queue
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 import pytest
 
 import bridge
+from bridge.cluster import link
 from bridge.cluster.executor import DaskExecutor
+from bridge.cluster.link import Link, LinkLost
 from bridge.core.crew import Crew
 from bridge.core.model import (
     Delivered,
@@ -28,7 +31,7 @@ from bridge.core.model import (
     Task,
 )
 from tests.bridge_process import REPOSITORY, wait_until
-from tests.cluster import Cluster, Member, adaptive_cluster
+from tests.cluster import Cluster, Member, adaptive_cluster, free_port
 from tests.integration.test_workers import task
 
 MISBEHAVE = "tests.worker_functions:misbehave"
@@ -240,6 +243,41 @@ def test_the_scheduler_is_restarted(tmp_path: Path) -> None:
         bench.add()  # as its supervisor would
         bench.wait_threads(1)
         assert isinstance(bench.run(plain(2))["plain-2"], Skipped)
+        bench.executor.close()
+
+
+def test_a_long_outage_of_the_scheduler_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "CONNECT_S", 0.2)
+
+    def fail() -> tuple[int, int]:
+        with pytest.raises(LinkLost):
+            Link(f"tcp://127.0.0.1:{free_port()}", None, lambda _: None)
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    first = fail()
+    for _ in range(5):
+        last = fail()
+    assert last == first
+
+
+def test_whatever_dask_raises_is_an_outage_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cluster(tmp_path) as cluster:
+        bench = ClusterBench(cluster)
+        bench.add()
+        bench.wait_threads(1)
+        bench.executor.submit(task("hang", timeout_s=8.0))  # the worker is busy for so long
+        with monkeypatch.context() as patched:
+            patched.setattr(Link, "workers", lambda _: {}["unheard of"])
+            name, outcome = bench.next()
+            assert (name, type(outcome)) == ("hang", ExecutorFailed)
+            crew = bench.wait_crew(lambda crew: bool(crew.problem), "it is noticed")
+            assert crew.problem == "scheduler_unreachable"
+            assert "KeyError" in crew.message
+        bench.wait_threads(1)
         bench.executor.close()
 
 

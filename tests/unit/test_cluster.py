@@ -15,8 +15,9 @@ from bridge.core.crew import Crew, Refused
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import InstanceRetried, Progress, SideView
 from bridge.core.health import HealthLimits, judge, unready
+from bridge.core.model import ExecutorFailed
 from tests.bridge_process import REPOSITORY, process_environment
-from tests.pipeline_bench import Bench, Stuck
+from tests.pipeline_bench import DELIVERED, Bench, Stuck
 
 OWN = Build("1.0", "c0de", ("j2k/OpenJPEG openjpeg 2.0", "rle/packbits imagecodecs 1"))
 UNUSABLE = Crew(0, 0, place="tcp://s:1", problem="no_workers", message="None.", advice="Start one.")
@@ -45,6 +46,20 @@ def test_who_is_refused_and_why(worker: Build, said: str) -> None:
     assert bool(found) is bool(said)
     assert said in found
     assert (worker.digest == OWN.digest) is (not said or bool(worker.problem))
+
+
+def test_a_bridge_that_is_broken_itself_does_not_blame_its_workers() -> None:
+    assert "this bridge cannot decode" in refusal(OWN, replace(OWN, codecs=(), problem="killed"))
+
+
+def test_a_worker_that_was_repaired_says_so_when_it_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = pytest.importorskip("bridge.cluster.remote")
+    builds = [replace(OWN, problem="killed"), OWN, replace(OWN, version="1.1")]
+    monkeypatch.setattr(remote, "_BUILDS", [], raising=False)
+    monkeypatch.setattr(remote, "build_of_this_installation", lambda: builds.pop(0))
+    assert [remote.own_build() for _ in range(3)] == [replace(OWN, problem="killed"), OWN, OWN]
 
 
 def test_this_installation_is_its_own_equal_and_complete() -> None:
@@ -188,3 +203,17 @@ def test_patience_without_workers_ends() -> None:
         bench.run(MANY)
     assert error.value.exit_code == 2
     assert bench.time.s == pytest.approx(30.0, abs=2.0)
+
+
+def test_one_lost_worker_does_not_end_a_command_while_its_task_is_done_elsewhere() -> None:
+    bench = Bench(patience_s=60.0, work_s=200.0)
+    bench.script["large"] = [ExecutorFailed("The worker a is gone."), DELIVERED]
+    assert bench.run(["large"]).delivered == 1
+
+
+def test_workers_that_lose_every_task_end_a_command() -> None:
+    bench = Bench(patience_s=60.0, work_s=1.0)
+    bench.script["any"] = [ExecutorFailed("The worker a is gone.")]
+    with pytest.raises(ConfigurationError, match="is gone"):
+        bench.run(["any"])
+    assert bench.time.s == pytest.approx(60.0, abs=5.0)
