@@ -90,7 +90,7 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
         _complain(f"{exc.format_message()}\nSee orthanc-bridge --help.")
         code = exc.exit_code
     except Exception as exc:  # noqa: BLE001
-        # The second of three places that catch everything: a bug must end with its own exit code,
+        # The second of two places that catch everything: a bug must end with its own exit code,
         # and its text may quote values, so only its kind and place are told.
         _complain(
             f"A bug in the bridge: {type(exc).__name__}. Please report it.\n"

@@ -120,7 +120,7 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
             f"A worker cannot spool to disk: {exc.strerror}. Free space under TMPDIR."
         )
     except Exception as exc:  # noqa: BLE001
-        # One of three places that catch everything: a bug of ours must cost this instance its
+        # One of two places that catch everything: a bug of ours must cost this instance its
         # attempts, visibly, and not the feed. The text of an unknown exception may quote patient
         # data, so only its kind and place are told.
         return attempt.failed(Reason.INTERNAL, _kind_and_place(exc), final=False)

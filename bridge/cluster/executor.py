@@ -83,10 +83,13 @@ class DaskExecutor:
         self._own = Build("", "", ())
         self._closing = False
         self._look_due_s = 0.0
-        self._thread = threading.Thread(target=self._work, name="cluster", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._started_s = 0.0
 
     def start(self) -> None:
         """Connect from now on."""
+        self._started_s = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="cluster", daemon=True)
         self._thread.start()
 
     def submit(self, task: Task) -> None:
@@ -94,13 +97,22 @@ class DaskExecutor:
         self._inbox.put(task)
 
     def crew(self) -> Crew:
-        """Describe the workers as last seen."""
+        """Describe the workers as last seen.
+
+        If this executor's thread has ended by something that nobody foresaw, everything is given
+        back and another one is started: the bridge would wait for its outcomes for ever.
+        """
+        ended = self._thread is not None and not self._thread.is_alive() and not self._closing
+        if ended and time.monotonic() >= self._started_s + RETRY_S:
+            self._disconnected("the thread that speaks with it has ended by a bug")
+            self.start()
         return self._crew
 
     def close(self) -> None:
         """End at once; tasks under way are lost and not reported."""
         self._inbox.put(_Ended())
-        self._thread.join(CLOSE_S)
+        if self._thread is not None:
+            self._thread.join(CLOSE_S)
 
     def _work(self) -> None:
         self._own = build_of_this_installation()
@@ -111,14 +123,7 @@ class DaskExecutor:
                     self._serve(link)
             except LinkLost as exc:
                 self._disconnected(str(exc))
-            except Exception as exc:  # noqa: BLE001
-                # The third of three places that catch everything: what Dask, or a bug of ours,
-                # raises must not end this thread, or the bridge would wait for outcomes for ever.
-                # Only its kind is told, for its text may quote what it likes.
-                self._disconnected(type(exc).__name__)
-            else:
-                return
-            self._take(time.monotonic() + RETRY_S)
+                self._take(time.monotonic() + RETRY_S)
 
     def _new_roster(self) -> Roster:
         return Roster(self._address, silent_s=self._silent_s)
@@ -229,11 +234,12 @@ class DaskExecutor:
             tasks = {next(self._tickets): self._waiting.popleft() for _ in range(count)}
             self._roster.put(address, tasks)
             payload = [to_plain(replace(task, number=key)) for key, task in tasks.items()]
+            handle = None
             try:
                 handle = link.run(address, self._own.digest, json.dumps(payload))
-            except Exception:
-                self._waiting.extendleft(reversed(tasks.values()))
-                raise
+            finally:
+                if handle is None:  # whatever was raised, it must not lose them
+                    self._waiting.extendleft(reversed(tasks.values()))
             now_s = time.monotonic()
             for ticket, task in tasks.items():
                 self._placed[ticket] = _Placed(task, address, handle, now_s)
