@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Protocol
 
 from bridge.core.errors import FeedWentBackwards
+from bridge.core.history import RESET_ADVICE
 from bridge.core.model import Change, Move, Page, ServerInfo
 from bridge.witnesses import Witnessed, Witnesses
 
@@ -208,12 +209,6 @@ def check_counter(last: int, *, position: int) -> None:
             "the source was created anew or restored from a backup.",
             advice=RESET_ADVICE,
         )
-
-
-RESET_ADVICE = (
-    "Decide what to do: set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target "
-    "lacks and follow the new feed, or give the old source back. See docs/operations.md."
-)
 
 
 class FollowFeed:

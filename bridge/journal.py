@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bridge.core.errors import FeedWentBackwards
-from bridge.core.history import History, contradiction
+from bridge.core.history import History, another_history, contradiction
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
-from bridge.feed import RESET_ADVICE, MovePage
+from bridge.feed import MovePage
 from bridge.ledger import NEWEST_DATE_KEY, Attempts, Entry, Kept, Ledger, Parked
 from bridge.witnesses import REMEMBERED
 
@@ -237,9 +236,7 @@ class FollowJournal:
         )
         difference = seen.difference or contradiction(page.moves, self._unfinished)
         if difference:
-            raise FeedWentBackwards(
-                f"The source's feed has another history: {difference}.", advice=RESET_ADVICE
-            )
+            raise another_history(difference)
         fresh = [m for m in seen.fresh if m.sequence is not None and self._open(m, m.sequence)]
         if page.ahead:
             return Admission(tuple(fresh))

@@ -22,6 +22,7 @@ from typing import IO, Self
 
 from bridge.core.errors import StateError
 from bridge.core.model import Move, Reason
+from bridge.witnesses import REMEMBERED
 
 SCHEMA_VERSION = 2
 NEWEST_DATE_KEY = "newest_change_at"
@@ -271,7 +272,7 @@ class Ledger:
         many(sql["forget_kept"], [asdict(kept) for kept in entry.not_kept])
         many(sql["add_kept"], [asdict(kept) for kept in entry.kept])
         if entry.recent_from is not None:
-            run(sql["forget_recent"], {"below": entry.recent_from})
+            run(sql["forget_recent"], {"below": entry.recent_from, "kept": REMEMBERED})
         if entry.checkpoint is not None:
             self._set_meta("checkpoint", str(entry.checkpoint))
             if entry.newest_date:

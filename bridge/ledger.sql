@@ -110,7 +110,7 @@ INSERT OR REPLACE INTO recent (sequence, instance_id) VALUES (:sequence, :instan
 -- The last ones are kept, however many rows of other types have followed them.
 DELETE FROM recent
 WHERE sequence < :below
-  AND sequence NOT IN (SELECT sequence FROM recent ORDER BY sequence DESC LIMIT 64);
+  AND sequence NOT IN (SELECT sequence FROM recent ORDER BY sequence DESC LIMIT :kept);
 
 -- name: clear_recent
 DELETE FROM recent;

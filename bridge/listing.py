@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bridge.core.errors import FeedWentBackwards
-from bridge.core.history import History
+from bridge.core.history import History, another_history
 from bridge.core.model import Move
 from bridge.feed import (
     NEW_INSTANCE,
-    RESET_ADVICE,
     FeedClient,
     FeedReader,
     Forgetful,
@@ -128,9 +126,7 @@ class KnownPlace:
         )
         seen = history.compare(page.moves, since=page.since, frontier=place.sequence)
         if seen.difference:
-            raise FeedWentBackwards(
-                f"The source's feed has another history: {seen.difference}.", advice=RESET_ADVICE
-            )
+            raise another_history(seen.difference)
 
 
 class OfKnownPlace:

@@ -106,17 +106,9 @@ class Service:
 
         Raises SourceError, FeedWentBackwards.
         """
-        checkpoint = ledger.checkpoint()
-        if checkpoint is None:
-            return
-        overlap = self._settings.feed_overlap
-        feed = FollowFeed(
-            self._source,
-            position=checkpoint,
-            page_size=self._settings.page_size,
-            overlap=overlap,
-        )
-        FollowJournal(ledger, overlap=overlap).admit(feed.look_back())
+        known = self._known_place(ledger)
+        if known is not None:
+            known.look()
 
     def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:
         """Follow the feed: for ever, or (``once``) to its present end.

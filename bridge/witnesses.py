@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from bridge.core.errors import FeedWentBackwards
+from bridge.core.history import another_history, contradiction
 from bridge.core.model import Move, Page
 
 REMEMBERED = 64
@@ -95,12 +96,9 @@ class Witnesses:
             page = self._client.changes(sequence - 1, 1, only_new_instances=False)
             if not page.changes or page.changes[0].sequence != sequence:
                 continue
-            known, now = self._rows[sequence], page.changes[0].resource_id
-            if now != known:
-                raise FeedWentBackwards(
-                    f"The source's feed has another history: change {sequence} was instance "
-                    f"{known}, it is {now} now.",
-                    advice=ADVICE,
-                )
+            there = Move(page.changes[0].resource_id, sequence)
+            difference = contradiction([there], self._rows)
+            if difference:
+                raise another_history(difference)
             return {}
         return self._rows

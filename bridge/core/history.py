@@ -13,7 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bridge.core.errors import FeedWentBackwards
 from bridge.core.model import Move
+
+RESET_ADVICE = (
+    "Decide what to do: set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target "
+    "lacks and follow the new feed, or give the old source back. See docs/operations.md."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,13 @@ class Comparison:
     fresh: tuple[Move, ...]
     late: tuple[Move, ...]
     difference: str
+
+
+def another_history(difference: str) -> FeedWentBackwards:
+    """Return the error for a feed that differs from the one that was followed."""
+    return FeedWentBackwards(
+        f"The source's feed has another history: {difference}.", advice=RESET_ADVICE
+    )
 
 
 def contradiction(moves: Iterable[Move], rows: Mapping[int, str]) -> str:
