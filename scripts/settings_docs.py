@@ -17,7 +17,7 @@ from typing import Literal, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from bridge.config import SECRETS, Settings, variable_of
+from bridge.config import SECRETS, WORKERS_BEYOND_CPUS, Settings, variable_of
 from bridge.credentials import POKE_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +87,7 @@ def table() -> str:
         if field.is_required():
             shown = "**required**"
         elif name == "workers":
-            shown = "number of CPUs + 2"
+            shown = f"number of CPUs + {WORKERS_BEYOND_CPUS}"
         lines.append(
             f"| `{variable_of(name)}` | {shown} | {accepted(field)} | {field.description} |"
         )

@@ -12,6 +12,8 @@ from tests.benchmarks.throughput import Result, Row
 
 RIVALS = ("peer", "cloner", "gdcmconv")
 """Ways from a first server to a second that a user would pick instead."""
+HEAVY = "j2k"
+"""The input of which the codec is nearly everything."""
 LIGHT = ("jpll", "jpls", "rle", "raw")
 """Inputs of which the codec is the smaller part."""
 
@@ -41,36 +43,32 @@ def best_rival(result: Result) -> Row | None:
 def throughput_goals(results: Sequence[Result]) -> Iterator[Goal]:
     """Yield what is wanted of rates and overhead, as far as it was measured."""
     for result in results:
-        ours, name = result.row("ours"), result.input.name
-        if ours is None or not ours.rate:
-            continue
-        if name == "j2k":
-            yield from _heavy(result, ours)
-        elif name in LIGHT:
-            if result.chained_floor:
-                text = f"{name}: of the chain of codec, GET and POST"
-                yield Goal(text, 0.80, ours.rate / result.chained_floor)
-            if rival := best_rival(result):
-                yield Goal(f"{name}: of the best rival", 1.0, ours.rate / rival.rate)
-        if name in ("j2k", *LIGHT) and result.overhead_ms is not None:
-            text = f"{name}: CPU outside the codec, ms"
-            yield Goal(text, 3.0, result.overhead_ms, at_least=False)
+        ours = result.row("ours")
+        if ours and ours.rate and result.input.name in (HEAVY, *LIGHT):
+            yield from _of_input(result, ours)
 
 
-def _heavy(result: Result, ours: Row) -> Iterator[Goal]:
+def _of_input(result: Result, ours: Row) -> Iterator[Goal]:
+    name, heavy = result.input.name, result.input.name == HEAVY
     program, direct, rival = result.row("floor"), result.row("direct"), best_rival(result)
-    if program and program.rate:
-        yield Goal("j2k: of a program that does just that", 0.92, ours.rate / program.rate)
+    of_chain, of_rival = (0.92, 1.35) if heavy else (0.80, 1.0)
+    if heavy and program and program.rate:
+        text = f"{name}: of a program that does just that"
+        yield Goal(text, of_chain, ours.rate / program.rate)
     if result.chained_floor:
-        text = "j2k: of the chain of codec, GET and POST"
-        yield Goal(text, 0.92, ours.rate / result.chained_floor)
+        text = f"{name}: of the chain of codec, GET and POST"
+        yield Goal(text, of_chain, ours.rate / result.chained_floor)
     if rival:
-        yield Goal("j2k: of the best rival", 1.35, ours.rate / rival.rate)
-        if result.computed_floor:
-            bound = result.computed_floor / rival.rate
-            yield Goal("(the computed floor itself, of the best rival)", 1.35, bound)
-    if direct and direct.rate:
-        yield Goal("j2k: of posting straight to the target", 1.0, ours.rate / direct.rate)
+        yield Goal(f"{name}: of the best rival", of_rival, ours.rate / rival.rate)
+        if heavy and result.computed_floor:
+            text = "(the computed floor itself, of the best rival)"
+            yield Goal(text, of_rival, result.computed_floor / rival.rate)
+    if heavy and direct and direct.rate:
+        text = f"{name}: of posting straight to the target"
+        yield Goal(text, 1.0, ours.rate / direct.rate)
+    if result.overhead_ms is not None:
+        text = f"{name}: CPU outside the codec, ms"
+        yield Goal(text, 3.0, result.overhead_ms, at_least=False)
 
 
 def other_goals(
