@@ -204,7 +204,7 @@ class Pipeline:
             self._ask_for_page()
             if not self._draining:
                 self._servers.probe()
-            for message in self._inbox.take(self._idle_s()):
+            for message in self._inbox.take(self._idle_s(), enough=self._enough()):
                 self._handle(message)
             self._flush()
             self._check_patience()
@@ -309,6 +309,10 @@ class Pipeline:
         if self._finished():
             return 0.0
         return max(0.0, min(due) - now_s)
+
+    def _enough(self) -> int:
+        """Tell how many ends of tasks are worth a turn: half of those that no worker has begun."""
+        return max(1, (self._window.under_way - self._crew.threads) // 2)
 
     # What has happened
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +20,9 @@ from bridge.feed import MovePage
 
 Found = MovePage | ServerInfo | None
 """What a call in the background may bring: moves, or a server's description."""
+
+LINGER_S = 0.1
+"""So long the end of a task may wait for others, while the workers have enough to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,12 @@ class Inbox(Protocol):
     def put(self, message: Message) -> None:
         """Add a message; safe in any thread and in a signal handler."""
 
-    def take(self, timeout_s: float) -> list[Message]:
-        """Wait for at least one message, then take all there are; [] after ``timeout_s``."""
+    def take(self, timeout_s: float, *, enough: int = 1) -> list[Message]:
+        """Wait for a message, then take all there are; [] after ``timeout_s``.
+
+        ``enough``: so many ends of tasks are worth waking for; fewer may wait for LINGER_S.
+        Other messages never wait.
+        """
 
 
 class Background(Protocol):
@@ -93,27 +102,58 @@ class SystemClock:
 
 
 class QueueInbox:
-    """An inbox on a reentrant queue."""
+    """An inbox that any thread may fill, and a signal handler.
+
+    The loop's thread is woken by a bell, a reentrant queue. To wake up is most of what an ended
+    task costs it: its code and data have left the processor's caches meanwhile.
+    """
 
     TAKE_MAX = 1000
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._messages: deque[Message] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._enough = 1
+        self._urgent = False
+        """There is something that does not wait for others."""
 
     def put(self, message: Message) -> None:
         """Add a message; safe in any thread and in a signal handler."""
-        self._queue.put(message)
+        self._messages.append(message)  # before it rings: whoever hears the bell finds it
+        if not isinstance(message, TaskDone):
+            self._urgent = True
+            self._bell.put(None)
+        elif len(self._messages) >= self._enough:
+            self._bell.put(None)
 
-    def take(self, timeout_s: float) -> list[Message]:
-        """Wait for at least one message, then take all there are; [] after ``timeout_s``."""
+    def take(self, timeout_s: float, *, enough: int = 1) -> list[Message]:
+        """Wait for a message, then take all there are; [] after ``timeout_s``.
+
+        ``enough``: so many ends of tasks are worth waking for; fewer may wait for LINGER_S.
+        """
+        until_s = time.monotonic() + timeout_s
+        if enough > 1:
+            self._wait(min(timeout_s, LINGER_S), enough)
+        if not self._messages:
+            self._wait(until_s - time.monotonic(), 1)
+        self._urgent = False
+        with suppress(queue.Empty):
+            while True:
+                self._bell.get_nowait()
         messages: list[Message] = []
-        try:
-            messages.append(self._queue.get(timeout=max(0.0, timeout_s)))
-            while len(messages) < self.TAKE_MAX:
-                messages.append(self._queue.get_nowait())
-        except queue.Empty:
-            pass
+        while self._messages and len(messages) < self.TAKE_MAX:
+            messages.append(self._messages.popleft())
+        if self._messages:
+            self._urgent = True
         return messages
+
+    def _wait(self, timeout_s: float, enough: int) -> None:
+        """Wait until there is enough, or something that does not wait."""
+        self._enough = enough  # before the look: whoever puts something after it rings
+        until_s = time.monotonic() + timeout_s
+        with suppress(queue.Empty):
+            while not self._urgent and len(self._messages) < enough:
+                self._bell.get(timeout=max(0.0, until_s - time.monotonic()))
 
 
 class ThreadBackground:

@@ -58,6 +58,8 @@ class Time:
     messages: list[Message] = field(default_factory=list)
     due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     steps: int = 0
+    enough: list[int] = field(default_factory=list)
+    """What was asked for. Here nobody has to be woken: what is there is enough."""
 
     def now_s(self) -> float:
         return 1_000_000.0 + self.s
@@ -71,7 +73,8 @@ class Time:
     def put(self, message: Message) -> None:
         self.messages.append(message)
 
-    def take(self, timeout_s: float) -> list[Message]:
+    def take(self, timeout_s: float, *, enough: int = 1) -> list[Message]:
+        self.enough.append(enough)
         self.steps += 1
         if self.steps > STEPS_MAX:
             raise Stuck(f"after {self.s:.0f} s")

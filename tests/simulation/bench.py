@@ -28,7 +28,16 @@ from bridge.core.model import (
     Task,
 )
 from bridge.ledger import Entry, Ledger
-from bridge.runtime import Answered, Background, Clock, Found, Inbox, Message
+from bridge.runtime import (
+    LINGER_S,
+    Answered,
+    Background,
+    Clock,
+    Found,
+    Inbox,
+    Message,
+    TaskDone,
+)
 from bridge.service import Service
 from tests.simulation.world import Crash, Nature, Violation, World
 
@@ -73,14 +82,23 @@ class SimulatedInbox:
     def put(self, message: Message) -> None:
         self._messages.append(message)
 
-    def take(self, timeout_s: float) -> list[Message]:
+    def take(self, timeout_s: float, *, enough: int = 1) -> list[Message]:
         until = self._world.now + timeout_s
-        while not self._messages:
-            if not self._world.step(until):
-                return []
+        if enough > 1:
+            self._wait(min(until, self._world.now + LINGER_S), enough)
+        if not self._messages:
+            self._wait(until, 1)
         taken, self._messages = self._messages, []
         self._world.maybe_crash()
         return taken
+
+    def _wait(self, until: float, enough: int) -> None:
+        while not self._has(enough) and self._world.step(until):
+            pass
+
+    def _has(self, enough: int) -> bool:
+        ends = sum(isinstance(message, TaskDone) for message in self._messages)
+        return len(self._messages) >= enough or ends < len(self._messages)
 
 
 class SimulatedBackground:

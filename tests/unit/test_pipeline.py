@@ -54,6 +54,16 @@ def test_everything_is_done_and_written() -> None:
     assert bench.ledger.settled == set(MANY)
 
 
+def test_it_wakes_for_half_of_what_no_worker_has_begun_and_for_each_when_workers_may_idle() -> None:
+    bench = Bench(window=8)
+    bench.run(MANY)
+    assert max(bench.time.enough) == (8 - bench.workers.threads) // 2
+    assert bench.time.enough[-1] == 1
+    narrow = Bench(window=3)
+    narrow.run(MANY)
+    assert set(narrow.time.enough) == {1}
+
+
 def test_the_versions_of_both_servers_are_reported() -> None:
     bench = Bench()
     bench.run(MANY)

@@ -6,13 +6,23 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 
+from bridge import runtime
 from bridge.core.errors import SourceError
-from bridge.core.model import SideProblem
+from bridge.core.model import Endpoint, Job, Move, Reason, SideName, SideProblem, Skipped, Task
 from bridge.feed import MovePage
-from bridge.runtime import Answered, QueueInbox, StopAsked, SystemClock, ThreadBackground
+from bridge.runtime import (
+    Answered,
+    Message,
+    QueueInbox,
+    StopAsked,
+    SystemClock,
+    TaskDone,
+    ThreadBackground,
+)
 
 WAIT_S = 10.0
 
@@ -49,6 +59,76 @@ def test_waiting_ends_with_a_message_from_a_signal_handler() -> None:
         assert inbox.take(WAIT_S) == [StopAsked()]
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def _done(number: int) -> TaskDone:
+    endpoint = Endpoint(SideName.SOURCE, "http://127.0.0.1:1")
+    job = Job(endpoint, endpoint, "1.2.840.10008.1.2.1")
+    return TaskDone(Task(Move(f"i{number}"), job, number), Skipped(Reason.GONE))
+
+
+def _put_all(inbox: QueueInbox, messages: Iterable[Message]) -> None:
+    for message in messages:
+        inbox.put(message)
+
+
+def test_ends_of_tasks_wait_for_each_other_until_there_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "LINGER_S", WAIT_S)
+    inbox = QueueInbox()
+    ends = [_done(number) for number in range(3)]
+    inbox.put(ends[0])
+    threading.Timer(0.05, _put_all, (inbox, ends[1:])).start()
+    begun = time.monotonic()
+    assert inbox.take(WAIT_S, enough=3) == ends
+    assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_fewer_than_enough_do_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "LINGER_S", 0.05)
+    inbox = QueueInbox()
+    inbox.put(_done(1))
+    begun = time.monotonic()
+    assert inbox.take(WAIT_S, enough=3) == [_done(1)]
+    assert 0.05 <= time.monotonic() - begun < WAIT_S / 2
+
+
+def test_the_first_end_after_a_quiet_while_wakes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "LINGER_S", 0.01)
+    inbox = QueueInbox()
+    threading.Timer(0.1, lambda: inbox.put(_done(1))).start()
+    begun = time.monotonic()
+    assert inbox.take(WAIT_S, enough=3) == [_done(1)]
+    assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_other_messages_never_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "LINGER_S", WAIT_S)
+    inbox = QueueInbox()
+    inbox.put(_done(1))
+    threading.Timer(0.05, lambda: inbox.put(StopAsked())).start()
+    begun = time.monotonic()
+    assert inbox.take(WAIT_S, enough=3) == [_done(1), StopAsked()]
+    inbox.put(StopAsked())
+    inbox.put(_done(2))
+    assert inbox.take(WAIT_S, enough=3) == [StopAsked(), _done(2)]
+    assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_nothing_is_lost_between_threads_that_put_and_one_that_takes() -> None:
+    inbox = QueueInbox()
+    ends = [_done(number) for number in range(2000)]
+    threads = [threading.Thread(target=_put_all, args=(inbox, ends[k::4])) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    taken: list[int] = []
+    begun = time.monotonic()
+    while len(taken) < len(ends) and time.monotonic() - begun < WAIT_S:
+        taken += [m.task.number for m in inbox.take(1.0, enough=5) if isinstance(m, TaskDone)]
+    assert sorted(taken) == [*range(len(ends))]
+    for thread in threads:
+        thread.join(WAIT_S)
 
 
 def test_a_background_call_answers_with_its_value_or_its_error() -> None:
