@@ -217,7 +217,9 @@ class FollowFeed:
     While catching up it reads pages without a gap, each with the last few rows of the one before:
     another source would pass for the same one otherwise. Once at the end, a look begins ``overlap``
     sequences back, so that late rows and a changed history show: at least every
-    ``look_back_every_s``, and before any new row is passed on.
+    ``look_back_every_s``, and right after a look that found something new. A few new rows are
+    passed on at once, with a short look back: to read hundreds again first is half of what an
+    idle bridge adds to the way of a single instance.
 
     A long way behind, every other page is read from where the feed ended when that was noticed:
     a patient who is being examined now must not wait for last year's archive.
@@ -290,7 +292,7 @@ class FollowFeed:
         if self._reader.counts_from is None:
             # From the beginning: what was deleted before we came is not what we missed.
             self._reader.counts_from = self._client.last_change().last
-        page = self._unchanged() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
+        page = self._recent() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
         if page is None:
             page = self._read_back(self._overlap)
             if page.done:
@@ -328,20 +330,25 @@ class FollowFeed:
             self._reached_for = known_last
         return reached
 
-    def _unchanged(self) -> MovePage | None:
-        """Return an empty page when there is nothing new; None when it is time to look back.
+    def _recent(self) -> MovePage | None:
+        """Return what is new since the last look, nothing or a little; None to look back.
 
-        New rows are read together with those before them: otherwise a page of another history
+        Many new rows are read together with those before them: otherwise a page of another history
         could push out of our memory what contradicts it. A counter that moved without a row is
         rows of other types, or rows that were deleted before we had read them.
         """
-        if self._steady_s() - self._looked_back_s < self._look_back_every_s:
-            page = self._reader.read()
-            unmoved = page.frontier == self._reader.position and (page.last or 0) <= self._read_to
-            if page.done and unmoved:
+        if self._steady_s() - self._looked_back_s >= self._look_back_every_s:
+            return None
+        page = self._reader.read()
+        if page.done and page.frontier == self._reader.position:
+            if (page.last or 0) <= self._read_to:
                 return page
             self._counter_seen = max(self._counter_seen, page.last or 0)
-        return None
+            return None
+        if not page.done or page.frontier - self._reader.position > self._overlap:
+            return None
+        self._looked_back_s = float("-inf")
+        return self._read_back(self.CATCHING_UP_OVERLAP)
 
 
 class ReplayRange(Forgetful):

@@ -20,7 +20,7 @@ OVERLAP = 5
 class Looker:
     """A follower at the end of a feed, and a clock that the test moves."""
 
-    def __init__(self, store: FakeStore, *, extended: bool = False) -> None:
+    def __init__(self, store: FakeStore, *, extended: bool = False, overlap: int = OVERLAP) -> None:
         self.now_s = 100.0
         self.frontier = 0
         self.client = StoreClient(store, extended=extended)
@@ -28,7 +28,7 @@ class Looker:
             self.client,
             position=0,
             page_size=100,
-            overlap=OVERLAP,
+            overlap=overlap,
             look_back_every_s=EVERY_S,
             steady_s=lambda: self.now_s,
         )
@@ -69,15 +69,49 @@ def test_an_idle_look_is_one_request_for_nothing_and_looks_back_now_and_then() -
     assert looker.sinces == [10 - OVERLAP]
 
 
-def test_a_new_row_comes_at_once_with_those_before_it() -> None:
-    store = store_with(*range(1, 11))
-    looker = Looker(store)
+def test_a_new_row_comes_at_once_with_a_few_before_it_and_more_with_the_next_look() -> None:
+    store = store_with(*range(1, 61))
+    looker = Looker(store, overlap=50)
     looker.now_s += 0.1
-    add(store, 11)
-    assert looker.look() == [6, 7, 8, 9, 10, 11], "what contradicts our memory would be among them"
+    add(store, 61)
+    assert looker.look() == [*range(41, 62)], "what contradicts our memory would be among them"
+    assert looker.sinces == [60, 40]
+    looker.now_s += 0.1
+    assert looker.look() == [*range(12, 62)]
+    assert looker.sinces == [11]
     looker.now_s += 0.1
     assert looker.look() == []
-    assert looker.sinces == [11]
+    assert looker.sinces == [61]
+
+
+def test_many_new_rows_come_with_all_that_we_remember() -> None:
+    store = store_with(*range(1, 61))
+    looker = Looker(store, overlap=30)
+    looker.now_s += 0.1
+    add(store, *range(61, 92))
+    assert looker.look() == [*range(31, 92)]
+
+
+def test_another_source_whose_last_rows_name_no_instance_is_noticed_with_the_next_look(
+    tmp_path: Path,
+) -> None:
+    looker = Looker(store_with(*range(1, 61)), overlap=50)
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.restart_at(0)
+        journal = FollowJournal(ledger, overlap=50)
+        looker.now_s += EVERY_S
+        journal.admit(looker.feed.next_page())
+        other = FakeStore()
+        rows = [FeedRow(s, NEW, f"other{s}") for s in range(1, 31)]
+        rows += [FeedRow(s, "StableSeries", f"series{s}") for s in range(31, 61)]
+        other.script_feed([*rows, FeedRow(61, NEW, "other61")])
+        looker.client.store = other
+        looker.now_s += 0.1
+        fresh = journal.admit(looker.feed.next_page()).moves
+        assert [move.instance_id for move in fresh] == ["other61"], "it is there, and is moved"
+        looker.now_s += 0.1
+        with pytest.raises(FeedWentBackwards, match="another history"):
+            journal.admit(looker.feed.next_page())
 
 
 def test_a_late_row_is_seen_at_the_next_look_back() -> None:
