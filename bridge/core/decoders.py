@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from struct import unpack_from
 
 import imagecodecs
@@ -156,17 +157,31 @@ def rle_packbits(frame: bytes, _info: StreamInfo, d: Description) -> Array:
     A segment may decode to more than its plane where it is padded with zeros, or by the one
     or two bytes that some writers add: never by more bytes than it has.
     """
+    planes, width = _planes_of_bytes(frame, d), d.container_bytes
+    if d.samples == 1 and width == 2:
+        # To shift whole samples takes a third of the time of moving their bytes.
+        flat = next(planes).astype("<u2")
+        flat <<= 8
+        flat |= next(planes)
+    else:
+        pixels = np.empty((d.rows * d.columns, d.samples, width), dtype=np.uint8)
+        for i, plane in enumerate(planes):
+            pixels[:, i // width, width - 1 - i % width] = plane
+        flat = pixels.reshape(-1)
+    array = flat.view(f"<{'i' if d.signed else 'u'}{width}")
+    return array.reshape((d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, -1))
+
+
+def _planes_of_bytes(frame: bytes, d: Description) -> Iterator[Array]:
+    """Yield the segments decoded, ``rows * columns`` bytes each. Raises SamplesError."""
     offsets = check_rle(frame, d)
-    pixel_count, width = d.rows * d.columns, d.container_bytes
-    pixels = np.empty((pixel_count, d.samples, width), dtype=np.uint8)
+    pixel_count = d.rows * d.columns
     for i, (start, stop) in enumerate(zip(offsets, [*offsets[1:], len(frame)], strict=True)):
         segment = _unpacked(frame[start:stop], pixel_count)
         surplus = segment[pixel_count:]
         if segment.size < pixel_count or (surplus.size > 2 and surplus.any()):
             raise SamplesError(f"RLE segment {i} holds {segment.size} bytes, not {pixel_count}")
-        pixels[:, i // width, width - 1 - i % width] = segment[:pixel_count]
-    array = pixels.reshape(-1).view(f"<{'i' if d.signed else 'u'}{width}")
-    return array.reshape((d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, -1))
+        yield segment[:pixel_count]
 
 
 def _unpacked(packed: bytes, plane_bytes: int) -> Array:

@@ -153,11 +153,19 @@ class Reader:
         """Return the elements in ``[start:end)``: a data set, or the content of an item."""
         found: list[Element] = []
         pos = start
+        unpack = self._explicit.unpack_from
         while pos < end:
             irregularities = self.irregularities
             if self.data[pos] == 0 and self._blank(pos, end):
                 break  # zeros after the last element: padding of some transport or medium
-            tag, vr, value, length = self.header(pos, end)
+            if self.implicit or end - pos < 8:
+                tag, vr, value, length = self.header(pos, end)
+            else:
+                # Most headers of most files are read here: a call for each would be felt.
+                group, number, vr, length = unpack(self.data, pos)
+                tag, value = group << 16 | number, pos + 8
+                if vr not in SHORT_VRS:
+                    tag, vr, value, length = self.header(pos, end)
             if tag >= ITEM:
                 damaged(pos, "a sequence delimiter outside a sequence")
             if length == UNDEFINED:

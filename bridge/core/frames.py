@@ -83,7 +83,8 @@ class CompressedFrames:
         self.evidence = Evidence()
         self.bits_stored = d.stored
         self.header_is_final = False
-        self.first = self._opened(0)[1]
+        self._ahead: tuple[bytes, StreamInfo] | None = self._opened(0)
+        self.first = self._ahead[1]
 
     def _begins_frame(self, start: int, stop: int) -> bool:
         head = bytes(self._data[start : min(stop, start + 16)])
@@ -109,6 +110,11 @@ class CompressedFrames:
             f"Frame {index + 1} of {self.d.frames} ({self._syntax.keyword}): {what}.",
             source_syntax=self._syntax.uid,
         )
+
+    def _taken(self, index: int) -> tuple[bytes, StreamInfo]:
+        """Return what ``_opened`` does, once without doing it again for the first frame."""
+        ahead, self._ahead = self._ahead, None
+        return ahead if ahead is not None and index == 0 else self._opened(index)
 
     def _opened(self, index: int) -> tuple[bytes, StreamInfo]:
         """Return the code stream that is to be decoded, and its header.
@@ -164,7 +170,7 @@ class CompressedFrames:
 
         The evidence is complete when the last frame was decoded after all others.
         """
-        frame, info = self._opened(index)
+        frame, info = self._taken(index)
         if (info.colour, info.transformed, info.lossy) != (
             self.first.colour,
             self.first.transformed,

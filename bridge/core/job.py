@@ -145,7 +145,8 @@ class Job:
             raise _wrong_label(f"{self.syntax.keyword}, but the pixel data is {kind}")
         if pixel is None:
             return self._without_pixels(), 0
-        if sum(e.tag == PIXEL_DATA for e in self._elements) > 1:
+        twice = len(self._by_tag) < len(self._elements)
+        if twice and sum(e.tag == PIXEL_DATA for e in self._elements) > 1:
             raise InstanceError(Reason.UNDECODABLE, "Pixel Data is there twice.")
         if self.syntax.encapsulated:
             return self._from_compressed(pixel)

@@ -29,7 +29,7 @@ LOSSY_RATIO = 0x00282112
 LOSSY_METHOD = 0x00282114
 
 _NUMBERS = (SAMPLES, PLANAR, ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, REPRESENTATION)
-OVERLAY_BIT_POSITION = 0x60000102
+_OVERLAY_BIT_POSITION, _ANY_OVERLAY = 0x60000102, 0xFF00FFFF
 _WANTED = frozenset([*_NUMBERS, PHOTOMETRIC, FRAMES, LOSSY, LOSSY_RATIO, LOSSY_METHOD])
 FRAME_BYTES_MAX = 1 << 30
 FRAMES_MAX = 5_000_000
@@ -131,15 +131,14 @@ def describe(reader: Reader, elements: Iterable[Element]) -> Description:
         has_ratio=LOSSY_RATIO in found,
         has_method=LOSSY_METHOD in found,
         spare_bits_used=values.get(HIGH_BIT) not in (None, stored - 1)
-        or any(_is_overlay_position(reader, e) for e in elements),
+        or any(
+            # An Overlay Bit Position (60xx,0102) other than 0: the overlay lies in the pixels.
+            e.tag & _ANY_OVERLAY == _OVERLAY_BIT_POSITION and any(reader.data[e.value : e.stop])
+            for e in elements
+        ),
     )
     _check(description)
     return description
-
-
-def _is_overlay_position(reader: Reader, e: Element) -> bool:
-    """True for an Overlay Bit Position (60xx,0102) other than 0: the overlay lies in the pixels."""
-    return e.tag & 0xFF00FFFF == OVERLAY_BIT_POSITION and any(reader.data[e.value : e.stop])
 
 
 def _text(reader: Reader, element: Element | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from bridge.core.body import Body
 from bridge.core.errors import InstanceError
 from bridge.core.evidence import Evidence
-from bridge.core.file_meta import read_file_meta
+from bridge.core.file_meta import FileMeta, read_file_meta
 from bridge.core.inflate import Room
 from bridge.core.job import Job
 from bridge.core.model import Action, TranscodeOptions
@@ -75,18 +75,19 @@ def transcode(
     options: TranscodeOptions,
     instance_id: str = "",
     room: Room | None = None,
+    meta: FileMeta | None = None,
 ) -> Transcoded:
     """Return ``source`` (a whole DICOM file) in ``wanted_syntax`` (keyword or UID).
 
     Nothing of ``source`` is copied that need not be: it must stay as it is while the body is
     in use. Where the decoded pixels need at most ``options.hold_bytes_max`` bytes every fault
     is raised here, otherwise possibly while the body is read. ``room``: where the data set of a
-    deflated source is put; in memory without one.
+    deflated source is put; in memory without one. ``meta``: what ``read_file_meta`` made of it.
     Raises InstanceError with a Reason; ValueError for a syntax that is not offered.
     """
     target = OFFERED_TARGETS[target_syntax_uid(wanted_syntax)]
     data = memoryview(source).cast("B")
-    meta = read_file_meta(data)
+    meta = meta or read_file_meta(data)
     if meta.syntax == target.uid:
         body = Body(data, [], None, [])
         uid = meta.text(0x0003)
