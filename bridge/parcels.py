@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
 from bridge.core.errors import InstanceError, side_error
+from bridge.core.file_meta import FileMeta
 from bridge.core.model import Action, Reason, SideName, SideProblem, TranscodeOptions
 from bridge.core.transcode import Transcoded, transcode
 from bridge.orthanc import OrthancClient
@@ -44,11 +45,11 @@ def fetched(
 
     Raises SideError, InstanceGone, InstanceError, and OSError when it cannot be spooled.
     """
-    with tempfile.SpooledTemporaryFile(max_size=spool_above_bytes) as spool:
-        held = _download(source, instance_id, spool, spool_above_bytes, deadline_s)
-        if held is not None:
-            yield held
-            return
+    got = _download(source, instance_id, spool_above_bytes, deadline_s)
+    if isinstance(got, bytes):
+        yield got
+        return
+    with got as spool:
         spool.flush()
         mapped = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ)
         try:
@@ -60,25 +61,24 @@ def fetched(
 
 
 def _download(
-    source: OrthancClient,
-    instance_id: str,
-    spool: IO[bytes],
-    spool_above_bytes: int,
-    deadline_s: float,
-) -> bytes | None:
-    """Return the file, or None when it was too large for memory and is in ``spool``."""
+    source: OrthancClient, instance_id: str, spool_above_bytes: int, deadline_s: float
+) -> bytes | IO[bytes]:
+    """Return the file: itself, or where it was too large for memory a temporary file with it."""
     with (
         _without_its_files_a_source_is_down(source.endpoint.side),
         source.open_instance(instance_id, deadline_s=deadline_s) as body,
     ):
         if body.content_length is not None and body.content_length <= spool_above_bytes:
             return b"".join(body.chunks)
-        for chunk in body.chunks:
-            spool.write(chunk)
-    if spool.tell() > spool_above_bytes:
-        return None
-    spool.seek(0)
-    return spool.read()
+        with ExitStack() as stack:
+            spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=spool_above_bytes))
+            for chunk in body.chunks:
+                spool.write(chunk)
+            if spool.tell() > spool_above_bytes:
+                stack.pop_all()  # whoever gets it closes it
+                return spool
+            spool.seek(0)
+            return spool.read()
 
 
 @contextmanager
@@ -107,15 +107,16 @@ def as_it_is(body: Buffer, action: Action) -> Parcel:
 def transcoded(
     body: Buffer,
     *,
+    meta: FileMeta,
     wanted_syntax: str,
     options: TranscodeOptions,
     instance_id: str,
     spool_above_bytes: int,
 ) -> Iterator[Parcel]:
-    """Bring an instance into the wanted syntax. Raises InstanceError.
+    """Bring an instance, with its file meta information, into the wanted syntax.
 
-    Large native pixel data is decoded while it is sent; an error then comes from reading the
-    parcel's body, and the cut upload is refused by the target.
+    Raises InstanceError. Large native pixel data is decoded while it is sent; an error then comes
+    from reading the parcel's body, and the cut upload is refused by the target.
     """
     result = transcode(
         body,
@@ -123,6 +124,7 @@ def transcoded(
         options=options,
         instance_id=instance_id,
         room=FileRoom(spool_above_bytes),
+        meta=meta,
     )
     known = result.body.body_bytes
     if known is not None and known > JOIN_BYTES_MAX:

@@ -13,7 +13,7 @@ import traceback
 from dataclasses import dataclass, field
 
 from bridge.core.errors import OUT_OF_MEMORY, InstanceError, InstanceGone, SideError
-from bridge.core.file_meta import read_file_meta
+from bridge.core.file_meta import FileMeta, read_file_meta
 from bridge.core.model import (
     Action,
     Delivered,
@@ -156,7 +156,7 @@ def _move(attempt: Attempt) -> Outcome:
             choice = choose(job.rules, facts, default_to=job.wanted_syntax)
         if choice is None or choice.action is RuleAction.SKIP:
             return _skipped(attempt, choice)
-        return _send(attempt, body, choice)
+        return _send(attempt, body, meta, choice)
 
 
 def _early_choice(attempt: Attempt) -> Choice | None:
@@ -174,7 +174,7 @@ def _skipped(attempt: Attempt, choice: Choice | None) -> Skipped:
     return Skipped(Reason.RULE, f"by the rule at line {line}", attempt.source_syntax)
 
 
-def _send(attempt: Attempt, body: Buffer, choice: Choice) -> Delivered:
+def _send(attempt: Attempt, body: Buffer, meta: FileMeta, choice: Choice) -> Delivered:
     if choice.action is RuleAction.FORWARD:
         return _deliver(attempt, as_it_is(body, Action.FORWARDED), len(body))
     if attempt.source_syntax == choice.to:
@@ -183,6 +183,7 @@ def _send(attempt: Attempt, body: Buffer, choice: Choice) -> Delivered:
     try:
         with transcoded(
             body,
+            meta=meta,
             wanted_syntax=choice.to,
             options=job.transcode,
             instance_id=attempt.instance_id,

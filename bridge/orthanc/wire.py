@@ -7,7 +7,7 @@ variables can then surprise us, and a request costs half the CPU.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -111,7 +111,7 @@ class Wire:
 
             self._begun = False
             try:
-                response = self._retrying(attempt)
+                response = self._patiently(attempt)
             except _Passing as passing:
                 raise passing.error from passing.__cause__
             try:
@@ -179,6 +179,24 @@ class Wire:
         if self._may_pass(response.status_code, request):
             raise _Passing(error)
         raise error
+
+    def _patiently(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
+        """Call ``attempt`` until it succeeds or the policy is at its end: raises _Passing then.
+
+        Nearly every first attempt succeeds, and the policy is not asked.
+        """
+        failures: list[_Passing] = []
+        try:
+            return attempt()
+        except _Passing as failure:
+            failures.append(failure)
+
+        def again() -> httpx.Response:
+            if failures:
+                raise failures.pop()
+            return attempt()
+
+        return self._retrying(again)
 
     def _is_passing(self, exc: Exception, request: Request) -> bool:
         """Whether another attempt may help, and cannot do the request twice."""

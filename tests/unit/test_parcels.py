@@ -9,6 +9,7 @@ import pytest
 from pydicom.uid import UID
 
 from bridge.core.errors import InstanceError
+from bridge.core.file_meta import read_file_meta
 from bridge.core.model import TranscodeOptions
 from bridge.core.transcode import transcode
 from bridge.parcels import FileRoom, transcoded
@@ -31,6 +32,7 @@ def test_a_deflated_data_set_is_the_same_through_memory_and_file(spool_above_byt
     plain = b"".join(transcode(data, wanted_syntax=NATIVE, options=options).body)
     with transcoded(
         data,
+        meta=read_file_meta(memoryview(data)),
         wanted_syntax=NATIVE,
         options=options,
         instance_id="i",
@@ -65,6 +67,7 @@ def test_a_cut_stream_is_refused_with_a_file_too() -> None:
         pytest.raises(InstanceError),
         transcoded(
             data,
+            meta=read_file_meta(memoryview(data)),
             wanted_syntax=NATIVE,
             options=TranscodeOptions(),
             instance_id="i",
