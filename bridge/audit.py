@@ -28,7 +28,7 @@ from bridge.config import Settings
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import Event, InstanceParked, Progress, Settled
 from bridge.core.model import Delivered, Move, Reason, Skipped
-from bridge.logs import log
+from bridge.log_lines import log
 
 SYNC_EVERY_S = 1.0
 """What a power cut may take from the file; a killed process takes nothing."""

@@ -14,7 +14,7 @@ from bridge.core.deidentify import Cleaned, deidentify
 from bridge.core.errors import BridgeError, ConfigurationError, InstanceError, InstanceGone
 from bridge.core.model import ServerInfo
 from bridge.core.syntaxes import syntax_of
-from bridge.ledger import Parked
+from bridge.entry import Parked
 from bridge.libraries import decoder_versions, library_versions
 from bridge.orthanc import OrthancClient
 from bridge.parcels import fetched

@@ -16,10 +16,10 @@ from typing import Protocol, Self
 
 from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone
 from bridge.core.model import Job, Reason, SideName
+from bridge.entry import Parked
 from bridge.feed import FeedReader
 from bridge.findings import MOVABLE, Finding, Findings, State
 from bridge.images import Likeness, Verdict
-from bridge.ledger import Parked
 from bridge.listing import Listing
 from bridge.lookers import Lookers, LookingClient
 from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head

@@ -16,7 +16,8 @@ from bridge.core.model import InstanceFailed, Move, Outcome
 from bridge.demo.run import Announce, run_demo
 from bridge.health import MonitoringServer, application
 from bridge.ledger import Ledger
-from bridge.logs import LogObserver, set_up_logging
+from bridge.log_lines import set_up_logging
+from bridge.logs import LogObserver
 from bridge.metrics import Metrics
 from bridge.service import Service
 

@@ -13,9 +13,10 @@ from typing import Protocol
 from bridge.core.history import History, another_history, contradiction
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
+from bridge.entry import Attempts, Entry, Kept, Parked
 from bridge.feed import MovePage
-from bridge.ledger import NEWEST_DATE_KEY, Attempts, Entry, Kept, Ledger, Parked
-from bridge.witnesses import REMEMBERED
+from bridge.ledger import NEWEST_DATE_KEY, Ledger
+from bridge.notes import Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,49 +56,6 @@ class Journal(Protocol):
         """How many sequences reading is ahead of the oldest unfinished one."""
 
 
-class _Notes:
-    """What is noted and not written yet."""
-
-    def __init__(self) -> None:
-        self.settled: list[int] = []
-        self.parked: dict[str, Parked] = {}
-        self.unparked: dict[str, None] = {}
-        self.attempts: dict[str, Attempts] = {}
-        self.finished: dict[str, None] = {}
-        self.recent: list[tuple[int, str]] = []
-        self.kept: dict[str, Kept] = {}
-
-    def finish(self, move: Move, parked: Parked | None, kept: Kept | None) -> None:
-        self.attempts.pop(move.instance_id, None)
-        self.finished[move.instance_id] = None
-        if kept is not None:
-            self.kept[move.instance_id] = kept
-        if parked is None:
-            self.parked.pop(move.instance_id, None)
-            self.unparked[move.instance_id] = None
-        else:
-            self.unparked.pop(move.instance_id, None)
-            self.parked[move.instance_id] = parked
-
-    def entry(self, *, checkpoint: int | None = None, recent_from: int | None = None) -> Entry:
-        above = checkpoint if checkpoint is not None else -1
-        return Entry(
-            checkpoint=checkpoint,
-            settled=tuple(sequence for sequence in self.settled if sequence > above),
-            parked=tuple(self.parked.values()),
-            unparked=tuple(self.unparked),
-            attempts=self.attempts,
-            finished=tuple(self.finished),
-            recent=tuple(row for row in self.recent if row[0] >= (recent_from or 0))
-            or tuple(self.recent[-REMEMBERED:]),
-            recent_from=recent_from,
-            kept=tuple(self.kept.values()),
-        )
-
-    def any(self) -> bool:
-        return bool(self.finished or self.attempts or self.recent)
-
-
 class Writer(Protocol):
     """What a command's journal needs of the ledger."""
 
@@ -117,7 +75,7 @@ class CommandJournal:
 
     def __init__(self, ledger: Writer) -> None:
         self._ledger = ledger
-        self._notes = _Notes()
+        self._notes = Notes()
 
     @property
     def checkpoint(self) -> int | None:
@@ -145,7 +103,7 @@ class CommandJournal:
             return
         notes = self._notes.entry()
         self._ledger.commit(Entry(parked=notes.parked, unparked=notes.unparked, kept=notes.kept))
-        self._notes = _Notes()
+        self._notes = Notes()
 
     def oldest_open(self) -> int | None:
         """Return None: there is no checkpoint to hold back."""
@@ -216,7 +174,7 @@ class FollowJournal:
             newest_date=ledger.meta(NEWEST_DATE_KEY) or "",
         )
         self._late: dict[int, str] = {}
-        self._notes = _Notes()
+        self._notes = Notes()
         self._written: int = checkpoint
 
     @property
@@ -278,7 +236,7 @@ class FollowJournal:
         recent_from = self._history.keep_from(checkpoint)
         entry = self._notes.entry(checkpoint=checkpoint, recent_from=recent_from)
         self._ledger.commit(replace(entry, newest_date=self._history.newest_date))
-        self._notes = _Notes()
+        self._notes = Notes()
         self._written = checkpoint
 
     def oldest_open(self) -> int | None:

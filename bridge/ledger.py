@@ -1,4 +1,4 @@
-"""The ledger: what must survive a crash, in one SQLite file. The only importer of sqlite3.
+"""The ledger: what must survive a crash, in one SQLite file.
 
 A state change and its record commit together: one transaction settles, parks, and moves the
 checkpoint. WAL mode with synchronous=NORMAL: a killed process loses nothing, a power cut may
@@ -7,14 +7,11 @@ lose the last transactions, which only means that a few instances are delivered 
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +19,8 @@ from typing import IO, Self
 
 from bridge.core.errors import StateError
 from bridge.core.model import Move, Reason
+from bridge.entry import Attempts, Entry, Kept, Parked
+from bridge.state_file import explained, locked
 from bridge.witnesses import REMEMBERED
 
 SCHEMA_VERSION = 2
@@ -29,66 +28,6 @@ NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 BUSY_TIMEOUT_S = 10.0
 PAGE_ROWS_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """An instance that was given up, and what a person needs to know. Times: epoch seconds."""
-
-    move: Move
-    reason: Reason
-    message: str
-    attempts: int
-    first_failed_at: float
-    parked_at: float
-    source_syntax: str = ""
-    sop_instance_uid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """Attempts spent on an instance that is not settled yet."""
-
-    attempts: int
-    first_failed_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A delivered and proved instance that still lies at the source.
-
-    ``source_md5``: of the file as it was fetched. ``target_md5``: of the file as it was stored.
-    """
-
-    instance_id: str
-    source_md5: str
-    target_md5: str
-    delivered_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One transaction. Every part is optional.
-
-    ``checkpoint`` None leaves it as it is. ``settled`` are sequences to remember above the
-    checkpoint, ``finished`` instance IDs whose attempts need not be remembered any more,
-    ``unparked`` those that are no longer parked, ``recent`` rows of the feed to remember, of
-    which those below ``recent_from`` are forgotten. ``kept`` are delivered instances
-    that the source still holds, ``not_kept`` those of which that is no longer true (only this
-    evidence is forgotten, not that of a delivery since).
-    """
-
-    checkpoint: int | None = None
-    settled: tuple[int, ...] = ()
-    parked: tuple[Parked, ...] = ()
-    unparked: tuple[str, ...] = ()
-    attempts: Mapping[str, Attempts] = field(default_factory=dict)
-    finished: tuple[str, ...] = ()
-    recent: tuple[tuple[int, str], ...] = ()
-    recent_from: int | None = None
-    newest_date: str = ""
-    kept: tuple[Kept, ...] = ()
-    not_kept: tuple[Kept, ...] = ()
 
 
 def _statements() -> dict[str, str]:
@@ -109,7 +48,7 @@ class Ledger:
         self.path = path
         self._sql = _statements()
         self._lock: IO[str] | None = None
-        with self._explained():
+        with explained(path):
             if path.is_dir():
                 raise StateError(
                     f"BRIDGE_STATE_PATH ({path}) is a directory.", advice="Name a file in it."
@@ -121,9 +60,9 @@ class Ledger:
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
         if follow:
-            self._lock = self._take_lock()
+            self._lock = locked(self.path)
         try:
-            with self._explained():
+            with explained(self.path):
                 self._db = self._connect()
         except StateError:
             self._release_lock()
@@ -152,23 +91,23 @@ class Ledger:
 
     def settled_above(self) -> list[int]:
         """List the settled sequences above the checkpoint, ascending."""
-        with self._explained():
+        with explained(self.path):
             return [row[0] for row in self._db.execute(self._sql["list_settled"])]
 
     def recent(self) -> dict[int, str]:
         """Return the remembered rows of the feed: sequence -> instance ID."""
-        with self._explained():
+        with explained(self.path):
             return dict(self._db.execute(self._sql["list_recent"]).fetchall())
 
     def attempts(self) -> dict[str, Attempts]:
         """Return the attempts spent on unfinished instances, by instance ID."""
-        with self._explained():
+        with explained(self.path):
             rows = self._db.execute(self._sql["list_attempts"])
             return {row[0]: Attempts(row[1], row[2]) for row in rows}
 
     def commit(self, entry: Entry) -> None:
         """Write one transaction, all of it or nothing."""
-        with self._explained(), self._transaction():
+        with explained(self.path), self._transaction():
             self._write(entry)
 
     def restart_at(
@@ -185,7 +124,7 @@ class Ledger:
         rows above that and below ``checkpoint`` which are not among them came late and are to be
         moved; the default is none.
         """
-        with self._explained(), self._transaction():
+        with explained(self.path), self._transaction():
             for name in ("clear_settled", "clear_recent"):
                 self._db.execute(self._sql[name])
             self._set_meta("checkpoint", str(checkpoint))
@@ -199,13 +138,13 @@ class Ledger:
 
     def meta(self, key: str) -> str | None:
         """Return a remembered text, or None."""
-        with self._explained():
+        with explained(self.path):
             row = self._db.execute(self._sql["get_meta"], {"key": key}).fetchone()
             return None if row is None else str(row[0])
 
     def set_meta(self, key: str, value: str | None) -> None:
         """Remember a text; None forgets it."""
-        with self._explained(), self._transaction():
+        with explained(self.path), self._transaction():
             if value is None:
                 self._db.execute(self._sql["delete_meta"], {"key": key})
             else:
@@ -226,7 +165,7 @@ class Ledger:
                 "after": after,
                 "limit": PAGE_ROWS_MAX,
             }
-            with self._explained():
+            with explained(self.path):
                 rows = self._db.execute(self._sql["list_parked"], wanted).fetchall()
             yield from (_parked(row) for row in rows)
             if len(rows) < PAGE_ROWS_MAX:
@@ -235,7 +174,7 @@ class Ledger:
 
     def parked_one(self, instance_id: str) -> Parked | None:
         """Return one parked instance, or None."""
-        with self._explained():
+        with explained(self.path):
             row = self._db.execute(self._sql["get_parked"], {"instance_id": instance_id}).fetchone()
             return None if row is None else _parked(row)
 
@@ -245,12 +184,12 @@ class Ledger:
         ``delivered_before``: epoch seconds.
         """
         wanted = {"delivered_before": delivered_before, "limit": limit}
-        with self._explained():
+        with explained(self.path):
             return [Kept(*row) for row in self._db.execute(self._sql["list_kept"], wanted)]
 
     def parked_by_reason(self) -> dict[str, int]:
         """Count the parked instances by reason."""
-        with self._explained():
+        with explained(self.path):
             return {row[0]: row[1] for row in self._db.execute(self._sql["count_parked"])}
 
     def _write(self, entry: Entry) -> None:
@@ -322,79 +261,10 @@ class Ledger:
             db.execute(f"PRAGMA user_version = {step}")
         db.execute("COMMIT")
 
-    def _take_lock(self) -> IO[str]:
-        # Of the file itself, whatever links lead to it: one state, one lock.
-        real = self.path.resolve()
-        path = real.with_name(real.name + ".lock")
-        with self._explained():
-            lock = path.open("a+", encoding="ascii")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read(20).strip() or "unknown"
-            lock.close()
-            raise StateError(
-                f"The state file {self.path} is held by another bridge (process {holder}).",
-                advice="Stop the other one, or give this one its own BRIDGE_STATE_PATH.",
-            ) from None
-        with self._explained():
-            try:
-                os.ftruncate(lock.fileno(), 0)
-                os.write(lock.fileno(), f"{os.getpid()}\n".encode("ascii"))
-            except OSError:
-                lock.close()
-                raise
-        return lock
-
     def _release_lock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as exc:
-            raise StateError(
-                f"The state file {self.path} cannot be used: {exc}.", advice=_advice(str(exc))
-            ) from exc
-        except OSError as exc:
-            raise StateError(
-                f"The state file {self.path} cannot be used: {exc.strerror}.",
-                advice=_advice_of(exc),
-            ) from exc
-
-
-def there_may_be(path: Path) -> bool:
-    """Tell whether a ledger may be at ``path``: True when that cannot be known.
-
-    To open it then explains what is wrong.
-    """
-    try:
-        return path.exists()
-    except OSError:
-        return True
-
-
-def _advice(text: str) -> str:
-    if "full" in text:
-        return "Free space on the disk under BRIDGE_STATE_PATH; the bridge goes on by itself."
-    if "locked" in text:
-        return "Another process holds it for long; find it with fuser or lsof."
-    if "malformed" in text or "not a database" in text:
-        return (
-            "Keep it aside for analysis and restore a copy, or start without one: the bridge then "
-            "begins at BRIDGE_START, and what the target has already is not stored twice."
-        )
-    return "Make BRIDGE_STATE_PATH a file in a directory that this user may write to."
-
-
-def _advice_of(exc: OSError) -> str:
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "Free space on the disk under BRIDGE_STATE_PATH and start again."
-    return "Make the directory of BRIDGE_STATE_PATH writable for this user."
 
 
 def _by_id(instance_ids: Iterable[str]) -> Sequence[dict[str, str]]:

@@ -57,9 +57,9 @@ from bridge.core.policy import (
     Settle,
     decide,
 )
+from bridge.entry import Attempts, Kept, Parked
 from bridge.feed import MovePage, MoveSource
 from bridge.journal import Journal
-from bridge.ledger import Attempts, Kept, Parked
 from bridge.runtime import (
     Answered,
     Background,

@@ -28,8 +28,9 @@ from bridge.core.errors import (
     SideError,
 )
 from bridge.core.events import Observer, SourceSwept, SweepFailed, SweepWorks
-from bridge.ledger import Entry, Kept, Ledger
-from bridge.logs import log
+from bridge.entry import Entry, Kept
+from bridge.ledger import Ledger
+from bridge.log_lines import log
 
 BATCH = 100
 """Instances looked at between two reports."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from bridge.core.errors import ConfigurationError
 from bridge.core.model import Reason
 from bridge.core.syntaxes import SYNTAXES
-from bridge.ledger import Ledger, Parked
+from bridge.entry import Parked
+from bridge.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

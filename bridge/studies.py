@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime
 from typing import Protocol
 
-from bridge.config import UNITS_S
 from bridge.core.errors import ConfigurationError
 from bridge.orthanc import INSTANCE_ID
+from bridge.values import UNITS_S
 
 _UID = re.compile(r"[0-9.]{1,64}")
 

@@ -27,21 +27,18 @@ from bridge.core.model import (
     SideProblem,
     Skipped,
     StageTimes,
-    StoreAnswer,
     Task,
 )
 from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file, facts_of_metadata
 from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
+from bridge.proof import ALREADY_STORED, check_answer, check_stored, md5_of, stored_md5
 from bridge.sides import connect, failure_of
 from bridge.stages import tell
 
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
-ALREADY_STORED = "AlreadyStored"
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
-HIDDEN = (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
-"""Answers of a target that lets us store and not look."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
 
 
@@ -209,14 +206,15 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         parcel.body, body_bytes=parcel.body_bytes, deadline_s=attempt.deadline_s()
     )
     attempt.mark()
-    _check_answer(answer, attempt.instance_id)
-    stored_md5, differing = "", False
+    check_answer(answer, attempt.instance_id)
+    stored, differing = "", False
     if attempt.job.proof == "stored" or answer.status == ALREADY_STORED:
-        sent_md5 = _md5_of(parcel)
-        stored_md5 = _stored_md5(attempt)
-        differing = stored_md5 not in {sent_md5, ""}
-        if attempt.job.proof == "stored":
-            _check_stored(stored_md5, sent_md5, answer.status)
+        sent = md5_of(parcel)
+        must_tell = attempt.job.proof == "stored"
+        stored = stored_md5(attempt.target, attempt.instance_id, may_hide=not must_tell)
+        differing = stored not in {sent, ""}
+        if must_tell:
+            check_stored(stored, sent, answer.status)
     attempt.mark()
     return Delivered(
         status=answer.status,
@@ -230,62 +228,10 @@ def _deliver(attempt: Attempt, parcel: Parcel, source_bytes: int) -> Delivered:
         decoder=done.decoder if done else "",
         fallbacks=done.fallbacks if done else (),
         source_md5=attempt.source_md5,
-        target_md5=stored_md5,
+        target_md5=stored,
         differing=differing,
         samples_sha256=done.samples_sha256 if done else "",
         study_id=answer.study_id,
-    )
-
-
-def _stored_md5(attempt: Attempt) -> str:
-    """Ask the target for the MD5 of what it holds; "" when it may hide it and does."""
-    try:
-        return attempt.target.stored_md5(attempt.instance_id)
-    except SideError as exc:
-        if attempt.job.proof == "stored" or exc.problem not in HIDDEN:
-            raise
-        return ""  # the answer is the proof that was asked for, and it was given
-
-
-def _md5_of(parcel: Parcel) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    for chunk in parcel.chunks():
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _check_answer(answer: StoreAnswer, instance_id: str) -> None:
-    """Hold the target to its answer (G8). Raises InstanceError."""
-    if answer.status == "FilteredOut":
-        raise InstanceError(
-            Reason.FILTERED_OUT,
-            "A filter at the target (a Lua script or a plugin) refused it.",
-        )
-    if answer.status not in ("Success", ALREADY_STORED):
-        raise InstanceError(
-            Reason.REJECTED_BY_TARGET,
-            f"The target answered Status {answer.status!r} instead of Success or AlreadyStored.",
-            final=False,
-        )
-    if answer.instance_id != instance_id:
-        raise InstanceError(
-            Reason.IDENTITY_CHANGED,
-            f"The target stored it under the ID {answer.instance_id}: something there changes "
-            "identifiers (an anonymising script or plugin), or it reads them in another "
-            "DefaultEncoding than the source.",
-        )
-
-
-def _check_stored(stored_md5: str, sent_md5: str, status: str) -> None:
-    if stored_md5 == sent_md5:
-        return
-    seen = (
-        "had another file under this ID before, and kept it"
-        if status == ALREADY_STORED
-        else "holds other bytes than were sent"
-    )
-    raise InstanceError(
-        Reason.PROOF_MISMATCH, f"The target {seen}: MD5 {stored_md5}, sent {sent_md5}."
     )
 
 

@@ -17,8 +17,9 @@ from typing import Literal, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from bridge.config import SECRETS, WORKERS_BEYOND_CPUS, Settings, variable_of
+from bridge.config import SECRETS, Settings, variable_of
 from bridge.credentials import POKE_TOKEN
+from bridge.values import WORKERS_BEYOND_CPUS
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_PATH = ROOT / "docs" / "configuration.md"

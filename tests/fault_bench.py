@@ -20,7 +20,8 @@ from typing import Self
 
 from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
-from bridge.ledger import Attempts, Ledger, Parked
+from bridge.entry import Attempts, Parked
+from bridge.ledger import Ledger
 from bridge.orthanc import OrthancClient
 from tests.bridge_process import BridgeProcess, Finished, Line, run_bridge, wait_until
 

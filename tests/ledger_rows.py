@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.core.model import Move, Reason
-from bridge.ledger import Parked
+from bridge.entry import Parked
 
 
 def parked(

@@ -25,9 +25,9 @@ from bridge.core.model import (
     StageTimes,
     Task,
 )
+from bridge.entry import Entry
 from bridge.feed import GivenMoves, MovePage, MoveSource
 from bridge.journal import CommandJournal, Journal
-from bridge.ledger import Entry
 from bridge.pipeline import Pace, Pipeline
 from bridge.runtime import Answered, Found, Message, TaskDone
 from bridge.summary import Summary

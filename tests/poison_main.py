@@ -16,7 +16,8 @@ def main() -> None:
     from bridge.config import load_settings
     from bridge.health import MonitoringServer, application
     from bridge.ledger import Ledger
-    from bridge.logs import LogObserver, log
+    from bridge.log_lines import log
+    from bridge.logs import LogObserver
     from bridge.metrics import Metrics
     from bridge.service import Service
     from tests.poison_machinery import PoisonMachinery

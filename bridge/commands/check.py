@@ -42,8 +42,9 @@ def check(
     from bridge.commands.lifecycle import begin
     from bridge.commands.output import on_terminal
     from bridge.config import load_settings
-    from bridge.ledger import Ledger, there_may_be
+    from bridge.ledger import Ledger
     from bridge.spool import spooling
+    from bridge.state_file import there_may_be
 
     settings = load_settings()
     begin(settings, level="warning" if on_terminal() else None)

@@ -11,7 +11,7 @@ from types import FrameType
 
 from bridge.config import Settings, unknown_variables
 from bridge.core.errors import EXIT_INTERRUPTED
-from bridge.logs import log, set_up_logging
+from bridge.log_lines import log, set_up_logging
 
 
 def begin(settings: Settings, *, level: str | None = None) -> None:

@@ -11,7 +11,8 @@ from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, Con
 from bridge.core.model import Reason
 
 if TYPE_CHECKING:
-    from bridge.ledger import Ledger, Parked
+    from bridge.entry import Parked
+    from bridge.ledger import Ledger
     from bridge.selection import Selection
 
 parked_app = typer.Typer(
@@ -176,7 +177,7 @@ def drop_parked(
 ) -> int:
     """Let parked instances go: they will not reach the target unless replayed."""
     from bridge.commands.output import print_json
-    from bridge.ledger import Entry
+    from bridge.entry import Entry
 
     selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
     with _ledger() as ledger:

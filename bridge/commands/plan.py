@@ -36,9 +36,10 @@ def plan(
     from bridge.commands.lifecycle import begin
     from bridge.config import load_settings
     from bridge.core.model import SideName
-    from bridge.ledger import Ledger, there_may_be
+    from bridge.ledger import Ledger
     from bridge.lookers import Lookers, inspector
     from bridge.planning import as_fields, make_plan, next_sequence
+    from bridge.state_file import there_may_be
     from bridge.throughput import load_throughput
 
     if first is not None and last is not None and last < first:

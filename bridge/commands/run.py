@@ -25,7 +25,8 @@ def run(
     from bridge.credentials import poke_token
     from bridge.health import MonitoringServer, application
     from bridge.ledger import Ledger
-    from bridge.logs import LogObserver, log
+    from bridge.log_lines import log
+    from bridge.logs import LogObserver
     from bridge.machinery import RealMachinery
     from bridge.metrics import Metrics
     from bridge.neighbour import MONITOR_KEY

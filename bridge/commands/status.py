@@ -24,7 +24,8 @@ def status(
     """
     from bridge.commands.output import print_json
     from bridge.config import load_settings
-    from bridge.ledger import Ledger, there_may_be
+    from bridge.ledger import Ledger
+    from bridge.state_file import there_may_be
 
     settings = load_settings()
     found: dict[str, object] = {"state_path": str(settings.state_path)}

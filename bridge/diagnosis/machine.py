@@ -17,9 +17,10 @@ from bridge.core.codecs import DECODERS
 from bridge.core.errors import EXIT_BUG, EXIT_CONFIGURATION, EXIT_STATE, InstanceError
 from bridge.core.syntaxes import Family
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis
-from bridge.ledger import Ledger, there_may_be
+from bridge.ledger import Ledger
 from bridge.libraries import decoder_versions
 from bridge.selftest import decode_sample
+from bridge.state_file import there_may_be
 from bridge.workers import prepare_worker
 
 FREE_BYTES_MIN = 1024**3

@@ -13,9 +13,10 @@ from bridge.core.errors import FeedWentBackwards, InstanceError, SideError, Stat
 from bridge.core.model import ServerInfo, SideName
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis, error_of
 from bridge.feed import check_counter, filters_on_server
-from bridge.ledger import Ledger, there_may_be
+from bridge.ledger import Ledger
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient
+from bridge.state_file import there_may_be
 
 HEAD_BYTES = 1024
 SKEW_S_MAX = 5.0

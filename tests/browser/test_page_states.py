@@ -14,8 +14,9 @@ from bridge.core.events import InFlight, InstanceParked, Progress, SideView
 from bridge.core.health import HealthLimits
 from bridge.core.model import Move, Reason
 from bridge.core.pacing import Allowance
+from bridge.entry import Entry, Parked
 from bridge.health import MonitoringServer, application
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.ledger import Ledger
 from bridge.metrics import Metrics
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Photographer

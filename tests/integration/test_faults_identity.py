@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.core.model import Reason
-from bridge.ledger import Parked
+from bridge.entry import Parked
 from bridge.sandbox import OrthancServer
 from tests.bridge_process import Finished
 from tests.dicom_samples import identity_of, small_ct, small_series

@@ -27,7 +27,8 @@ from bridge.core.model import (
     StageTimes,
     Task,
 )
-from bridge.ledger import Entry, Ledger
+from bridge.entry import Entry
+from bridge.ledger import Ledger
 from bridge.runtime import (
     LINGER_S,
     Answered,

@@ -13,8 +13,9 @@ from bridge.config import Settings
 from bridge.core.model import Move, Reason, SideFailed
 from bridge.core.policy import Decision, Park, decide
 from bridge.core.watermark import Watermark
-from bridge.journal import _Notes
-from bridge.ledger import Kept, Ledger, Parked
+from bridge.entry import Kept, Parked
+from bridge.ledger import Ledger
+from bridge.notes import Notes
 from tests.simulation.bench import settings_for, simulate
 from tests.simulation.world import Violation
 
@@ -117,12 +118,12 @@ def test_it_notices_a_policy_that_parks_on_an_outage(
 def test_it_notices_a_ledger_that_forgets_a_parked_instance(
     home: Path, settings: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember = _Notes.finish
+    remember = Notes.finish
 
-    def forgetful(self: _Notes, move: Move, _parked: Parked | None, kept: Kept | None) -> None:
+    def forgetful(self: Notes, move: Move, _parked: Parked | None, kept: Kept | None) -> None:
         remember(self, move, None, kept)
 
-    monkeypatch.setattr(_Notes, "finish", forgetful)
+    monkeypatch.setattr(Notes, "finish", forgetful)
     assert _notices(home, settings)
 
 

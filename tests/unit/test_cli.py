@@ -24,7 +24,8 @@ from bridge.core.errors import (
     TargetError,
 )
 from bridge.core.model import Move, Reason, SideProblem
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.entry import Entry, Parked
+from bridge.ledger import Ledger
 from tests.dicom_samples import small_ct
 from tests.fake_orthanc import FakeOrthanc
 

@@ -13,9 +13,9 @@ from bridge.comparison import Check, reviewed
 from bridge.core.errors import InstanceGone
 from bridge.core.model import Change, Endpoint, Job, Move, Page, Reason, ServerInfo, SideName
 from bridge.core.rules import parse_rules
+from bridge.entry import Parked
 from bridge.findings import Finding, State
 from bridge.images import Likeness, Verdict
-from bridge.ledger import Parked
 from bridge.lookers import Lookers
 
 NATIVE = "1.2.840.10008.1.2.1"

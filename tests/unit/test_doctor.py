@@ -14,7 +14,8 @@ from bridge.cli import exit_code_of
 from bridge.core.errors import EXIT_CONFIGURATION, EXIT_SOURCE, EXIT_STATE, EXIT_TARGET
 from bridge.diagnosis import Diagnosis, machine
 from bridge.diagnosis.finding import ERROR, OK, WARNING
-from bridge.ledger import Entry, Ledger
+from bridge.entry import Entry
+from bridge.ledger import Ledger
 from tests.dicom_samples import small_ct
 from tests.fake_orthanc import FakeOrthanc, Respond
 

@@ -19,8 +19,9 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.events import FeedReset, InFlight, Progress, SideView
 from bridge.core.health import HealthLimits
 from bridge.core.model import Move, Reason
+from bridge.entry import Entry, Parked
 from bridge.health import MonitoringServer, application
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.ledger import Ledger
 from bridge.metrics import METRIC_NAMES, Metrics
 
 DOWN = SideView(up=False, problem="login_refused", message="It said 401.", advice="Log in.")

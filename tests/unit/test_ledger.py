@@ -12,7 +12,8 @@ import pytest
 
 from bridge.core.errors import EXIT_STATE, StateError
 from bridge.core.model import Move, Reason
-from bridge.ledger import PAGE_ROWS_MAX, Attempts, Entry, Ledger, Parked
+from bridge.entry import Attempts, Entry, Parked
+from bridge.ledger import PAGE_ROWS_MAX, Ledger
 from tests.bridge_process import process_environment
 from tests.ledger_rows import parked
 

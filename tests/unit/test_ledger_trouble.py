@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bridge.core.errors import StateError
-from bridge.ledger import SCHEMA_VERSION, Entry, Ledger
+from bridge.entry import Entry
+from bridge.ledger import SCHEMA_VERSION, Ledger
 from tests.bridge_process import process_environment
 from tests.ledger_rows import parked
 
@@ -160,7 +161,8 @@ def test_a_disk_that_has_no_room_for_the_lock_is_explained(path: Path) -> None:
 WRITER = """
 import sys, pathlib
 from bridge.core.model import Move, Reason
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.entry import Entry, Parked
+from bridge.ledger import Ledger
 
 with Ledger(pathlib.Path(sys.argv[1])) as ledger:
     for number in range(100):

@@ -39,7 +39,8 @@ from bridge.core.model import (
     Skipped,
     StageTimes,
 )
-from bridge.logs import LOGGER, REPEAT_S, LogObserver, log, set_up_logging
+from bridge.log_lines import LOGGER, log, set_up_logging
+from bridge.logs import REPEAT_S, LogObserver
 
 MOVE = Move("an-instance", 42)
 DONE = Delivered(

@@ -14,7 +14,8 @@ from bridge.commands.counting import LINE_EVERY_S, counting
 from bridge.commands.results import TABLE_ROWS_MAX, Format, chosen_format, print_result
 from bridge.core.errors import ConfigurationError
 from bridge.core.model import Move, Reason
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.entry import Entry, Parked
+from bridge.ledger import Ledger
 from bridge.selection import Selection, syntax_uid
 from bridge.spool import Spool, spooling
 

@@ -14,7 +14,8 @@ from bridge.core.errors import ConfigurationError, SideError, SourceError, Targe
 from bridge.core.events import Event, Progress, SourceSwept, SweepFailed, SweepWorks
 from bridge.core.health import HealthLimits
 from bridge.core.model import Endpoint, Move, Reason, SideName
-from bridge.ledger import Attempts, Entry, Kept, Ledger, Parked
+from bridge.entry import Attempts, Entry, Kept, Parked
+from bridge.ledger import Ledger
 from bridge.retention import BATCH, FAILURES_MAX, JUMP_S, AgeClock, Janitor, Sweep, Sweeper
 from bridge.sides import SideClient
 from tests.bridge_process import wait_until
@@ -441,7 +442,7 @@ def test_a_refused_deletion_is_said(
     rig: Rig, clocks: Clocks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pipeline does not meet this: its login may read everything."""
-    monkeypatch.setattr("bridge.logs.LOGGER.propagate", True)
+    monkeypatch.setattr("bridge.log_lines.LOGGER.propagate", True)
     rig.deliver(small_ct(), at=0.0)
     rig.source.script("DELETE", Respond(403))
     seen = Seen()

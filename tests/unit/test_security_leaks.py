@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge import cli, logs
+from bridge import cli, log_lines
 from bridge.config import load_settings
 from bridge.core.errors import ConfigurationError
 from bridge.core.model import Move, SideName, Task
@@ -117,12 +117,12 @@ def test_a_bug_ends_with_its_place_and_not_with_its_words(
 def logging_restored() -> object:
     """Give the process its logging back: these tests set up the bridge's in this process."""
     handlers, level = list(logging.root.handlers), logging.root.level
-    ours, hook = list(logs.LOGGER.handlers), threading.excepthook
+    ours, hook = list(log_lines.LOGGER.handlers), threading.excepthook
     yield
     logging.captureWarnings(capture=False)
     logging.root.handlers, logging.root.level = handlers, level
-    logs.LOGGER.handlers, threading.excepthook = ours, hook
-    logs.LOGGER.propagate = True
+    log_lines.LOGGER.handlers, threading.excepthook = ours, hook
+    log_lines.LOGGER.propagate = True
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -131,7 +131,7 @@ def test_what_libraries_say_is_told_without_their_words(
     log_format: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
-    logs.set_up_logging(log_format=log_format, level="debug")
+    log_lines.set_up_logging(log_format=log_format, level="debug")
     logging.getLogger("pydicom").warning("Invalid value %s", PATIENT)
     logging.getLogger("httpx").debug("Authorization: %s", SECRET)
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")

@@ -8,7 +8,8 @@ import pytest
 
 from bridge.core.errors import FeedWentBackwards
 from bridge.core.model import Move, Page, Reason, SideName
-from bridge.ledger import Entry, Ledger, Parked
+from bridge.entry import Entry, Parked
+from bridge.ledger import Ledger
 from bridge.service import Service
 from tests.simulation.bench import SimulatedClient, SimulatedMachinery, settings_for
 from tests.simulation.world import Nature, Row, World

@@ -10,7 +10,8 @@ import pytest
 
 from bridge.core.events import Settled
 from bridge.core.model import Delivered, Endpoint, Job, Move, SideName, Task
-from bridge.logs import LOGGER, LogObserver
+from bridge.log_lines import LOGGER
+from bridge.logs import LogObserver
 from bridge.transfer import move, process_client
 from tests.dicom_samples import file_bytes, small_ct_dataset
 
