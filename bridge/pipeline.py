@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from bridge.brake import Brake, Hold
 from bridge.core.errors import (
     BridgeError,
-    ConfigurationError,
     FeedWentBackwards,
     SideError,
     StateError,
@@ -22,43 +21,27 @@ from bridge.core.events import (
     Abandoned,
     Draining,
     FeedReset,
-    InstanceParked,
-    InstanceRetried,
     Observer,
     PageRead,
     Progress,
-    Settled,
     StateFailed,
     StateRecovered,
-    WorkerLost,
 )
 from bridge.core.looks import Looks
 from bridge.core.model import (
-    Delivered,
-    ExecutorFailed,
-    InstanceFailed,
     Job,
     Move,
-    Outcome,
-    Reason,
     ServerInfo,
-    SideFailed,
     SideName,
-    Skipped,
     Task,
 )
 from bridge.core.policy import (
-    REFUSALS,
-    Defer,
     Limits,
-    Park,
-    PauseSide,
-    RetryLater,
-    Settle,
-    decide,
 )
-from bridge.entry import Attempts, Kept, Parked
+from bridge.endings import Endings
+from bridge.entry import Attempts
 from bridge.feed import MovePage, MoveSource
+from bridge.hands import Hands
 from bridge.journal import Journal
 from bridge.runtime import (
     Answered,
@@ -82,13 +65,10 @@ SPREAD_MAX = 100_000
 CALM_S = 2.0
 """A suspect is sent only to servers that have been answering for so long."""
 
-EXECUTOR_ADVICE = "Instances lost no attempt. Run orthanc-bridge doctor."
-
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
 
 PAGE = "feed"
-WORKER_LOSSES = (Reason.WORKER_DIED, Reason.TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +83,6 @@ class Pace:
     patience_s: float | None = None
     shutdown_timeout_s: float = 30.0
     limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Accusation:
-    """A suspect failed while it was alone: whether the server died of it, a probe will tell."""
-
-    item: Item
-    failure: SideFailed
 
 
 class Pipeline:
@@ -150,7 +122,6 @@ class Pipeline:
         self._inbox = inbox
         self._clock = clock
         self._observer = observer
-        self._chance = chance
         self._brake = brake
         self._phase = phase
         self._servers = Servers(
@@ -161,13 +132,19 @@ class Pipeline:
             chance=chance,
             pause_longest_s=pace.poll_interval_s,
         )
-        self._crew = executor.crew()
-        self._crew_failed_s: float | None = None
+        self._hands = Hands(executor, clock)
         self._window = Window(self._window_size())
-        self._accusation: _Accusation | None = None
-        self._missed: list[tuple[Item, Skipped]] = []
+        self._endings = Endings(
+            job=job,
+            limits=pace.limits,
+            window=self._window,
+            servers=self._servers,
+            journal=journal,
+            observer=observer,
+            clock=clock,
+            chance=chance,
+        )
         self._confirming = 0
-        self._changed_at: dict[int, str] = {}
         self._attempts = dict(journal.attempts())
         self._looks = Looks(pace.poll_interval_s)
         self._page_asked = False
@@ -178,14 +155,10 @@ class Pipeline:
         self._last: int | None = None
         self._drain_until_s: float | None = None
         self._state_error = ""
-        self._executor_error = ""
-        self._executor_failed_s = self._executor_failing_s = 0.0
         self._held = Hold.NONE
-        self._refusal: SideFailed | None = None
         self._flush_due_s = 0.0
         self._failure: BridgeError | None = None
-        self._last_progress_at = clock.now_s()
-        self._able_since = self._last_progress_at
+        self._able_since = clock.now_s()
         self._was_busy = False
         self._feed_read_at: float | None = None
         self._summary = Summary()
@@ -197,9 +170,11 @@ class Pipeline:
         SourceError or TargetError; always after running instances have finished and all that is
         settled is written.
         """
-        self._summary = summary
+        self._summary = self._endings.summary = summary
         while not self._finished():
-            self._look_at_crew()
+            # A cluster grows and shrinks: the window follows those who work.
+            self._hands.look()
+            self._window.resize(self._window_size())
             self._fill_window()
             self._ask_for_page()
             if not self._draining:
@@ -232,10 +207,10 @@ class Pipeline:
         now_s = self._clock.steady_s()
         window = self._window
         window.wake(now_s)
-        if self._draining or self._state_error or window.alone or self._accusation:
+        if self._draining or self._state_error or window.alone or self._endings.accusation:
             return
         self._held = self._brake.hold()
-        if not self._crew.threads:
+        if not self._hands.crew.threads:
             return
         if window.suspects_turn(now_s) and self._servers.calm(CALM_S):
             if not window.under_way and self._servers.allow(0) and not self._held:
@@ -245,17 +220,9 @@ class Pipeline:
             self._start(window.start_next())
             self._held = self._brake.hold()
 
-    def _look_at_crew(self) -> None:
-        """Let the window follow those who work: a cluster grows, shrinks and may be away."""
-        self._crew = self._executor.crew()
-        self._window.resize(self._window_size())
-        if not self._crew.problem:
-            self._crew_failed_s = None
-        elif self._crew_failed_s is None:
-            self._crew_failed_s = self._clock.steady_s()
-
     def _window_size(self) -> int:
-        return self._pace.window or self._crew.depth * max(1, self._crew.threads)
+        crew = self._hands.crew
+        return self._pace.window or crew.depth * max(1, crew.threads)
 
     def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
@@ -270,9 +237,9 @@ class Pipeline:
         if not self._may_ask():
             return
         now_s = self._clock.steady_s()
-        if self._missed:
+        if self._endings.missed:
             self._page_asked = True
-            self._confirming = len(self._missed)
+            self._confirming = len(self._endings.missed)
             self._background.call(PAGE, self._moves.look_back)
         elif self._wants_page() and now_s >= self._looks.due_s:
             self._page_asked = True
@@ -300,7 +267,7 @@ class Pipeline:
         if wake_s is not None and not self._draining:
             due.append(wake_s)
         if self._may_ask():
-            due.extend([now_s] if self._missed else [])
+            due.extend([now_s] if self._endings.missed else [])
             due.extend([self._looks.due_s] if self._wants_page() else [])
         if not self._draining:
             due.extend(self._servers.probe_due_s())
@@ -312,7 +279,7 @@ class Pipeline:
 
     def _enough(self) -> int:
         """Tell how many ends of tasks are worth a turn: half of those that no worker has begun."""
-        return max(1, (self._window.under_way - self._crew.threads) // 2)
+        return max(1, (self._window.under_way - self._hands.crew.threads) // 2)
 
     # What has happened
 
@@ -322,7 +289,8 @@ class Pipeline:
                 item = self._window.end(task.number)
                 if item is not None:
                     self._brake.ended(outcome)
-                    self._judge(item, outcome)
+                    self._hands.note(outcome)
+                    self._endings.judge(item, outcome)
                     self._window.alone = None
             case Answered(name=name) if name == PAGE:
                 self._page_asked = False
@@ -331,7 +299,7 @@ class Pipeline:
                 on_trial = self._busy or self._page_failed == name
                 info = value if isinstance(value, ServerInfo) else None
                 self._servers.take_probe(SideName(name), error, info=info, on_trial=on_trial)
-                self._take_verdict(SideName(name), died=error is not None)
+                self._endings.take_verdict(SideName(name), died=error is not None)
             case StopAsked():
                 self._summary.stopped = True
                 self._drain()
@@ -367,7 +335,7 @@ class Pipeline:
         items = [self._item(move) for move in admission.moves]
         if confirmed:
             self._window.add(items)
-            self._settle_missed(confirmed)
+            self._endings.settle_missed(confirmed)
         elif page.ahead:
             # Fresh arrivals go before the backlog.
             self._window.add_first(items)
@@ -386,190 +354,13 @@ class Pipeline:
     def _item(self, move: Move) -> Item:
         spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
         if move.sequence is not None:
-            self._changed_at[move.sequence] = move.changed_at
+            self._endings.changed_at[move.sequence] = move.changed_at
         return Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
 
     def _feed_reset(self, error: FeedWentBackwards) -> None:
         self._observer.on_event(FeedReset(error.message))
         self._failure = error
         self._drain()
-
-    def _judge(self, item: Item, outcome: Outcome) -> None:
-        if isinstance(outcome, InstanceFailed) and outcome.reason in WORKER_LOSSES:
-            self._observer.on_event(WorkerLost(item.move, outcome))
-        if isinstance(outcome, SideFailed) and outcome.begun and item is self._window.alone:
-            self._accusation = _Accusation(item, outcome)
-            self._servers.fail(outcome, ask_at_once=True)
-            return
-        if not isinstance(outcome, ExecutorFailed):
-            self._executor_error = ""
-        else:
-            now_s = self._clock.steady_s()
-            if not self._executor_error:
-                self._executor_error = outcome.message
-                self._executor_failed_s = now_s
-            # Up to this failure, not up to now: a task that is still under way may yet succeed.
-            self._executor_failing_s = now_s - self._executor_failed_s
-        decision = decide(
-            outcome,
-            attempts=item.attempts,
-            limits=self._pace.limits,
-            refusals=item.refusals,
-            served_others=self._served_others(item, outcome),
-            chance=self._chance(),
-        )
-        self._note_service(outcome)
-        match decision:
-            case Settle() if isinstance(outcome, Skipped) and outcome.reason is Reason.GONE:
-                self._missed.append((item, outcome))
-            case Settle():
-                self._settle(item, outcome)
-            case Park(reason=reason, message=message, attempts=attempts):
-                self._park(item, outcome, reason, message, attempts)
-            case RetryLater(after_s=after_s, attempts=attempts):
-                self._retry(item, outcome, after_s, attempts)
-            case Defer(after_s=after_s):
-                item.refusals += 1
-                self._refusal = outcome if isinstance(outcome, SideFailed) else None
-                self._retry(item, outcome, after_s, item.attempts)
-            case PauseSide(side=side):
-                self._hold(item, outcome, side)
-
-    def _served_others(self, item: Item, outcome: Outcome) -> bool:
-        if not isinstance(outcome, SideFailed) or item.served_before is None:
-            return False
-        return self._servers.served_count(outcome.side) > item.served_before
-
-    def _note_service(self, outcome: Outcome) -> None:
-        """Note which servers did their part, and open their gates."""
-        served: tuple[SideName, ...] = ()
-        match outcome:
-            case Delivered():
-                served = (SideName.SOURCE, SideName.TARGET)
-            case InstanceFailed(reason=reason) if reason not in WORKER_LOSSES:
-                served = (SideName.SOURCE,)
-            case Skipped() | SideFailed(side=SideName.TARGET):
-                served = (SideName.SOURCE,)
-            case _:
-                pass
-        self._servers.serve(served)
-
-    # What follows from it
-
-    def _settle(self, item: Item, outcome: Outcome) -> None:
-        if isinstance(outcome, Delivered):
-            if outcome.already_there:
-                self._summary.already_there += 1
-            else:
-                self._summary.delivered += 1
-        elif isinstance(outcome, Skipped):
-            self._summary.skipped[outcome.reason] += 1
-        self._journal.settle(item.move, None, self._kept(item, outcome))
-        self._observer.on_event(Settled(item.move, outcome, item.attempts + 1))
-        self._progressed(item)
-
-    def _settle_missed(self, count: int) -> None:
-        """Believe that instances were deleted, now that the source is known to be the same one.
-
-        A source that has lost its disk for a moment, or another one at its address, lacks them too,
-        and may have been itself again when we looked. So the source is asked twice for an
-        instance, and is looked at after each time.
-        """
-        confirmed, self._missed = self._missed[:count], self._missed[count:]
-        for item, outcome in confirmed:
-            if item.missed:
-                self._settle(item, outcome)
-            else:
-                item.missed = True
-                self._window.add([item])
-
-    def _kept(self, item: Item, outcome: Outcome) -> Kept | None:
-        """What to remember of a proved delivery, so that the source may let go of it later."""
-        if not (self._job.keeps_evidence and isinstance(outcome, Delivered)):
-            return None
-        return Kept(
-            instance_id=item.move.instance_id,
-            source_md5=outcome.source_md5,
-            target_md5=outcome.target_md5,
-            delivered_at=self._clock.now_s(),
-        )
-
-    def _park(
-        self, item: Item, outcome: Outcome, reason: Reason, message: str, attempts: int
-    ) -> None:
-        now = self._clock.now_s()
-        known = outcome if isinstance(outcome, InstanceFailed) else None
-        parked = Parked(
-            move=item.move,
-            reason=reason,
-            message=message,
-            attempts=attempts,
-            first_failed_at=item.first_failed_at or now,
-            parked_at=now,
-            source_syntax=known.source_syntax if known else "",
-            sop_instance_uid=known.sop_instance_uid if known else "",
-        )
-        self._summary.parked[reason] += 1
-        self._journal.settle(item.move, parked)
-        event = InstanceParked(
-            item.move, reason, message, attempts, parked.source_syntax, parked.sop_instance_uid
-        )
-        self._observer.on_event(event)
-        self._progressed(item)
-
-    def _progressed(self, item: Item) -> None:
-        self._last_progress_at = self._clock.now_s()
-        if item.move.sequence is not None:
-            self._changed_at.pop(item.move.sequence, None)
-
-    def _retry(self, item: Item, outcome: Outcome, after_s: float, attempts: int) -> None:
-        item.attempts = attempts
-        if attempts:
-            item.first_failed_at = item.first_failed_at or self._clock.now_s()
-            self._journal.spend(item.move, Attempts(attempts, item.first_failed_at))
-        if isinstance(outcome, SideFailed):
-            item.served_before = self._servers.served_count(outcome.side)
-        self._observer.on_event(InstanceRetried(item.move, outcome, attempts, after_s))
-        due_s = self._clock.steady_s() + after_s
-        self._window.delay(item, due_s)
-
-    def _hold(self, item: Item, outcome: Outcome, side: SideName) -> None:
-        if not isinstance(outcome, SideFailed):
-            raise TypeError("only a failed side pauses a side")
-        item.outages += outcome.begun
-        if outcome.specific or item.suspect or outcome.problem in REFUSALS:
-            # Perhaps this instance is the trouble: let others be tried before it.
-            item.served_before = self._servers.served_count(side)
-            self._window.add([item])
-        else:
-            self._window.add_first([item])
-        self._servers.fail(outcome)
-
-    def _take_verdict(self, side: SideName, *, died: bool) -> None:
-        """Decide about a suspect that failed alone, now that a probe has told how the server is."""
-        accusation = self._accusation
-        if accusation is None or accusation.failure.side is not side:
-            return
-        self._accusation = None
-        item, failure = accusation.item, accusation.failure
-        decision = decide(
-            failure,
-            attempts=item.attempts,
-            limits=self._pace.limits,
-            served_others=self._served_others(item, failure),
-            alone=True,
-            died=died,
-            chance=self._chance(),
-        )
-        item.served_before = self._servers.served_count(side)
-        match decision:
-            case Park(reason=reason, message=message, attempts=attempts):
-                text = f"The {side} died while handling it: {message}" if died else message
-                self._park(item, failure, reason, text, attempts)
-            case RetryLater(after_s=after_s, attempts=attempts):
-                self._retry(item, failure, after_s, attempts)
-            case _:
-                self._window.add([item])
 
     # Writing down, stopping, reporting
 
@@ -596,12 +387,9 @@ class Pipeline:
         error = self._servers.down_longer_than(self._pace.patience_s)
         if error is not None:
             self._fail(error)
-        if self._crew_failed_s is not None and not self._draining:
-            if self._clock.steady_s() - self._crew_failed_s >= self._pace.patience_s:
-                self._fail(ConfigurationError(self._crew.message, advice=self._crew.advice))
-            return
-        if self._executor_error and self._executor_failing_s >= self._pace.patience_s:
-            self._fail(ConfigurationError(self._executor_error, advice=EXECUTOR_ADVICE))
+        trouble = self._hands.trouble(self._pace.patience_s, needed=not self._draining)
+        if trouble is not None:
+            self._fail(trouble)
 
     def _fail(self, error: BridgeError) -> None:
         self._failure = self._failure or error
@@ -625,7 +413,7 @@ class Pipeline:
     @property
     def _busy(self) -> bool:
         """Whether there is anything unfinished."""
-        return bool(self._accusation or self._missed or not self._window.empty)
+        return bool(self._endings.open or not self._window.empty)
 
     def _abandon(self) -> None:
         self._summary.abandoned += self._window.under_way
@@ -642,26 +430,26 @@ class Pipeline:
 
     def _report(self) -> None:
         self._note_hindrance()
-        oldest = self._journal.oldest_open()
+        oldest, endings = self._journal.oldest_open(), self._endings
         progress = Progress(
             checkpoint=self._journal.checkpoint,
             last=self._last,
             caught_up=self._done and not self._busy,
             oldest_open=oldest,
-            oldest_changed_at=self._changed_at.get(oldest, "") if oldest is not None else "",
-            waiting=self._window.waiting + (self._accusation is not None) + len(self._missed),
+            oldest_changed_at="" if oldest is None else endings.changed_at.get(oldest, ""),
+            waiting=self._window.waiting + endings.open,
             delayed=self._window.delayed,
             in_flight=tuple(self._window.in_flight()),
             source=self._servers.view(SideName.SOURCE),
             target=self._servers.view(SideName.TARGET),
             state_error=self._state_error,
-            executor_error=self._executor_error,
-            crew=self._crew,
+            executor_error=self._hands.error,
+            crew=self._hands.crew,
             hold=self._held,
             refused=self._window.refused,
-            refusal=self._refusal.message if self._refusal else "",
-            refusal_advice=self._refusal.advice if self._refusal else "",
-            last_progress_at=self._last_progress_at,
+            refusal=endings.refusal.message if endings.refusal else "",
+            refusal_advice=endings.refusal.advice if endings.refusal else "",
+            last_progress_at=endings.last_progress_at,
             able_since=self._able_since,
             feed_read_at=self._feed_read_at,
             phase="draining" if self._draining else self._phase,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import bridge.pipeline
+import bridge.endings
 from bridge.config import Settings
 from bridge.core.model import Move, Reason, SideFailed
 from bridge.core.policy import Decision, Park, decide
@@ -110,7 +110,7 @@ def test_it_notices_a_policy_that_parks_on_an_outage(
             return Park(Reason.INTERNAL, "gave up", 1)
         return decide(outcome, **known)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bridge.pipeline, "decide", impatient)
+    monkeypatch.setattr(bridge.endings, "decide", impatient)
     assert _notices(home, settings)
 
 
