@@ -111,11 +111,6 @@ class CompressedFrames:
             source_syntax=self._syntax.uid,
         )
 
-    def _taken(self, index: int) -> tuple[bytes, StreamInfo]:
-        """Return what ``_opened`` does, once without doing it again for the first frame."""
-        ahead, self._ahead = self._ahead, None
-        return ahead if ahead is not None and index == 0 else self._opened(index)
-
     def _opened(self, index: int) -> tuple[bytes, StreamInfo]:
         """Return the code stream that is to be decoded, and its header.
 
@@ -170,7 +165,8 @@ class CompressedFrames:
 
         The evidence is complete when the last frame was decoded after all others.
         """
-        frame, info = self._taken(index)
+        ahead, self._ahead = self._ahead, None
+        frame, info = ahead if ahead is not None and index == 0 else self._opened(index)
         if (info.colour, info.transformed, info.lossy) != (
             self.first.colour,
             self.first.transformed,
