@@ -25,7 +25,7 @@ from tests.benchmarks.ways import WAYS, WAYS_BY_NAME, Way
 
 PARTS = ("throughput", "latency", "sharing", "growth", "startup")
 GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
-LATENCY_COUNTS = {1.0: 60, 0.1: 120}
+LATENCY_COUNTS = {1.0: 100, 0.1: 120}
 
 
 def main() -> None:
