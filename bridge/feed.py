@@ -218,7 +218,7 @@ class FollowFeed:
     another source would pass for the same one otherwise. Once at the end, a look begins ``overlap``
     sequences back, so that late rows and a changed history show: at least every
     ``look_back_every_s``, and right after a look that found something new. A few new rows are
-    passed on at once, with a short look back: to read hundreds again first is half of what an
+    passed on at once, behind a row that we know: to read hundreds again first is half of what an
     idle bridge adds to the way of a single instance.
 
     A long way behind, every other page is read from where the feed ended when that was noticed:
@@ -226,6 +226,8 @@ class FollowFeed:
     """
 
     CATCHING_UP_OVERLAP = 20
+    FEW = 20
+    """Sequences, those before the new rows as well as the new ones themselves."""
     FAR_BEHIND_PAGES = 3
     AHEAD_MAX = 50_000
     """Moves read out of turn during one backlog: each is remembered until it is caught up."""
@@ -250,6 +252,7 @@ class FollowFeed:
         self._looked_back_s = float("-inf")
         self._reader = FeedReader(client, position=position, page_size=page_size)
         self._overlap = overlap
+        self._few = self.FEW if overlap > self.FEW else 0
         self._until = until
         self._far_behind = self.FAR_BEHIND_PAGES * page_size
         self._at_end = True
@@ -292,9 +295,12 @@ class FollowFeed:
         if self._reader.counts_from is None:
             # From the beginning: what was deleted before we came is not what we missed.
             self._reader.counts_from = self._client.last_change().last
-        page = self._recent() if self._at_end else self._read_back(self.CATCHING_UP_OVERLAP)
+        back = min(self.CATCHING_UP_OVERLAP, self._overlap)
+        page = self._recent() if self._at_end else self._read_back(back)
         if page is None:
-            page = self._read_back(self._overlap)
+            # A few may have been passed on since, perhaps before a restart: nothing that was within
+            # the overlap then is out of it now.
+            page = self._read_back(self._overlap + self._few)
             if page.done:
                 page = replace(page, last=max(page.last or 0, self._counter_seen))
             self._looked_back_s = self._steady_s()
@@ -311,8 +317,7 @@ class FollowFeed:
         return _bounded(page, until=self._until, last=self._last)
 
     def _read_back(self, sequences: int) -> MovePage:
-        back = min(sequences, self._overlap)
-        page = self._reader.read(back_to=max(0, self._reader.position - back))
+        page = self._reader.read(back_to=max(0, self._reader.position - sequences))
         covered = None if page.done else page.frontier
         self._witnesses.check(page.moves, since=page.since, covered=covered, read_to=self._read_to)
         return page
@@ -333,22 +338,36 @@ class FollowFeed:
     def _recent(self) -> MovePage | None:
         """Return what is new since the last look, nothing or a little; None to look back.
 
-        Many new rows are read together with those before them: otherwise a page of another history
-        could push out of our memory what contradicts it. A counter that moved without a row is
-        rows of other types, or rows that were deleted before we had read them.
+        A counter that moved without a row is rows of other types, or rows that were deleted before
+        we had read them.
         """
         if self._steady_s() - self._looked_back_s >= self._look_back_every_s:
             return None
         page = self._reader.read()
-        if page.done and page.frontier == self._reader.position:
-            if (page.last or 0) <= self._read_to:
-                return page
-            self._counter_seen = max(self._counter_seen, page.last or 0)
-            return None
-        if not page.done or page.frontier - self._reader.position > self._overlap:
+        if not page.done or page.frontier > self._reader.position:
+            return self._a_few() if self._is_few(page) else None
+        if (page.last or 0) <= self._read_to:
+            return page
+        self._counter_seen = max(self._counter_seen, page.last or 0)
+        return None
+
+    def _a_few(self) -> MovePage | None:
+        """Return a few new rows with those right before them; None to look back instead.
+
+        Many are read together with all those before them: otherwise a page of another history
+        could push out of our memory what contradicts it. So are a few, unless one that we know is
+        still there right before them: then it is our feed, and nobody has emptied it.
+        """
+        position = self._reader.position
+        page = self._reader.read(back_to=max(0, position - self._few))
+        # More may have come in between.
+        if not (self._is_few(page) and self._witnesses.recognise(page.moves, up_to=position)):
             return None
         self._looked_back_s = float("-inf")
-        return self._read_back(self.CATCHING_UP_OVERLAP)
+        return page
+
+    def _is_few(self, page: MovePage) -> bool:
+        return page.done and 0 < page.frontier - self._reader.position <= self._few
 
 
 class ReplayRange(Forgetful):

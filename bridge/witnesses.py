@@ -51,6 +51,15 @@ class Witnesses:
         if len(self._rows) > REMEMBERED:
             self._rows = dict(sorted(self._rows.items())[-REMEMBERED:])
 
+    def recognise(self, moves: Iterable[Move], *, up_to: int) -> bool:
+        """Tell whether one of the rows up to a sequence is one that is remembered."""
+        rows = self._rows
+        return any(
+            m.sequence <= up_to and rows.get(m.sequence) == m.instance_id
+            for m in moves
+            if m.sequence is not None
+        )
+
     def check(
         self, moves: Iterable[Move], *, since: int, covered: int | None, read_to: int
     ) -> None:

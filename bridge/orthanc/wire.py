@@ -7,6 +7,7 @@ variables can then surprise us, and a request costs half the CPU.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class Wire:
         self._url: httpx.URL | None = None
         self._begun = False
         """An attempt of the present call reached the server."""
-        self._retrying = _retrying(retries)
+        self._retries = retries
         self._transport = Transport(endpoint, self._line)
 
     def close(self) -> None:
@@ -186,6 +187,7 @@ class Wire:
         Nearly every first attempt succeeds, and the policy is not asked.
         """
         failures: list[_Passing] = []
+        begun_s = time.monotonic()
         try:
             return attempt()
         except _Passing as failure:
@@ -196,7 +198,10 @@ class Wire:
                 raise failures.pop()
             return attempt()
 
-        return self._retrying(again)
+        # The policy's time runs from the first attempt on: a server that takes a minute to fail is
+        # not asked again.
+        spent_s = time.monotonic() - begun_s
+        return _retrying(self._retries, spent_s=spent_s)(again)
 
     def _is_passing(self, exc: Exception, request: Request) -> bool:
         """Whether another attempt may help, and cannot do the request twice."""
@@ -253,14 +258,14 @@ class Wire:
         return error
 
 
-def _retrying(policy: RetryPolicy) -> tenacity.Retrying:
+def _retrying(policy: RetryPolicy, *, spent_s: float) -> tenacity.Retrying:
     waits = tenacity.wait_random_exponential(
         multiplier=policy.first_wait_s, max=policy.wait_s_max if policy.waits else 0
     )
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Passing),
         stop=tenacity.stop_after_attempt(policy.attempts_max)
-        | tenacity.stop_before_delay(policy.total_s),
+        | tenacity.stop_before_delay(policy.total_s - spent_s),
         wait=waits,
         reraise=True,
     )

@@ -70,29 +70,29 @@ def test_an_idle_look_is_one_request_for_nothing_and_looks_back_now_and_then() -
 
 
 def test_a_new_row_comes_at_once_with_a_few_before_it_and_more_with_the_next_look() -> None:
-    store = store_with(*range(1, 61))
+    store = store_with(*range(1, 101))
     looker = Looker(store, overlap=50)
     looker.now_s += 0.1
-    add(store, 61)
-    assert looker.look() == [*range(41, 62)], "what contradicts our memory would be among them"
-    assert looker.sinces == [60, 40]
+    add(store, 101)
+    assert looker.look() == [*range(81, 102)], "what contradicts our memory would be among them"
+    assert looker.sinces == [100, 80]
     looker.now_s += 0.1
-    assert looker.look() == [*range(12, 62)]
-    assert looker.sinces == [11]
+    assert looker.look() == [*range(32, 102)], "the overlap, and as much as may have come since"
+    assert looker.sinces == [31]
     looker.now_s += 0.1
     assert looker.look() == []
-    assert looker.sinces == [61]
+    assert looker.sinces == [101]
 
 
 def test_many_new_rows_come_with_all_that_we_remember() -> None:
     store = store_with(*range(1, 61))
     looker = Looker(store, overlap=30)
     looker.now_s += 0.1
-    add(store, *range(61, 92))
-    assert looker.look() == [*range(31, 92)]
+    add(store, *range(61, 82))
+    assert looker.look() == [*range(11, 82)]
 
 
-def test_another_source_whose_last_rows_name_no_instance_is_noticed_with_the_next_look(
+def test_another_source_whose_last_rows_name_no_instance_is_noticed_before_its_first(
     tmp_path: Path,
 ) -> None:
     looker = Looker(store_with(*range(1, 61)), overlap=50)
@@ -106,9 +106,6 @@ def test_another_source_whose_last_rows_name_no_instance_is_noticed_with_the_nex
         rows += [FeedRow(s, "StableSeries", f"series{s}") for s in range(31, 61)]
         other.script_feed([*rows, FeedRow(61, NEW, "other61")])
         looker.client.store = other
-        looker.now_s += 0.1
-        fresh = journal.admit(looker.feed.next_page()).moves
-        assert [move.instance_id for move in fresh] == ["other61"], "it is there, and is moved"
         looker.now_s += 0.1
         with pytest.raises(FeedWentBackwards, match="another history"):
             journal.admit(looker.feed.next_page())

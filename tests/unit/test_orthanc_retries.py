@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from bridge.core.errors import SideError
 from bridge.core.model import SideName, SideProblem
 from bridge.orthanc import OrthancClient, RetryPolicy
+from bridge.orthanc.transport import Transport
 from tests.dicom_samples import small_ct
 from tests.fake_orthanc import Drip, FakeOrthanc, Hang, HangUp, Respond
 
@@ -119,6 +121,21 @@ class TestRetries:
         assert error.problem is SideProblem.UNREACHABLE
         assert time.monotonic() - begun < 1
         assert str(fake.url) in error.message
+
+    def test_a_first_attempt_that_took_all_the_time_is_the_only_one(
+        self, fake: FakeOrthanc, client_of: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send = Transport.handle_request
+
+        def slowly(transport: Transport, request: httpx.Request) -> httpx.Response:
+            time.sleep(0.15)  # longer than all attempts may take: the clock is the test
+            return send(transport, request)
+
+        monkeypatch.setattr(Transport, "handle_request", slowly)
+        fake.script("GET /system", UNAVAILABLE)
+        client = client_of(fake.url, retries=RetryPolicy(total_s=0.1, waits=False))
+        failure(client.system)
+        assert len(fake.requests) == 1
 
     def test_no_connection_is_used_after_orthanc_would_have_closed_it(
         self, fake: FakeOrthanc, source: OrthancClient
