@@ -17,7 +17,7 @@ from typing import Protocol, Self
 from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone
 from bridge.core.model import Job, Reason, SideName
 from bridge.entry import Parked
-from bridge.feed import FeedReader
+from bridge.feed_reader import FeedReader
 from bridge.findings import MOVABLE, Finding, Findings, State
 from bridge.images import Likeness, Verdict
 from bridge.listing import Listing

@@ -14,7 +14,7 @@ from bridge.core.history import History, another_history, contradiction
 from bridge.core.model import Move
 from bridge.core.watermark import Watermark
 from bridge.entry import Attempts, Entry, Kept, Parked
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 from bridge.ledger import NEWEST_DATE_KEY, Ledger
 from bridge.notes import Notes
 

@@ -7,14 +7,8 @@ from typing import Protocol
 
 from bridge.core.history import History, another_history
 from bridge.core.model import Move
-from bridge.feed import (
-    NEW_INSTANCE,
-    FeedClient,
-    FeedReader,
-    Forgetful,
-    MovePage,
-    MoveSource,
-)
+from bridge.feed import Forgetful, MoveSource
+from bridge.feed_reader import NEW_INSTANCE, FeedClient, FeedReader, MovePage
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""

@@ -11,7 +11,7 @@ from bridge.core.crew import LOCAL
 from bridge.core.errors import ConfigurationError
 from bridge.core.events import Event, Observer, Progress
 from bridge.core.model import Outcome, ServerInfo, SideName, Task
-from bridge.feed import FeedClient
+from bridge.feed_reader import FeedClient
 from bridge.listing import ListingClient
 from bridge.retention import HoldingServer, KeepingServer
 from bridge.runtime import (

@@ -40,7 +40,8 @@ from bridge.core.policy import (
 )
 from bridge.endings import Endings
 from bridge.entry import Attempts
-from bridge.feed import MovePage, MoveSource
+from bridge.feed import MoveSource
+from bridge.feed_reader import MovePage
 from bridge.hands import Hands
 from bridge.journal import Journal
 from bridge.runtime import (

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from bridge.core.errors import BridgeError
 from bridge.core.model import Outcome, ServerInfo, Task
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 
 Found = MovePage | ServerInfo | None
 """What a call in the background may bring: moves, or a server's description."""

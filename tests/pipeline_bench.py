@@ -26,7 +26,8 @@ from bridge.core.model import (
     Task,
 )
 from bridge.entry import Entry
-from bridge.feed import GivenMoves, MovePage, MoveSource
+from bridge.feed import GivenMoves, MoveSource
+from bridge.feed_reader import MovePage
 from bridge.journal import CommandJournal, Journal
 from bridge.pipeline import Pace, Pipeline
 from bridge.runtime import Answered, Found, Message, TaskDone

@@ -101,7 +101,7 @@ def _servers(
 
 def _went_backwards(client: SideClient, checkpoint: int | None) -> bool:
     from bridge.core.errors import FeedWentBackwards
-    from bridge.feed import check_counter
+    from bridge.feed_reader import check_counter
 
     if checkpoint is None:
         return False

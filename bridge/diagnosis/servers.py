@@ -12,7 +12,7 @@ from bridge.config import Settings
 from bridge.core.errors import FeedWentBackwards, InstanceError, SideError, StateError
 from bridge.core.model import ServerInfo, SideName
 from bridge.diagnosis.finding import ERROR, OK, WARNING, Diagnosis, error_of
-from bridge.feed import check_counter, filters_on_server
+from bridge.feed_reader import check_counter, filters_on_server
 from bridge.ledger import Ledger
 from bridge.lookers import inspector
 from bridge.orthanc import InspectionClient

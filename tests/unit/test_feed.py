@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from bridge.core.errors import FeedWentBackwards, SourceError
 from bridge.core.model import Move, ServerInfo, SideProblem
-from bridge.feed import (
-    FollowFeed,
-    GivenMoves,
-    MovePage,
-    MoveSource,
-    ReplayRange,
-    filters_on_server,
-)
+from bridge.feed import FollowFeed, GivenMoves, MoveSource, ReplayRange
+from bridge.feed_reader import MovePage, filters_on_server
 from tests.fake_store import FakeStore, FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of
 

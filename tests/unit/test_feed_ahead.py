@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bridge.core.model import Change, Page, ServerInfo
-from bridge.feed import FollowFeed, MovePage
+from bridge.feed import FollowFeed
+from bridge.feed_reader import MovePage
 from bridge.journal import FollowJournal
 from bridge.ledger import Ledger
 

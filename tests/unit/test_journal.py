@@ -10,7 +10,7 @@ import pytest
 from bridge.core.errors import FeedWentBackwards, StateError
 from bridge.core.model import Move, Reason
 from bridge.entry import Attempts, Entry, Parked
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 from bridge.journal import CommandJournal, FollowJournal, Rehearsal, ReplayJournal
 from bridge.ledger import Ledger
 from bridge.witnesses import REMEMBERED

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bridge.core.model import Move
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 from bridge.journal import FollowJournal
 from bridge.ledger import Ledger
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridge.core.errors import FeedWentBackwards, TargetError
 from bridge.core.model import Move, Page, ServerInfo, SideProblem
-from bridge.feed import GivenMoves, MovePage, MoveSource
+from bridge.feed import GivenMoves, MoveSource
+from bridge.feed_reader import MovePage
 from bridge.listing import LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
 from tests.fake_store import FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of

@@ -26,7 +26,8 @@ from bridge.core.model import (
     Skipped,
 )
 from bridge.core.policy import Limits
-from bridge.feed import Forgetful, MovePage
+from bridge.feed import Forgetful
+from bridge.feed_reader import MovePage
 from tests.pipeline_bench import DELIVERED, Bench, Stuck, down
 
 MANY = [f"i{number:02}" for number in range(20)]

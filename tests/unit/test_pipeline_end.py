@@ -16,7 +16,8 @@ from bridge.core.model import (
     SideName,
     SideProblem,
 )
-from bridge.feed import GivenMoves, MovePage
+from bridge.feed import GivenMoves
+from bridge.feed_reader import MovePage
 from tests.pipeline_bench import JOB, Bench
 
 MANY = [f"i{number:02}" for number in range(20)]

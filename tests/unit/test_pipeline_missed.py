@@ -7,7 +7,8 @@ import pytest
 from bridge.core.errors import FeedWentBackwards, SourceError
 from bridge.core.events import Settled
 from bridge.core.model import Move, Reason, SideProblem, Skipped
-from bridge.feed import FollowFeed, GivenMoves, MovePage
+from bridge.feed import FollowFeed, GivenMoves
+from bridge.feed_reader import MovePage
 from tests.feed_client import StoreClient, feed_of
 from tests.pipeline_bench import DELIVERED, Bench
 

@@ -16,7 +16,7 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.health import HealthLimits
 from bridge.core.looks import POKE_GOOD_S, POKED_LOOK_GAP_S
 from bridge.credentials import poke_token
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 from bridge.health import MonitoringServer, application
 from bridge.ledger import Ledger
 from bridge.metrics import Metrics

@@ -13,7 +13,7 @@ import pytest
 from bridge import runtime
 from bridge.core.errors import SourceError
 from bridge.core.model import Endpoint, Job, Move, Reason, SideName, SideProblem, Skipped, Task
-from bridge.feed import MovePage
+from bridge.feed_reader import MovePage
 from bridge.runtime import (
     Answered,
     Message,

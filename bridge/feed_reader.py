@@ -1,0 +1,181 @@
+"""Pages of a source's ``/changes``: moves, and what each page says of the feed beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from bridge.core.errors import FeedWentBackwards
+from bridge.core.history import RESET_ADVICE
+from bridge.core.model import Change, Move, Page, ServerInfo
+
+NEW_INSTANCE = "NewInstance"
+
+
+@dataclass(frozen=True, slots=True)
+class MovePage:
+    """Some moves, and what the source of moves knows beside.
+
+    ``since`` and ``frontier``: the rows with since < sequence <= frontier have been read (both 0
+    when there are no sequences). ``done``: nothing more at the moment. ``ended``: never more.
+    ``last``: the newest sequence of the feed, when known. ``ahead``: read out of turn, beyond
+    what is read in order; ``frontier`` then does not tell how far everything was read.
+    ``newest_date``: of the last row, of whatever type. ``missing``: rows that were not there any
+    more, where that can be told.
+    """
+
+    moves: tuple[Move, ...]
+    since: int = 0
+    frontier: int = 0
+    done: bool = False
+    ended: bool = False
+    last: int | None = None
+    ahead: bool = False
+    newest_date: str = ""
+    missing: int = 0
+
+
+class FeedClient(Protocol):
+    """What is needed of a source to read its feed."""
+
+    def system(self) -> ServerInfo:
+        """Return the server's description."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows after ``since``."""
+
+    def last_change(self) -> Page:
+        """Return the newest row."""
+
+
+class FeedReader:
+    """Pages of the feed from a position on, in order.
+
+    ``position`` is the last sequence that we were really given: an empty page's ``Last`` is the
+    server's own counter and must never move it forward. It moves only by ``accept``, when all
+    that belongs to a page has been read: an error in between must not pass rows over.
+
+    Sequences have no gaps until something is deleted at the source. So where all types of rows
+    are read, a gap is rows that vanished; those above ``counts_from``, if set, are counted.
+    """
+
+    def __init__(self, client: FeedClient, *, position: int, page_size: int) -> None:
+        self.position = position
+        self.counts_from: int | None = None
+        self._client = client
+        self._page_size = page_size
+        self._filters: bool | None = None
+
+    def read(self, *, back_to: int | None = None) -> MovePage:
+        """Read the next page; with ``back_to``, read the rows after that sequence again too.
+
+        Raises FeedWentBackwards when the feed ends below the position.
+        """
+        if self._filters is None:
+            self._filters = filters_on_server(self._client.system())
+        since = self.position if back_to is None else min(back_to, self.position)
+        limit = self._page_size + (self.position - since)
+        page = self._client.changes(since, limit, only_new_instances=self._filters)
+        reached = page.changes[-1].sequence if page.changes else since
+        last = page.last
+        if since == self.position and not page.changes:
+            check_counter(page.last, position=self.position)
+        elif page.done and (reached < self.position or not page.changes):
+            # A re-read that stops short proves nothing: rows go with their resource. Only an
+            # empty page tells the server's own counter.
+            last = max(last, self._counter())
+        return MovePage(
+            moves=tuple(_moves(page.changes)),
+            since=since,
+            frontier=max(self.position, reached),
+            done=page.done,
+            last=max(last, reached, self.position) if page.done else None,
+            newest_date=page.changes[-1].date if page.changes else "",
+            missing=self._missing(page.changes, reached),
+        )
+
+    def reach_newest(self, page: MovePage, *, known_last: int) -> MovePage:
+        """Let the last page of a filtered feed reach the newest row, which is of another type.
+
+        Otherwise the checkpoint would stay behind the end of the feed for as long as no instance
+        comes. The newest row was given before a page that had nothing more: everything up to it
+        has been read, as far as it was visible. ``known_last``: without a row beyond the page up
+        to there, there is nothing to ask. Raises SourceError.
+        """
+        if not (self._filters and page.done and page.frontier < known_last):
+            return page
+        newest = self._client.last_change().changes
+        rest = self._client.changes(page.frontier, 1, only_new_instances=True)
+        if rest.changes or not newest or not page.frontier < newest[-1].sequence <= rest.last:
+            return page
+        row = newest[-1]
+        return replace(page, frontier=row.sequence, last=rest.last, newest_date=row.date)
+
+    def _missing(self, rows: Iterable[Change], reached: int) -> int:
+        """Count the sequences between the position and the end of a page that have no row."""
+        if self._filters or self.counts_from is None:
+            return 0
+        begin = max(self.position, self.counts_from)
+        return max(0, reached - begin) - sum(row.sequence > begin for row in rows)
+
+    def read_ahead(self, since: int) -> MovePage:
+        """Read rows far beyond the position, out of turn. Raises SourceError."""
+        page = self._client.changes(since, self._page_size, only_new_instances=bool(self._filters))
+        reached = page.changes[-1].sequence if page.changes else since
+        return MovePage(tuple(_moves(page.changes)), since=since, frontier=reached, ahead=True)
+
+    def read_again(self, back_to: int) -> MovePage:
+        """Read the rows between ``back_to`` and the position again, and no others.
+
+        Raises SourceError, FeedWentBackwards when the feed ends below the position.
+        """
+        since = min(back_to, self.position)
+        limit = max(1, self.position - since)
+        page = self._client.changes(since, limit, only_new_instances=bool(self._filters))
+        if not page.changes or page.changes[-1].sequence < self.position:
+            self._counter()
+        rows = [change for change in page.changes if change.sequence <= self.position]
+        return MovePage(tuple(_moves(rows)), since=since, frontier=self.position)
+
+    def accept(self, page: MovePage) -> None:
+        """Move the position to the end of a page."""
+        self.position = max(self.position, page.frontier)
+
+    def _counter(self) -> int:
+        page = self._client.changes(self.position, 1, only_new_instances=bool(self._filters))
+        if page.changes:
+            # It came a moment ago and was not read: the counter says nothing of it.
+            return self.position
+        check_counter(page.last, position=self.position)
+        return page.last
+
+
+def filters_on_server(info: ServerInfo) -> bool:
+    """Whether only new instances are asked for.
+
+    Not of a source that recycles its storage: which rows vanished shows only between all others.
+    """
+    limited = bool(info.maximum_storage_bytes or info.maximum_patient_count)
+    recycles = limited and info.maximum_storage_mode != "Reject"
+    return info.has_extended_changes and not recycles
+
+
+def check_counter(last: int, *, position: int) -> None:
+    """Raise FeedWentBackwards when the source's counter is below what was read.
+
+    ``last``: the ``Last`` of a page without rows, which is the counter. That of the newest row
+    (``?last``) may well be lower: rows go with their instances.
+    """
+    if last < position:
+        raise FeedWentBackwards(
+            f"The source's feed ends at {last}, but it was read up to {position}: "
+            "the source was created anew or restored from a backup.",
+            advice=RESET_ADVICE,
+        )
+
+
+def _moves(changes: Iterable[Change]) -> Iterator[Move]:
+    for change in changes:
+        if change.change_type == NEW_INSTANCE:
+            yield Move(change.resource_id, change.sequence, change.date)
