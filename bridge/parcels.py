@@ -64,21 +64,21 @@ def _download(
     source: OrthancClient, instance_id: str, spool_above_bytes: int, deadline_s: float
 ) -> bytes | IO[bytes]:
     """Return the file: itself, or where it was too large for memory a temporary file with it."""
-    with (
-        _without_its_files_a_source_is_down(source.endpoint.side),
-        source.open_instance(instance_id, deadline_s=deadline_s) as body,
-    ):
-        if body.content_length is not None and body.content_length <= spool_above_bytes:
-            return b"".join(body.chunks)
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        with (
+            _without_its_files_a_source_is_down(source.endpoint.side),
+            source.open_instance(instance_id, deadline_s=deadline_s) as body,
+        ):
+            if body.content_length is not None and body.content_length <= spool_above_bytes:
+                return b"".join(body.chunks)
             spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=spool_above_bytes))
             for chunk in body.chunks:
                 spool.write(chunk)
-            if spool.tell() > spool_above_bytes:
-                stack.pop_all()  # whoever gets it closes it
-                return spool
-            spool.seek(0)
-            return spool.read()
+        if spool.tell() > spool_above_bytes:
+            stack.pop_all()  # whoever gets it closes it
+            return spool
+        spool.seek(0)
+        return spool.read()
 
 
 @contextmanager
