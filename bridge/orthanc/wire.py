@@ -7,8 +7,7 @@ variables can then surprise us, and a request costs half the CPU.
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -78,7 +77,7 @@ class Wire:
         self._url: httpx.URL | None = None
         self._begun = False
         """An attempt of the present call reached the server."""
-        self._retries = retries
+        self._retrying = _retrying(retries)
         self._transport = Transport(endpoint, self._line)
 
     def close(self) -> None:
@@ -112,7 +111,7 @@ class Wire:
 
             self._begun = False
             try:
-                response = self._patiently(attempt)
+                response = self._retrying(attempt)
             except _Passing as passing:
                 raise passing.error from passing.__cause__
             try:
@@ -181,28 +180,6 @@ class Wire:
             raise _Passing(error)
         raise error
 
-    def _patiently(self, attempt: Callable[[], httpx.Response]) -> httpx.Response:
-        """Call ``attempt`` until it succeeds or the policy is at its end: raises _Passing then.
-
-        Nearly every first attempt succeeds, and the policy is not asked.
-        """
-        failures: list[_Passing] = []
-        begun_s = time.monotonic()
-        try:
-            return attempt()
-        except _Passing as failure:
-            failures.append(failure)
-
-        def again() -> httpx.Response:
-            if failures:
-                raise failures.pop()
-            return attempt()
-
-        # The policy's time runs from the first attempt on: a server that takes a minute to fail is
-        # not asked again.
-        spent_s = time.monotonic() - begun_s
-        return _retrying(self._retries, spent_s=spent_s)(again)
-
     def _is_passing(self, exc: Exception, request: Request) -> bool:
         """Whether another attempt may help, and cannot do the request twice."""
         if isinstance(exc, httpx.TimeoutException) or self._line.is_over:
@@ -258,14 +235,14 @@ class Wire:
         return error
 
 
-def _retrying(policy: RetryPolicy, *, spent_s: float) -> tenacity.Retrying:
+def _retrying(policy: RetryPolicy) -> tenacity.Retrying:
     waits = tenacity.wait_random_exponential(
         multiplier=policy.first_wait_s, max=policy.wait_s_max if policy.waits else 0
     )
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Passing),
         stop=tenacity.stop_after_attempt(policy.attempts_max)
-        | tenacity.stop_before_delay(policy.total_s - spent_s),
+        | tenacity.stop_before_delay(policy.total_s),
         wait=waits,
         reraise=True,
     )
