@@ -82,7 +82,7 @@ def _serve(source_url: str, target_url: str, state_path: Path, announce: Announc
     try:
         with (
             Ledger(state_path, follow=True) as ledger,
-            Service(settings, (board, metrics, LogObserver()), bounded=False) as service,
+            Service(settings, (LogObserver(), board, metrics), bounded=False) as service,
             draining_on_signals(service.stop),
         ):
             service.follow(ledger)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -69,6 +71,44 @@ def run_bridge(
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+class _LogFile:
+    """What a process writes to stderr.
+
+    A file, not a pipe: what was written can be read at once, whatever the threads of this
+    process do. After ``close`` it tells what was written until then.
+    """
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._text = ""
+        self._parsed_bytes = 0
+        self._lines: list[Line] = []
+        self._lock = threading.Lock()
+
+    def text(self) -> str:
+        with self._lock:
+            return self._text if self.file.closed else self._from(0).decode(errors="replace")
+
+    def lines(self) -> list[Line]:
+        with self._lock:
+            if not self.file.closed:
+                new = self._from(self._parsed_bytes)
+                new = new[: new.rfind(b"\n") + 1]
+                self._parsed_bytes += len(new)
+                texts = new.decode(errors="replace").split("\n")
+                self._lines += [line for text in texts if (line := _parsed(text)) is not None]
+            return list(self._lines)
+
+    def close(self) -> None:
+        self.lines()
+        self._text = self.text()
+        self.file.close()
+
+    def _from(self, offset_bytes: int) -> bytes:
+        size_bytes = os.fstat(self.file.fileno()).st_size
+        return os.pread(self.file.fileno(), size_bytes - offset_bytes, offset_bytes)
+
+
 class BridgeProcess:
     """A command that goes on until it is told to end. Logs in JSON, in a group of its own.
 
@@ -81,34 +121,27 @@ class BridgeProcess:
         environment = process_environment(
             {"BRIDGE_LOG_FORMAT": "json", "BRIDGE_HEALTH_PORT": "0"} | dict(settings)
         )
+        self._log = _LogFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log.file,
             text=True,
             start_new_session=True,
         )
-        self._changed = threading.Condition()
         self._out: list[str] = []
-        self._err: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
-            for stream, lines in (
-                (self._process.stdout, self._out),
-                (self._process.stderr, self._err),
-            )
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._reader = threading.Thread(target=self._read_stdout, daemon=True)
+        self._reader.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.kill()
+        self._log.close()
 
     @property
     def pid(self) -> int:
@@ -120,13 +153,11 @@ class BridgeProcess:
 
     @property
     def stderr(self) -> str:
-        with self._changed:
-            return "".join(self._err)
+        return self._log.text()
 
     def lines(self) -> list[Line]:
         """The log lines so far."""
-        with self._changed:
-            return [parsed for text in self._err if (parsed := _parsed(text)) is not None]
+        return self._log.lines()
 
     def logged(self, event: str, **fields: object) -> list[Line]:
         """The log lines so far of one event whose fields have these values."""
@@ -144,8 +175,8 @@ class BridgeProcess:
         def enough() -> bool:
             return len(self.logged(event, **fields)) >= count or not self._alive()
 
-        with self._changed:
-            self._changed.wait_for(enough, timeout_s)
+        with contextlib.suppress(TimeoutError):  # what was said instead is told below
+            wait_until(enough, event, timeout_s)
         found = self.logged(event, **fields)
         if len(found) < count:
             raise TimeoutError(f"{len(found)} of {count} lines {event} {fields}:\n{self.stderr}")
@@ -193,14 +224,13 @@ class BridgeProcess:
     def wait(self, timeout_s: float = WAIT_S) -> int:
         """Wait for its end; the exit code (negative: ended by that signal)."""
         code = self._process.wait(timeout_s)
-        for reader in self._readers:
-            reader.join(timeout_s)
+        self._reader.join(timeout_s)
         return code
 
     def finish(self, timeout_s: float = 60.0) -> Finished:
         """Wait for its end; what it said."""
         code = self.wait(timeout_s)
-        return Finished(code, "".join(self._out), "".join(self._err))
+        return Finished(code, "".join(self._out), self.stderr)
 
     def kill(self) -> None:
         """SIGKILL to the process alone: its workers must follow by themselves."""
@@ -209,16 +239,13 @@ class BridgeProcess:
         self.wait()
 
     def _alive(self) -> bool:
-        return any(reader.is_alive() for reader in self._readers)
+        return self.is_running or self._reader.is_alive()
 
-    def _read(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            with self._changed:
-                lines.append(line)
-                self._changed.notify_all()
-        stream.close()
-        with self._changed:
-            self._changed.notify_all()
+    def _read_stdout(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with stdout:
+            self._out += stdout
 
 
 def is_alive(pid: int) -> bool:

@@ -56,7 +56,8 @@ def run(
             ledger.set_meta(MONITOR_KEY, monitoring.url)
             text = f"monitoring at {monitoring.url}"
             log(logging.INFO, "monitoring", text, url=monitoring.url)
-            observers = (board, metrics, LogObserver())
+            # The log comes first: what a figure counts can be read there.
+            observers = (LogObserver(), board, metrics)
             with (
                 Service(settings, observers, bounded=once, machinery=machinery) as service,
                 draining_on_signals(service.stop) as interruption,
