@@ -24,6 +24,7 @@ from bridge.entry import Attempts, Parked
 from bridge.ledger import Ledger
 from bridge.orthanc import OrthancClient
 from tests.bridge_process import BridgeProcess, Finished, Line, run_bridge, wait_until
+from tests.dicom_samples import small_series
 
 POLL_S = 0.5
 RESUME_POLLS = 2
@@ -175,6 +176,17 @@ def explanation(bridge: BridgeProcess, code: str) -> str:
     said = bridge.wait_health(lambda answer: code in reasons_in(answer), f"reason {code}")
     (reason,) = (r for r in said["reasons"] if r["code"] == code)
     return f"{reason['message']} {reason['advice']}"
+
+
+def send_others_after_a_refusal(bench: Bench, bridge: BridgeProcess) -> list[str]:
+    """Have others served after an instance was refused; their IDs.
+
+    Before that nobody can tell that it is about this instance.
+    """
+    bridge.wait_logged("side_down")
+    others = bench.send_all(small_series(2))
+    bench.await_all(others)
+    return others
 
 
 def await_reason(bridge: BridgeProcess, code: str) -> Line:

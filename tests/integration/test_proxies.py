@@ -19,6 +19,7 @@ from tests.fault_bench import (
     assert_few_words,
     endure,
     explanation,
+    send_others_after_a_refusal,
 )
 from tests.fault_proxy import FaultProxy, OnMarker
 from tests.integration.test_poison_servers import DEATHS_MAX, Supervisor
@@ -140,6 +141,7 @@ def test_a_body_limit_for_some(front: Front) -> None:
     large = bench.send(small_ct(rows=BIG_ROWS, columns=BIG_ROWS))
     small = bench.send_all(small_series(6))
     bench.await_all(small)
+    small += send_others_after_a_refusal(bench, bridge)
     told = explanation(bridge, "instances_refused")
     assert "1 instance is refused while others are served" in told
     assert "HTTP 413" in told
