@@ -50,11 +50,11 @@ class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
 
     While catching up it reads pages without a gap, each with the last few rows of the one before:
-    another source would pass for the same one otherwise. Once at the end, a look begins ``overlap``
-    sequences back, so that late rows and a changed history show: at least every
-    ``look_back_every_s``, and right after a look that found something new. A few new rows are
-    passed on at once, behind a row that we know: to read hundreds again first is half of what an
-    idle bridge adds to the way of a single instance.
+    another source would pass for the same one otherwise. Within ``overlap`` sequences of the end
+    each look begins that far back, so that late rows and a changed history show; once at the end,
+    at least every ``look_back_every_s``, and right after a look that found something new. A few
+    new rows are passed on at once, behind a row that we know: to read hundreds again first is half
+    of what an idle bridge adds to the way of a single instance.
 
     A long way behind, every other page is read from where the feed ended when that was noticed:
     a patient who is being examined now must not wait for last year's archive.
@@ -130,8 +130,7 @@ class FollowFeed:
         if self._reader.counts_from is None:
             # From the beginning: what was deleted before we came is not what we missed.
             self._reader.counts_from = self._client.last_change().last
-        back = min(self.CATCHING_UP_OVERLAP, self._overlap)
-        page = self._recent() if self._at_end else self._read_back(back)
+        page = self._recent() if self._at_end else self._read_back(self._catching_up_overlap())
         if page is None:
             # A few may have been passed on since, perhaps before a restart: nothing that was within
             # the overlap then is out of it now.
@@ -150,6 +149,17 @@ class FollowFeed:
         self._read_to = max(self._read_to, end)
         self._at_end = page.done
         return _bounded(page, until=self._until, last=self._last)
+
+    def _catching_up_overlap(self) -> int:
+        """Return how many sequences are read again with the next page, short of the end.
+
+        Where the feed was known to end at least an overlap after what was read, everything that
+        may come late had come when it was read. Nearer to the end a burst may pass over a row
+        whose transaction is still open, and go on for longer than the overlap is.
+        """
+        behind = 0 if self._last is None else self._last - self._reader.position
+        few = min(self.CATCHING_UP_OVERLAP, self._overlap)
+        return few if behind >= self._overlap else self._overlap
 
     def _read_back(self, sequences: int) -> MovePage:
         page = self._reader.read(back_to=max(0, self._reader.position - sequences))

@@ -40,9 +40,8 @@ from bridge.runtime import (
     TaskDone,
 )
 from bridge.service import Service
-from tests.simulation.world import Crash, Nature, Violation, World
+from tests.simulation.world import WIDE_OVERLAP, Crash, Nature, Violation, World
 
-OVERLAP = 200
 ATTEMPTS = 3
 RESTARTS_MAX = 40
 LOGGER = logging.getLogger("tests.simulation")
@@ -54,7 +53,7 @@ def settings_for(reset: str) -> Settings:
         source_url="http://source.invalid",
         target_url="http://target.invalid",
         on_feed_reset=reset,
-        feed_overlap=OVERLAP,
+        feed_overlap=WIDE_OVERLAP,
         page_size=7,
         workers=2,
         attempts=ATTEMPTS,
@@ -308,7 +307,7 @@ class FaultyLedger(Ledger):
     def commit(self, entry: Entry) -> None:
         self._guard()
         super().commit(entry)
-        self._world.remembers = bool(self.recent())
+        self._world.remembered = dict(self.recent())
         self._check_promises()
         self._after()
 
@@ -408,9 +407,10 @@ def simulate(seed: int, directory: Path, settings: dict[str, Settings]) -> World
 def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -> None:
     policy = "stop"
     finishing = False
+    special: dict[str, object] = {"feed_overlap": world.knobs.overlap}
     if world.knobs.archive:
-        begin = {"start": "snapshot"}
-        settings = {name: known.model_copy(update=begin) for name, known in settings.items()}
+        special["start"] = "snapshot"
+    settings = {name: known.model_copy(update=special) for name, known in settings.items()}
     for _ in range(RESTARTS_MAX):
         try:
             with (

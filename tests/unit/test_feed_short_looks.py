@@ -27,6 +27,7 @@ class Follower:
         *,
         extended: bool = False,
         overlap: int = OVERLAP,
+        page_size: int = 1000,
     ) -> None:
         self.now_s = 100.0
         self.client = StoreClient(store, extended=extended)
@@ -37,7 +38,7 @@ class Follower:
         self.feed = FollowFeed(
             self.client,
             position=self.journal.checkpoint or 0,
-            page_size=1000,
+            page_size=page_size,
             overlap=overlap,
             recent=self.ledger.recent(),
             look_back_every_s=5.0,
@@ -137,3 +138,24 @@ def test_rows_that_come_in_the_middle_of_a_look_do_not_put_a_late_one_out_of_rea
     follower.client.asked.clear()
     follower.client.before_answer = arrive
     assert follower.look()[0] == late
+
+
+@pytest.mark.parametrize("backlog", [False, True])
+def test_a_burst_does_not_put_a_late_row_out_of_reach_before_the_end_is_reached(
+    tmp_path: Path, *, backlog: bool
+) -> None:
+    page, growth, late = 25, 30, 1020
+    store = feed_of(*range(1, 1001 if backlog else 11))
+    follower = Follower(store, tmp_path / "s", page_size=page)
+    while 1000 not in follower.look() and backlog:
+        pass
+    seen: list[int] = []
+    for begin in range(1001, 1301, growth):
+        # More comes with each look than it reads; the late row is there, as was promised, before
+        # the feed is more than an overlap beyond it.
+        rows = range(begin, begin + growth)
+        add(store, *(s for s in rows if s != late), *([late] if late + OVERLAP in rows else []))
+        seen += follower.look()
+    for _ in range(30):
+        seen += follower.look()
+    assert sorted(seen) == [*range(1001, 1301)]
