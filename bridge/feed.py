@@ -49,18 +49,20 @@ class Forgetful:
 class FollowFeed:
     """The feed, for ever; or, with ``until``, up to that sequence.
 
-    While catching up it reads pages without a gap, each with the last few rows of the one before:
-    another source would pass for the same one otherwise. Within ``overlap`` sequences of the end
-    each look begins that far back, so that late rows and a changed history show; once at the end,
-    at least every ``look_back_every_s``, and right after a look that found something new. A few
-    new rows are passed on at once, behind a row that we know: to read hundreds again first is half
-    of what an idle bridge adds to the way of a single instance.
+    Rows may become visible late: until the source's counter is ``overlap`` sequences beyond them.
+    So what was read is complete up to a sequence only, and each whole look begins there, whatever
+    has been passed on since. Far from the end of the feed that is where the last page ended; a few
+    rows are read again even so: another source would pass for the same one otherwise. At the end
+    there is a whole look at least every ``look_back_every_s``, and right after a look that found
+    something new. A few new rows are passed on at once, behind a row that we know: to read hundreds
+    again first is half of what an idle bridge adds to the way of a single instance.
 
     A long way behind, every other page is read from where the feed ended when that was noticed:
     a patient who is being examined now must not wait for last year's archive.
     """
 
-    CATCHING_UP_OVERLAP = 20
+    AGAIN = 20
+    """Sequences that every whole look reads again."""
     FEW = 20
     """Sequences, those before the new rows as well as the new ones themselves."""
     FAR_BEHIND_PAGES = 3
@@ -88,11 +90,13 @@ class FollowFeed:
         self._reader = FeedReader(client, position=position, page_size=page_size)
         self._overlap = overlap
         self._few = self.FEW if overlap > self.FEW else 0
+        # A few may have been passed on before a restart, and no more: see _is_few.
+        self._complete_to = position - overlap - self._few
+        self._given = position
         self._until = until
         self._far_behind = self.FAR_BEHIND_PAGES * page_size
         self._at_end = True
         self._last: int | None = None
-        self._reached_for = -1
         self._counter_seen = 0
         self._ahead: int | None = None
         self._ahead_next = False
@@ -118,7 +122,7 @@ class FollowFeed:
         return _bounded(self._reader.read_again(back_to), until=self._until, last=None)
 
     def _plan_ahead(self) -> None:
-        behind = 0 if self._last is None else self._last - self._reader.position
+        behind = 0 if self._at_end or self._last is None else self._last - self._reader.position
         if self._until is not None or behind <= self._far_behind:
             self._ahead = None
         elif self._ahead is None:
@@ -127,58 +131,56 @@ class FollowFeed:
         self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
 
     def _next_in_order(self) -> MovePage:
+        """Look once. What the look changes is noted when nothing of it can fail any more."""
         if self._reader.counts_from is None:
             # From the beginning: what was deleted before we came is not what we missed.
             self._reader.counts_from = self._client.last_change().last
-        page = self._recent() if self._at_end else self._read_back(self._catching_up_overlap())
-        if page is None:
-            # A few may have been passed on since, perhaps before a restart: nothing that was within
-            # the overlap then is out of it now.
-            page = self._read_back(self._overlap + self._few)
-            if page.done:
-                page = replace(page, last=max(page.last or 0, self._counter_seen))
-            self._looked_back_s = self._steady_s()
-            self._reached_for = -1
-        page = self._reach_newest(page)
+        begun_s = self._steady_s()
+        short = self._recent() if self._at_end else None
+        page = short or (self._look_back_at_the_end() if self._at_end else self._read_whole())
+        last = page.last if page.done else self._last
+        if last is None or (not page.done and page.frontier >= last):
+            last = self._client.last_change().last
+        if short is None:
+            self._note_whole(page, begun_s)
+        elif page.frontier > self._reader.position:
+            self._looked_back_s = float("-inf")
+        self._last = last
+        self._given = max(self._given, last, page.frontier)
         self._witnesses.saw(page.moves)
-        if page.done or self._last is None or page.frontier >= self._last:
-            self._last = page.last if page.done else self._client.last_change().last
         self._reader.accept(page)
         # At the end of the feed rows of other types may lie between ours and its end.
-        end = self._last if page.done and self._last is not None else page.frontier
-        self._read_to = max(self._read_to, end)
-        self._at_end = page.done
-        return _bounded(page, until=self._until, last=self._last)
+        self._read_to = max(self._read_to, last if page.done else page.frontier)
+        was_at_end, self._at_end = self._at_end, page.done
+        if page.done and not was_at_end and self._reader.filters:
+            # Rows of other types behind it are passed by a look at the end, which comes at once.
+            page = replace(page, done=False)
+        return _bounded(page, until=self._until, last=last)
 
-    def _catching_up_overlap(self) -> int:
-        """Return how many sequences are read again with the next page, short of the end.
+    def _note_whole(self, page: MovePage, begun_s: float) -> None:
+        """Note up to where a whole look has made complete what is read.
 
-        Where the feed was known to end at least an overlap after what was read, everything that
-        may come late had come when it was read. Nearer to the end a burst may pass over a row
-        whose transaction is still open, and go on for longer than the overlap is.
+        A row that was not visible then is less than an overlap behind the counter of that moment,
+        which was at least what had been given out before, and at least the end of the page.
         """
-        behind = 0 if self._last is None else self._last - self._reader.position
-        few = min(self.CATCHING_UP_OVERLAP, self._overlap)
-        return few if behind >= self._overlap else self._overlap
+        given = max(self._given, page.frontier)
+        self._complete_to = min(page.frontier, given - self._overlap)
+        self._looked_back_s = begun_s if self._at_end else float("-inf")
 
-    def _read_back(self, sequences: int) -> MovePage:
-        page = self._reader.read(back_to=max(0, self._reader.position - sequences))
+    def _read_whole(self) -> MovePage:
+        position = self._reader.position
+        again = position - min(self.AGAIN, self._overlap)
+        page = self._reader.read(back_to=max(0, min(self._complete_to, again)))
         covered = None if page.done else page.frontier
         self._witnesses.check(page.moves, since=page.since, covered=covered, read_to=self._read_to)
         return page
 
-    def _reach_newest(self, page: MovePage) -> MovePage:
-        """Pass rows of other types, asking once for each end of the feed and once a look back.
-
-        The counter may stay above the newest row for ever: rows go with their resources.
-        """
-        known_last = max(page.last or 0, self._until or 0)
-        if known_last == self._reached_for:
-            return page
-        reached = self._reader.reach_newest(page, known_last=known_last)
+    def _look_back_at_the_end(self) -> MovePage:
+        newest = self._reader.newest_of_any_type()
+        page = self._read_whole()
         if page.done:
-            self._reached_for = known_last
-        return reached
+            page = replace(page, last=max(page.last or 0, self._counter_seen))
+        return page if newest is None else self._reader.reach(page, newest)
 
     def _recent(self) -> MovePage | None:
         """Return what is new since the last look, nothing or a little; None to look back.
@@ -208,11 +210,15 @@ class FollowFeed:
         # More may have come in between.
         if not (self._is_few(page) and self._witnesses.recognise(page.moves, up_to=position)):
             return None
-        self._looked_back_s = float("-inf")
         return page
 
     def _is_few(self, page: MovePage) -> bool:
-        return page.done and 0 < page.frontier - self._reader.position <= self._few
+        """Whether so little was passed on since the last whole look, with this page.
+
+        After a restart nothing tells how much it was: never more than this.
+        """
+        passed_on = page.frontier - self._overlap - self._complete_to
+        return page.done and passed_on <= self._few and page.frontier > self._reader.position
 
 
 class ReplayRange(Forgetful):

@@ -67,16 +67,22 @@ class FeedReader:
         self._page_size = page_size
         self._filters: bool | None = None
 
+    @property
+    def filters(self) -> bool:
+        """Whether the source gives new instances only. Asks it once; raises SourceError."""
+        if self._filters is None:
+            self._filters = filters_on_server(self._client.system())
+        return self._filters
+
     def read(self, *, back_to: int | None = None) -> MovePage:
         """Read the next page; with ``back_to``, read the rows after that sequence again too.
 
         Raises FeedWentBackwards when the feed ends below the position.
         """
-        if self._filters is None:
-            self._filters = filters_on_server(self._client.system())
+        only_new = self.filters
         since = self.position if back_to is None else min(back_to, self.position)
         limit = self._page_size + (self.position - since)
-        page = self._client.changes(since, limit, only_new_instances=self._filters)
+        page = self._client.changes(since, limit, only_new_instances=only_new)
         reached = page.changes[-1].sequence if page.changes else since
         last = page.last
         if since == self.position and not page.changes:
@@ -95,22 +101,28 @@ class FeedReader:
             missing=self._missing(page.changes, reached),
         )
 
-    def reach_newest(self, page: MovePage, *, known_last: int) -> MovePage:
-        """Let the last page of a filtered feed reach the newest row, which is of another type.
+    def newest_of_any_type(self) -> Change | None:
+        """Return the newest row, of whatever type, where others than ours are not read.
+
+        None where all are read anyway, or the feed is empty. Raises SourceError.
+        """
+        rows = self._client.last_change().changes if self.filters else ()
+        return rows[-1] if rows else None
+
+    def reach(self, page: MovePage, newest: Change) -> MovePage:
+        """Let the last page of a filtered feed reach a row that was given before it was read.
 
         Otherwise the checkpoint would stay behind the end of the feed for as long as no instance
-        comes. The newest row was given before a page that had nothing more: everything up to it
-        has been read, as far as it was visible. ``known_last``: without a row beyond the page up
-        to there, there is nothing to ask. Raises SourceError.
+        comes. A page that had nothing more was read after that row was given: everything up to it
+        has been read, as far as it was visible. Raises SourceError.
         """
-        if not (self._filters and page.done and page.frontier < known_last):
+        if not page.done or newest.sequence <= page.frontier:
             return page
-        newest = self._client.last_change().changes
         rest = self._client.changes(page.frontier, 1, only_new_instances=True)
-        if rest.changes or not newest or not page.frontier < newest[-1].sequence <= rest.last:
-            return page
-        row = newest[-1]
-        return replace(page, frontier=row.sequence, last=rest.last, newest_date=row.date)
+        if rest.changes or rest.last < newest.sequence:
+            return page  # an instance has come since, or it is another feed
+        last = max(page.last or 0, rest.last)
+        return replace(page, frontier=newest.sequence, last=last, newest_date=newest.date)
 
     def _missing(self, rows: Iterable[Change], reached: int) -> int:
         """Count the sequences between the position and the end of a page that have no row."""

@@ -13,11 +13,14 @@ from typing import Protocol
 from bridge.core.errors import FeedWentBackwards
 from bridge.core.history import another_history, contradiction
 from bridge.core.model import Move, Page
+from bridge.feed_reader import NEW_INSTANCE
 
 REMEMBERED = 64
 """Rows; of more than the last few nothing new can be learnt."""
 ASKED = 8
 """Instances that are asked for when none of the remembered rows is there any more."""
+SCANNED = 1000
+"""Sequences of the feed that are read at once to find instances that were sent anew."""
 
 
 ADVICE = (
@@ -31,6 +34,9 @@ class Witnessed(Protocol):
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
         """Return the rows after ``since``."""
+
+    def last_change(self) -> Page:
+        """Return the newest row."""
 
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether the source holds an instance."""
@@ -86,12 +92,29 @@ class Witnesses:
             return
         page = self._client.changes(read_to, 1, only_new_instances=False)
         first = page.changes[0].sequence if page.changes else page.last + 1
-        if first > read_to + 1:
+        if first > read_to + 1 and self._unaccounted(gone.values(), after=min(gone)):
             raise FeedWentBackwards(
                 f"The source's feed was emptied: changes {read_to + 1} to {first - 1} were deleted "
                 "before they were read, and which instances they named cannot be told.",
                 advice=ADVICE,
             )
+
+    def _unaccounted(self, instances: Iterable[str], *, after: int) -> bool:
+        """Tell whether the source holds one of these without a row for it after a sequence.
+
+        One that was overwritten, or deleted and sent anew, has its row there, far beyond what was
+        read perhaps, and most likely near the end of the feed.
+        """
+        left = set(instances)
+        for _ in range(2):  # what is deleted or sent anew meanwhile is told apart the second time
+            left = {instance_id for instance_id in left if self._client.has_instance(instance_id)}
+            end = self._client.last_change().last
+            while left and end > after:
+                since = max(after, end - SCANNED)
+                page = self._client.changes(since, end - since, only_new_instances=True)
+                left -= {row.resource_id for row in page.changes if row.change_type == NEW_INSTANCE}
+                end = since
+        return bool(left)
 
     def _far_back(self, since: int) -> dict[int, str]:
         """Return the remembered rows, all at or below ``since``, if the last of them are gone.
