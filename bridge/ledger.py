@@ -46,9 +46,9 @@ class Ledger:
 
     def __init__(self, path: Path, *, follow: bool = False, create: bool = True) -> None:
         self.path = path
-        self._sql = _statements()
         self._lock: IO[str] | None = None
         with explained(path):
+            self._sql = _statements()
             if path.is_dir():
                 raise StateError(
                     f"BRIDGE_STATE_PATH ({path}) is a directory.", advice="Name a file in it."
@@ -186,6 +186,11 @@ class Ledger:
         wanted = {"delivered_before": delivered_before, "limit": limit}
         with explained(self.path):
             return [Kept(*row) for row in self._db.execute(self._sql["list_kept"], wanted)]
+
+    def postpone(self, kept: Kept, until: float) -> None:
+        """Look at evidence later (epoch seconds), unless it was replaced or withdrawn meanwhile."""
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["postpone_kept"], asdict(kept) | {"until": until})
 
     def parked_by_reason(self) -> dict[str, int]:
         """Count the parked instances by reason."""

@@ -67,6 +67,10 @@ WHERE delivered_at <= :delivered_before
 ORDER BY delivered_at
 LIMIT :limit;
 
+-- name: postpone_kept
+UPDATE kept SET delivered_at = :until
+WHERE instance_id = :instance_id AND delivered_at = :delivered_at;
+
 -- name: get_meta
 SELECT value FROM meta WHERE key = :key;
 

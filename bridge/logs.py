@@ -152,7 +152,7 @@ def _log_service(event: Event) -> None:
         case SourceSwept(deleted=deleted, differing=differing):
             text = f"deleted {deleted} delivered instances from the source"
             if differing:
-                text += f"; spared {differing} that differ from what was moved"
+                text += f"; spared {differing} that differ from what was moved, or were not judged"
             level = logging.WARNING if differing else logging.INFO
             log(level, "source_swept", text, deleted=deleted, differing=differing)
         case StateFailed(message=message):

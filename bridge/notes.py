@@ -29,6 +29,8 @@ class Notes:
             self.parked.pop(move.instance_id, None)
             self.unparked[move.instance_id] = None
         else:
+            # Delivered before, and perhaps wrongly: that is no proof any more.
+            self.kept.pop(move.instance_id, None)
             self.unparked.pop(move.instance_id, None)
             self.parked[move.instance_id] = parked
 

@@ -14,18 +14,18 @@ from typing import Self
 from bridge.audit import audit_trails
 from bridge.brake import Brake, CourteousBrake, OperatorsBrake
 from bridge.config import Settings
-from bridge.core.errors import ConfigurationError, FeedWentBackwards
+from bridge.core.errors import BridgeError, ConfigurationError, FeedWentBackwards
 from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
+from bridge.janitor import Janitor
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import NEWEST_DATE_KEY, Ledger
 from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, OfKnownPlace, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
-from bridge.retention import Janitor
 from bridge.runtime import TaskDone
 from bridge.summary import Summary
 from bridge.throughput import Throughput
@@ -66,6 +66,8 @@ class Service:
         self._executor: ClosableExecutor | None = None
         self._stopping = False
         self._stack = ExitStack()
+        self.sweep_failure: BridgeError | None = None
+        """Why ``follow`` with ``once``, which has ended well, could not delete at the source."""
 
     def __enter__(self) -> Self:
         for client in (self._source, *self._probes.values()):
@@ -210,8 +212,12 @@ class Service:
             )
             if once:
                 yield
-                while not self._stopping and janitor.sweep_once().more:
-                    pass
+                try:
+                    while not self._stopping and janitor.sweep_once().more:
+                        pass
+                except BridgeError as error:
+                    # All has been moved, and is told first.
+                    self.sweep_failure = error
                 return
             janitor.start()
             try:

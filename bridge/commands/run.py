@@ -73,6 +73,8 @@ def run(
             monitoring.stop()
     if once or as_json:
         print_summary(summary, as_json=as_json)
+    if service.sweep_failure is not None:
+        raise service.sweep_failure
     if interruption.by_keyboard or (once and summary.stopped):
         return EXIT_INTERRUPTED  # SIGTERM is how a service ends; a job has not been done
     return EXIT_INCOMPLETE if once and parked else EXIT_DONE

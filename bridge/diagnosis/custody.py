@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.config import Settings
-from bridge.core.errors import SideError
-from bridge.core.model import SideName
+from bridge.core.errors import InstanceError, SideError
+from bridge.core.model import ServerInfo, SideName
 from bridge.diagnosis.finding import OK, WARNING, Diagnosis
 from bridge.lookers import inspector
 from bridge.sides import SideClient
@@ -85,5 +85,37 @@ def check_retention(settings: Settings) -> Iterator[Diagnosis]:
     for holds, message, advice in dangers:
         if holds:
             yield Diagnosis(WARNING, "retention", message, advice)
+    yield from _verifying(settings, target)
     text = f"delivered instances are deleted from the source after {settings.source_retention}"
     yield Diagnosis(OK, "retention", text)
+
+
+def _verifying(settings: Settings, target: ServerInfo) -> Iterator[Diagnosis]:
+    """Whether the target verifies its files for us."""
+    client = SideClient(settings.endpoint(SideName.TARGET))
+    try:
+        held = client.list_instances(0, 1)
+        whole = client.verify_stored(held[0]) if held else True
+    except (SideError, InstanceError) as exc:
+        yield Diagnosis(
+            WARNING,
+            "retention",
+            f"the target does not verify its files for us, so nothing will be deleted: {exc}",
+            "Allow POST /instances/.../attachments/dicom/verify-md5 to the target's login.",
+        )
+        return
+    finally:
+        client.close()
+    if not whole:
+        yield Diagnosis(
+            WARNING,
+            "retention",
+            f"the target's file of instance {held[0]} is damaged or lost",
+            "Look after the target's disk before anything is deleted at the source.",
+        )
+    yield Diagnosis(
+        OK,
+        "retention",
+        f"Orthanc {target.version} does not tell MaximumStorageCacheSize: make sure that it is 0 "
+        "at the target, or it may verify files that only its memory has",
+    )

@@ -178,6 +178,18 @@ def parse_md5(body: bytes) -> str:
     return text
 
 
+def parse_deleted(body: bytes) -> None:
+    """Check the answer to a deletion."""
+    if "RemainingAncestor" not in _object(parse_json(body)):
+        raise WrongAnswer("it does not say that it has deleted anything")
+
+
+def parse_verified(body: bytes) -> None:
+    """Check the answer to ``verify-md5``."""
+    if parse_json(body) != {}:
+        raise WrongAnswer("it does not say that it has verified anything")
+
+
 def parse_size(body: bytes) -> int:
     """Parse a number of bytes as text."""
     text = body.decode("ascii", "replace").strip()

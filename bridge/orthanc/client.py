@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Self, TypeVar
@@ -137,11 +138,14 @@ class OrthancClient:
         return self._get_of_instance(instance_id, "/attachments/dicom/size", answers.parse_size)
 
     def delete_instance(self, instance_id: str) -> bool:
-        """Delete an instance. Returns False when it was not there any more."""
+        """Delete an instance. Returns False when it was not there any more.
+
+        Never sent twice: if the first answer is lost, the instance may have come anew meanwhile.
+        """
         request = Request(self.endpoint, "DELETE", _instance_path(instance_id))
         try:
-            with self._control(request) as response:
-                self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+            with self._control(request, once=True) as response:
+                self._parsed(response, request, answers.parse_deleted, ANSWER_BYTES_MAX)
         except SideError as exc:
             if exc.problem is not SideProblem.NOT_FOUND:
                 raise
@@ -222,7 +226,9 @@ class OrthancClient:
         bytes_max: int = ANSWER_BYTES_MAX,
     ) -> _Answer:
         request = Request(self.endpoint, "GET", path)
-        with self._control(request, query) as response:
+        # What a cache on the way remembers must never be taken for what the server holds now.
+        unseen = f"look={secrets.token_hex(4)}"
+        with self._control(request, f"{query}&{unseen}" if query else unseen) as response:
             return self._parsed(response, request, parse, bytes_max)
 
     def _get_of_instance(
@@ -237,9 +243,13 @@ class OrthancClient:
             return self._get(_instance_path(instance_id, rest), parse, query=query)
 
     @contextmanager
-    def _control(self, request: Request, query: str = "") -> Iterator[httpx.Response]:
+    def _control(
+        self, request: Request, query: str = "", *, once: bool = False
+    ) -> Iterator[httpx.Response]:
         deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
-        with self._wire.exchange(request, query=query, deadline_s=deadline_s) as response:
+        with self._wire.exchange(
+            request, query=query, body_can_be_resent=not once, deadline_s=deadline_s
+        ) as response:
             yield response
 
     def _parsed(
@@ -268,7 +278,8 @@ class OrthancClient:
                 # Orthanc answers 404 as well when the file is missing in its storage area.
                 raise InstanceError(
                     Reason.SERVER_REFUSES_INSTANCE,
-                    f"The {self.endpoint.side} lists instance {instance_id} but has no file of it.",
+                    f"The {self.endpoint.side} lists instance {instance_id} but gives no file of "
+                    "it, or no MD5 (StoreMD5ForAttachments).",
                     final=False,
                 ) from exc
             if self.endpoint.side is SideName.SOURCE:

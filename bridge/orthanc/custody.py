@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from bridge.core.errors import SideError
+from bridge.orthanc import answers
 from bridge.orthanc.client import ANSWER_BYTES_MAX, CONTROL_DEADLINE_FACTOR, OrthancClient
 from bridge.orthanc.tables import Request
 
@@ -19,14 +20,15 @@ class CustodyClient(OrthancClient):
     def verify_stored(self, instance_id: str) -> bool:
         """Have the server read its file again and compare the MD5 that it noted at its arrival.
 
-        ``stored_md5`` is that note, and stays right when the file is damaged or lost on disk.
+        ``stored_md5`` is that note, and stays right when the file is damaged or lost on disk. So
+        does this, for a file that a server with ``MaximumStorageCacheSize`` still has in memory.
         False when the server finds it so; InstanceGone or InstanceError when it lacks the instance.
         """
         path = f"/instances/{quote(instance_id, safe='')}/attachments/dicom/verify-md5"
         request = Request(self.endpoint, "POST", path)
         try:
             with self._explaining_404(instance_id), self._control(request) as response:
-                self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+                self._parsed(response, request, answers.parse_verified, ANSWER_BYTES_MAX)
         except SideError as exc:
             if exc.specific:  # 400 without a body: another MD5; 500: no file
                 return False

@@ -130,9 +130,10 @@ def test_a_target_that_only_believes_to_hold_the_file(cacheless: Pair, damage: s
 def test_one_server_behind_two_addresses(pair: Pair) -> None:
     sent = {pair.send(data) for data in small_series(3)}
     alias = pair.source_server.url.replace("127.0.0.1", "localhost")
-    done = pair.run("run", "--once", TARGET_URL=alias, SOURCE_RETENTION="0s")
+    done = pair.run("run", "--once", "--json", TARGET_URL=alias, SOURCE_RETENTION="0s")
     assert done.exit_code == 2
     assert "lead to the same server" in done.stderr
+    assert done.json["already_there"] == 3, "what was moved is told all the same"
     assert at_source(pair) == sent
 
 

@@ -177,7 +177,7 @@ def test_a_file_that_is_listed_and_lacking_is_a_warning(
     source.script(f"GET /instances/{instance_id}/file", Respond(404))
     warnings = said(diagnosed(source, target), WARNING)
     assert [subject for subject, _ in warnings] == ["source"]
-    assert "has no file" in warnings[0][1]
+    assert "gives no file" in warnings[0][1]
 
 
 def test_without_semaphores_it_says_that_no_worker_can_start(

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from bridge.age_clock import JUMP_S, AgeClock
 from bridge.board import Board
 from bridge.core.errors import ConfigurationError, SideError, SourceError, TargetError
 from bridge.core.events import Event, Progress, SourceSwept, SweepFailed, SweepWorks
 from bridge.core.health import HealthLimits
 from bridge.core.model import Endpoint, Move, Reason, SideName
 from bridge.entry import Attempts, Entry, Kept, Parked
+from bridge.janitor import Janitor
 from bridge.ledger import Ledger
-from bridge.retention import BATCH, FAILURES_MAX, JUMP_S, AgeClock, Janitor, Sweep, Sweeper
+from bridge.retention import BATCH, FAILURES_MAX, POSTPONED_S, Sweep, Sweeper
 from bridge.sides import SideClient
 from tests.bridge_process import wait_until
 from tests.dicom_samples import identity_of, small_ct, small_series
@@ -202,9 +204,12 @@ def test_what_the_target_cannot_read_any_more_stays_and_is_looked_at_again(
     assert rig.sweep(before=LATER + 3601).deleted == 1
 
 
-def test_what_is_gone_from_the_source_is_forgotten_and_not_counted(rig: Rig) -> None:
-    rig.source.store.delete(rig.deliver(small_ct()))
+def test_what_is_gone_from_the_source_is_forgotten_an_hour_later_and_not_counted(rig: Rig) -> None:
+    gone = rig.deliver(small_ct())
+    rig.source.store.delete(gone)
     assert rig.sweep() == Sweep()
+    assert rig.kept() == [gone], "the source may have lost its disk for a moment"
+    assert rig.sweep(before=LATER + POSTPONED_S) == Sweep()
     assert rig.kept() == []
 
 
@@ -272,7 +277,7 @@ def test_a_batch_is_bounded(rig: Rig) -> None:
     rows = tuple(Kept(f"{n:08x}-0-0-0-0", "a", "a", float(n)) for n in range(BATCH + 1))
     rig.ledger.commit(Entry(kept=rows))
     assert rig.sweep().more
-    assert len(rig.kept()) == 1
+    assert len(rig.kept(before=LATER)) == 1, "the others are looked at again later"
     assert not rig.sweep().more
 
 

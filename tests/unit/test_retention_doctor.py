@@ -9,7 +9,7 @@ import pytest
 
 from bridge.diagnosis import OK, WARNING, Diagnosis, diagnose
 from tests.dicom_samples import small_ct
-from tests.fake_orthanc import FakeOrthanc
+from tests.fake_orthanc import FakeOrthanc, Respond
 
 Start = Callable[..., FakeOrthanc]
 
@@ -38,7 +38,7 @@ def test_nothing_is_said_when_nothing_is_deleted(
 def test_all_is_well(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
     source, target = fake_orthanc(), fake_orthanc()
     source.put(small_ct())
-    assert [one.level for one in found(source.url, target.url)] == [OK]
+    assert [one.level for one in found(source.url, target.url)] == [OK, OK]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_one_server_behind_two_addresses(
 
 def test_a_short_time(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
     said = found(fake_orthanc().url, fake_orthanc().url, "59m")
-    assert [one.level for one in said] == [WARNING, OK]
+    assert [one.level for one in said] == [WARNING, OK, OK]
     assert "59m" in said[0].message
 
 
@@ -91,3 +91,28 @@ def test_a_server_that_is_down_is_said_elsewhere(
     target = fake_orthanc()
     target.stop()
     assert found(fake_orthanc().url, target.url) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "seen"),
+    [
+        (403, "does not verify its files"),
+        (404, "does not verify its files"),
+        (400, "is damaged or lost"),
+    ],
+)
+def test_a_target_that_verifies_nothing(
+    fake_orthanc: Start, found: Callable[..., list[Diagnosis]], status: int, seen: str
+) -> None:
+    source, target = fake_orthanc(), fake_orthanc()
+    target.put(small_ct())
+    target.script("POST /instances/.*/verify-md5", Respond(status))
+    (warning,) = [one for one in found(source.url, target.url) if one.level == WARNING]
+    assert seen in warning.message
+
+
+def test_the_memory_of_the_target_is_asked_about(
+    fake_orthanc: Start, found: Callable[..., list[Diagnosis]]
+) -> None:
+    said = [one.message for one in found(fake_orthanc().url, fake_orthanc().url)]
+    assert any("MaximumStorageCacheSize" in message for message in said)
