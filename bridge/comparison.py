@@ -18,9 +18,9 @@ from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone
 from bridge.core.model import Job, Reason, SideName
 from bridge.entry import Parked
 from bridge.feed_reader import FeedReader
-from bridge.findings import MOVABLE, Finding, Findings, State
+from bridge.findings import Finding, Findings, State
 from bridge.images import Likeness, Verdict
-from bridge.listing import Listing
+from bridge.listing import KnownPlace, Listing, place_of
 from bridge.lookers import Lookers, LookingClient
 from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head
 from bridge.sorted_texts import SortedTexts, joined
@@ -48,13 +48,6 @@ class Images(Protocol):
 
     def verdicts(self, asked: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
         """Compare instances. Raises SourceError, TargetError."""
-
-
-class Holder(Protocol):
-    """A server that says whether it holds an instance."""
-
-    def has_instance(self, instance_id: str) -> bool:
-        """Tell whether the server holds an instance."""
 
 
 @dataclass(slots=True)
@@ -118,6 +111,8 @@ class Check:
         self.findings = self._stack.enter_context(Findings())
         self._ids = {side: self._stack.enter_context(SortedTexts()) for side in SideName}
         self._waiting = self._stack.enter_context(SortedTexts())
+        self._gone = self._stack.enter_context(SortedTexts())
+        self._place: KnownPlace | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -143,13 +138,20 @@ class Check:
         self.totals.seconds = self._steady_s() - begun_s
 
     def _list(self, side: SideName) -> int:
-        listing = Listing(self._lookers.client(side), page_size=self._page_size)
-        listed, ended = 0, False
-        while not ended:
+        client = self._lookers.client(side)
+        listing = Listing(client, page_size=self._page_size)
+        known = place_of(client) if side is SideName.SOURCE else None
+        self._place = known or self._place
+        listed, ends = 0, 0
+        # A source that is empty for a moment lists nothing, and that looks like the end: it must be
+        # met twice, with a look at the feed after each. (The target's feed is not ours to read.)
+        while ends < 1 + (known is not None):
             page = listing.next_page()
+            if known is not None:
+                known.look()
             self._ids[side].add(move.instance_id for move in page.moves)
             listed += len(page.moves)
-            ended = page.ended
+            ends = ends + 1 if page.ended else 0
             self._show(f"listing the {side}", listed, None)
         return listed
 
@@ -186,14 +188,33 @@ class Check:
         looks = self._lookers.each(self._look, self._wheres())
         for number, (where, finding) in enumerate(looks):
             if where.at_source and where.at_target:
+                for ids in self._ids.values():
+                    ids.add([where.instance_id])
                 self._draw_sample(chosen, where.instance_id)
                 self.totals.on_both += 1
-            if finding is SKIPPED:
-                self.totals.skipped_by_rule += 1
-            elif finding is not None:
-                self._note(finding)
+            elif where.at_source and finding is None:
+                self._gone.add([f"{where.instance_id} {int(where.is_waiting)}"])
+            self._count(finding)
             self._show("comparing", number + 1, max(total, number + 1))
+        self._look_for_the_gone()
         return chosen
+
+    def _look_for_the_gone(self) -> None:
+        """Ask again for what the source listed and then did not hold, and look whether it is it."""
+        if self._place is None:
+            return
+        self._place.look()
+        for text in self._gone:
+            instance_id, waiting = text.split()
+            where = _Where(instance_id, at_source=True, at_target=False, is_waiting=waiting == "1")
+            self._count(self._look(where)[1])
+        self._place.look()
+
+    def _count(self, finding: Finding | None) -> None:
+        if finding is SKIPPED:
+            self.totals.skipped_by_rule += 1
+        elif finding is not None:
+            self._note(finding)
 
     def _note(self, finding: Finding) -> None:
         if finding.state in (State.MISSING, State.WAITING) and self._known is not None:
@@ -221,28 +242,36 @@ class Check:
         source = self._lookers.client(SideName.SOURCE)
         target = self._lookers.client(SideName.TARGET)
         try:
-            if where.at_source and where.at_target:
-                return where, self._look_at_syntax(source, target, where)
-            if where.at_source:
-                return where, self._look_at_missing(source, target, where)
-            if source.has_instance(where.instance_id) or not target.has_instance(where.instance_id):
-                return where, None
-            return where, Finding(where.instance_id, State.EXTRA)
+            if not (where.at_source and where.at_target):
+                return self._look_again(source, target, where)
+            return where, self._look_at_syntax(source, target, where)
         except InstanceGone:
             return where, None  # deleted meanwhile
         except InstanceError as exc:
             lacks = not where.at_target or exc.reason is Reason.PROOF_MISMATCH
+            if lacks and not source.has_instance(where.instance_id):
+                return where, None  # deleted on both servers meanwhile
             state = State.MISSING if lacks else State.UNREADABLE
             return where, Finding(where.instance_id, state, detail=str(exc.reason))
 
-    def _look_at_missing(
+    def _look_again(
         self, source: LookingClient, target: LookingClient, where: _Where
-    ) -> Finding | None:
+    ) -> tuple[_Where, Finding | None]:
+        """Ask both servers for what one of them listed.
+
+        What both hold has arrived meanwhile, or a server was not itself while it was listed.
+        """
+        if not target.has_instance(where.instance_id):
+            return where, self._look_at_missing(source, where) if where.at_source else None
+        if not source.has_instance(where.instance_id):
+            return where, None if where.at_source else Finding(where.instance_id, State.EXTRA)
+        where = replace(where, at_source=True, at_target=True)
+        return where, self._look_at_syntax(source, target, where)
+
+    def _look_at_missing(self, source: LookingClient, where: _Where) -> Finding | None:
         expected = prospect(source, where.instance_id, self._job)
         if expected.deed is Deed.SKIP:
             return SKIPPED
-        if target.has_instance(where.instance_id):
-            return None
         state = State.WAITING if where.is_waiting else State.MISSING
         return Finding(where.instance_id, state, expected.source_syntax, detail=expected.why)
 
@@ -277,21 +306,3 @@ class Check:
             if state is not None:
                 self.findings.add(Finding(verdict.instance_id, state, detail=verdict.how))
             self._show("comparing pixels", self.totals.images_compared, total)
-
-
-def reviewed(findings: Findings, *, source: Holder, target: Holder, known: Known) -> Findings:
-    """Look again at what was to be moved: what is at the target now is fixed.
-
-    Raises SourceError, TargetError, StateError.
-    """
-    after = Findings()
-    for finding in findings:
-        if finding.state not in MOVABLE:
-            after.add(finding)
-        elif target.has_instance(finding.instance_id):
-            after.add(replace(finding, state=State.FIXED, detail=""))
-        elif (parked := known.parked_one(finding.instance_id)) is not None:
-            after.add(replace(finding, state=State.PARKED, detail=str(parked.reason)))
-        elif source.has_instance(finding.instance_id):
-            after.add(finding)
-    return after

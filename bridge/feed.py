@@ -14,7 +14,13 @@ from itertools import islice
 from typing import Protocol
 
 from bridge.core.model import Move
-from bridge.feed_reader import FeedClient, FeedReader, MovePage
+from bridge.feed_reader import (
+    FeedClient,
+    FeedReader,
+    MovePage,
+    check_counter,
+    counter_beyond,
+)
 from bridge.witnesses import Witnessed, Witnesses
 
 LOOK_BACK_EVERY_S = 5.0
@@ -222,15 +228,25 @@ class FollowFeed:
 
 
 class ReplayRange(Forgetful):
-    """The changes with start <= sequence <= end, once."""
+    """The changes with start <= sequence <= end, once.
+
+    A source that is empty for a moment seems to have none of them: where the feed ends below the
+    end of the range, it must do so twice.
+    """
 
     def __init__(self, client: FeedClient, *, start: int, end: int, page_size: int) -> None:
+        self._client = client
+        self._ended_before = False
         self._reader = FeedReader(client, position=max(0, start - 1), page_size=page_size)
         self._end = end
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError, FeedWentBackwards."""
         page = self._reader.read()
+        if page.done and page.frontier < self._end:
+            check_counter(counter_beyond(self._client, self._end), position=self._end)
+            ended_before, self._ended_before = self._ended_before, True
+            page = replace(page, done=ended_before)
         self._reader.accept(page)
         return _bounded(page, until=self._end, last=None)
 

@@ -173,6 +173,15 @@ def filters_on_server(info: ServerInfo) -> bool:
     return info.has_extended_changes and not recycles
 
 
+def counter_beyond(client: FeedClient, sequence: int) -> int:
+    """Return up to where sequences were given out, or, where rows follow, at least ``sequence``.
+
+    Rows go with their instances, and ``?last`` tells the newest that is left. Raises SourceError.
+    """
+    page = client.changes(sequence, 1, only_new_instances=False)
+    return page.last if not page.changes else max(sequence, page.changes[-1].sequence)
+
+
 def check_counter(last: int, *, position: int) -> None:
     """Raise FeedWentBackwards when the source's counter is below what was read.
 

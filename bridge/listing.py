@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bridge.core.history import History, another_history
-from bridge.core.model import Move
+from bridge.core.history import History, another_history, contradiction
+from bridge.core.model import Change, Move
 from bridge.feed import Forgetful, MoveSource
 from bridge.feed_reader import NEW_INSTANCE, FeedClient, FeedReader, MovePage
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
+BACK_MAX = 20_000
+"""Sequences that are searched, at least, for an instance to know a place in the feed by."""
+KNOWN_BY = 500
+"""Sequences by which a source is known again that was never followed."""
+ASKED = 8
+"""Rows that are asked for one by one to know it again."""
 
 
 class ListingClient(Protocol):
@@ -29,33 +36,51 @@ class HoldingClient(Protocol):
 
 
 class Listing(Forgetful):
-    """Every instance that a server holds, once.
+    """Every instance that a server holds, once or more.
 
-    Positions shift when an instance is deleted while we page, and one could be passed over. So
-    each page begins with the end of the page before; when it does not, we go back further.
+    Positions shift when an instance is deleted while we page, and what is sent anew goes to the
+    end. So each page begins with the end of the page before, or else we begin anew: what lies
+    between would be passed over.
     """
 
     def __init__(self, client: ListingClient, *, page_size: int) -> None:
         self._client = client
         self._page_size = max(page_size, 2 * LISTING_OVERLAP)
         self._position = 0
-        self._back = LISTING_OVERLAP
         self._tail: tuple[str, ...] = ()
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError."""
-        start = max(0, self._position - (self._back if self._tail else 0))
-        listed = self._client.list_instances(start, self._page_size + self._back)
-        known = set(self._tail)
-        if known and start > 0 and not known.intersection(listed):
-            self._back *= 4
+        start = max(0, self._position - LISTING_OVERLAP)
+        limit = self._page_size + LISTING_OVERLAP
+        listed = self._client.list_instances(start, limit)
+        if start > 0 and not _goes_on(listed, self._tail):
+            self._position, self._tail = 0, ()
             return MovePage(moves=())
+        known = set(self._tail)
         fresh = [instance_id for instance_id in listed if instance_id not in known]
-        ended = not fresh and len(listed) < self._page_size + self._back
+        ended = not fresh and len(listed) < limit
         self._position = start + len(listed)
-        self._back = LISTING_OVERLAP
         self._tail = tuple(listed[-LISTING_OVERLAP:])
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
+
+
+def _goes_on(listed: Sequence[str], tail: Sequence[str]) -> bool:
+    """Tell whether a page goes on from where the one before ended.
+
+    It begins with something of its end, and half of that is there in the order in which it was. (A
+    whole study that was sent anew is in order too, at the end: but what was not listed yet is now
+    before it, so that the page begins with that.)
+    """
+    places = {instance_id: place for place, instance_id in enumerate(tail)}
+    if not listed or listed[0] not in places:
+        return False
+    in_order, last = 0, -1
+    for place in (places[instance_id] for instance_id in listed if instance_id in places):
+        if place < last:
+            break  # sent anew: from here on it is the end of the list
+        in_order, last = in_order + 1, place
+    return 2 * in_order >= len(tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +112,18 @@ class FeedEnd(Forgetful):
         if at > self.last:
             # Rows go with their instances: only an empty page tells the counter.
             self.last = max(self.last, self._client.changes(at, 1, only_new_instances=False).last)
-        page = self._client.changes(
-            max(0, at - self._overlap), self._overlap, only_new_instances=False
-        )
-        rows = [change for change in page.changes if change.sequence <= at]
+        back = self._overlap
+        instances: list[Change] = []
+        while not instances:
+            page = self._client.changes(max(0, at - back), back, only_new_instances=False)
+            rows = [change for change in page.changes if change.sequence <= at]
+            instances = [change for change in rows if change.change_type == NEW_INSTANCE]
+            if back >= at or back > BACK_MAX:
+                break
+            back *= 4
         self.place = Place(
             at,
-            tuple((c.sequence, c.resource_id) for c in rows if c.change_type == NEW_INSTANCE),
+            tuple((c.sequence, c.resource_id) for c in instances[-self._overlap :]),
             rows[-1].date if rows else "",
         )
         return MovePage((), done=True, ended=True, last=self.last)
@@ -119,8 +149,27 @@ class KnownPlace:
             newest_date=place.newest_date,
         )
         seen = history.compare(page.moves, since=page.since, frontier=place.sequence)
-        if seen.difference:
-            raise another_history(seen.difference)
+        difference = seen.difference
+        if not difference and not any(page.since < s for s, _ in place.recent):
+            difference = self._far_back()
+        if difference:
+            raise another_history(difference)
+
+    def _far_back(self) -> str:
+        """Compare a remembered row with what is there now, behind rows of other types."""
+        for sequence, instance_id in sorted(self._place.recent, reverse=True)[:ASKED]:
+            rows = self._client.changes(sequence - 1, 1, only_new_instances=False).changes
+            if rows and rows[0].sequence == sequence:
+                there = Move(rows[0].resource_id, sequence)
+                return contradiction([there], {sequence: instance_id})
+        return ""
+
+
+def place_of(client: FeedClient) -> KnownPlace:
+    """Note where a source's feed ends, to know it again by. Raises SourceError."""
+    end = FeedEnd(client, overlap=KNOWN_BY)
+    end.next_page()
+    return KnownPlace(client, end.place or Place(0), overlap=KNOWN_BY)
 
 
 class OfKnownPlace:

@@ -19,6 +19,7 @@ from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
+from bridge.feed_reader import counter_beyond
 from bridge.janitor import Janitor
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import NEWEST_DATE_KEY, Ledger
@@ -108,7 +109,7 @@ class Service:
 
         Raises SourceError, FeedWentBackwards.
         """
-        known = self._known_place(ledger)
+        known = self._followed_place(ledger)
         if known is not None:
             known.look()
 
@@ -144,6 +145,8 @@ class Service:
         Raises ConfigurationError when the range is beyond the feed, SourceError.
         """
         last = self._source.last_change().last
+        if max(start, end or 0) > last:
+            last = max(last, counter_beyond(self._source, max(start, end or 0)))
         if start > last or (end is not None and end > last):
             raise ConfigurationError(
                 f"The range {start}..{'' if end is None else end} is beyond the feed: its last "
@@ -158,12 +161,17 @@ class Service:
         Raises SourceError, TargetError, StateError.
         """
         total = Summary()
-        moves = ReplayRange(self._source, start=start, end=end, page_size=self._settings.page_size)
+        moves: MoveSource = ReplayRange(
+            self._source, start=start, end=end, page_size=self._settings.page_size
+        )
         if dry_run:
             # Imported here: it looks into files, and the codecs that brings are only for workers.
             from bridge.rehearsal import RehearsalExecutor
 
             self._executor = RehearsalExecutor(self._done, self._job)
+        known = self._known_place(ledger, total)
+        if known is not None:
+            moves = OfKnownPlace(moves, known)
         writer = Rehearsal() if dry_run else ledger
         beside = None if dry_run else ledger
         journal = ReplayJournal(writer, start=start)
@@ -178,13 +186,22 @@ class Service:
         """
         total = Summary()
         given: MoveSource = GivenMoves(moves, page_size=self._settings.page_size)
-        known = self._known_place(ledger)
+        known = self._known_place(ledger, total)
         if known is not None:
             given = OfKnownPlace(given, known)
         self._run(given, CommandJournal(ledger), total, phase="retrying", beside=ledger)
         return total
 
-    def _known_place(self, ledger: Ledger) -> KnownPlace | None:
+    def _known_place(self, ledger: Ledger, total: Summary) -> KnownPlace | None:
+        """Return what the source is known again by, followed or not; None when stopped."""
+        known = self._followed_place(ledger)
+        if known is None:
+            place = self._place(ledger, total)
+            if place is not None:
+                known = KnownPlace(self._source, place, overlap=self._settings.feed_overlap)
+        return known
+
+    def _followed_place(self, ledger: Ledger) -> KnownPlace | None:
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
             return None

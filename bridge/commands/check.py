@@ -104,11 +104,12 @@ def _fix(
 ) -> tuple[Findings, bool]:
     """Move what is missing; returns what is to be said then, and whether it was interrupted."""
     from bridge.commands.lifecycle import draining_on_signals
-    from bridge.comparison import reviewed
     from bridge.core.model import SideName
     from bridge.findings import MOVABLE
+    from bridge.listing import place_of
     from bridge.logs import LogObserver
     from bridge.lookers import inspector
+    from bridge.review import reviewed
     from bridge.service import Service
 
     if not any(findings.counts[state] for state in MOVABLE):
@@ -118,12 +119,22 @@ def _fix(
         draining_on_signals(service.stop) as interruption,
     ):
         service.preflight()
+        source, target = (
+            stack.enter_context(inspector(settings.endpoint(side)))
+            for side in (SideName.SOURCE, SideName.TARGET)
+        )
+        # As it was before anything is moved: another one lacks what is to be moved.
+        place = place_of(source)
         service.retry(ledger, findings.moves())
-    source, target = (
-        stack.enter_context(inspector(settings.endpoint(side)))
-        for side in (SideName.SOURCE, SideName.TARGET)
-    )
-    after = stack.enter_context(reviewed(findings, source=source, target=target, known=ledger))
+        after = stack.enter_context(
+            reviewed(
+                findings,
+                source=source,
+                target=target,
+                known=ledger,
+                look=place.look,
+            )
+        )
     return after, interruption.signal_number is not None
 
 

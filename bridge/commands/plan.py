@@ -36,6 +36,7 @@ def plan(
     from bridge.commands.lifecycle import begin
     from bridge.config import load_settings
     from bridge.core.model import SideName
+    from bridge.feed_reader import counter_beyond
     from bridge.ledger import Ledger
     from bridge.lookers import Lookers, inspector
     from bridge.planning import as_fields, make_plan, next_sequence
@@ -55,7 +56,10 @@ def plan(
         Lookers(lambda side: inspector(settings.endpoint(side))) as lookers,
         counting("plan") as show,
     ):
-        end = lookers.client(SideName.SOURCE).last_change().last
+        source = lookers.client(SideName.SOURCE)
+        end = source.last_change().last
+        if last is not None:
+            end = max(end, counter_beyond(source, last))
         made = make_plan(
             lookers,
             job=settings.job(),

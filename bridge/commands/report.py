@@ -153,12 +153,15 @@ def _ask_for_range(
 ) -> None:
     from bridge.core.model import SideName
     from bridge.feed import ReplayRange
+    from bridge.feed_reader import counter_beyond
 
     client = lookers.client(SideName.SOURCE)
     end = client.last_change().last
-    end = end if last is None else min(last, end)
+    if max(first, last or 0) > end:
+        end = max(end, counter_beyond(client, max(first, last or 0)))
     if first > end:
         raise ConfigurationError(f"The range begins beyond the feed: its last change is {end}.")
+    end = end if last is None else min(last, end)
     feed = ReplayRange(client, start=first, end=end, page_size=settings.page_size)
     ended = False
     while not ended:
@@ -168,7 +171,10 @@ def _ask_for_range(
 
     def inside(line: Line) -> bool:
         sequence = line.get("sequence")
-        return isinstance(sequence, int) and first <= sequence <= end
+        # Rows go with their instances: what is on record beyond the newest row counts all the same.
+        return (
+            isinstance(sequence, int) and first <= sequence and (last is None or sequence <= last)
+        )
 
     asked.add(_lines(settings, needed=False), inside)
 

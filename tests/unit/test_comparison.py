@@ -9,7 +9,7 @@ from typing import Never
 
 import pytest
 
-from bridge.comparison import Check, reviewed
+from bridge.comparison import Check
 from bridge.core.errors import InstanceGone
 from bridge.core.model import Change, Endpoint, Job, Move, Page, Reason, ServerInfo, SideName
 from bridge.core.rules import parse_rules
@@ -17,6 +17,7 @@ from bridge.entry import Parked
 from bridge.findings import Finding, State
 from bridge.images import Likeness, Verdict
 from bridge.lookers import Lookers
+from bridge.review import reviewed
 
 NATIVE = "1.2.840.10008.1.2.1"
 J2K = "1.2.840.10008.1.2.4.90"
@@ -65,11 +66,16 @@ class Scripted:
     attachment_size = stored_md5 = head = unasked
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
-        assert only_new_instances
-        rows = tuple(row for row in self.rows if row.sequence > since)[:limit]
+        rows = tuple(
+            row
+            for row in self.rows
+            if row.sequence > since and (row.change_type == "NewInstance" or not only_new_instances)
+        )[:limit]
         return Page(rows, done=True, last=rows[-1].sequence if rows else since)
 
-    last_change = unasked
+    def last_change(self) -> Page:
+        last = self.rows[-1].sequence if self.rows else 0
+        return Page(tuple(self.rows[-1:]), done=True, last=last)
 
     def close(self) -> None:
         pass
@@ -263,9 +269,17 @@ def test_after_fixing_what_arrived_is_fixed_and_the_rest_remains() -> None:
         source.gone = {ids[3]}
         parked = Parked(Move(ids[2]), Reason.VIDEO, "", 1, 0.0, 0.0)
         known = Ledger({ids[2]: parked})
-        with reviewed(check.findings, source=source, target=target, known=known) as after:
+        looks: list[None] = []
+        with reviewed(
+            check.findings,
+            source=source,
+            target=target,
+            known=known,
+            look=lambda: looks.append(None),
+        ) as after:
             assert states(list(after)) == {
                 ids[0]: State.FIXED,
                 ids[1]: State.MISSING,
                 ids[2]: State.PARKED,
             }
+        assert len(looks) == 2, "after each time that the source lacked the fourth"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.core.errors import FeedWentBackwards, TargetError
 from bridge.core.model import Move, Page, ServerInfo, SideProblem
-from bridge.feed import GivenMoves, MoveSource
+from bridge.feed import GivenMoves, MoveSource, ReplayRange
 from bridge.feed_reader import MovePage
 from bridge.listing import LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
 from tests.fake_store import FeedRow
@@ -78,6 +78,51 @@ def test_whatever_stays_is_listed(
     found = set(everything(Listing(held, page_size=page_size)))
     stayed = {name for name in held.instances if not name.startswith("new")}
     assert found >= stayed
+
+
+@pytest.mark.parametrize(
+    ("total", "page_size", "begin"),
+    [(700, 1, 50), (1200, 500, 350), (2000, 1000, 850), (2000, 1000, 1040), (52_000, 1000, 50_850)],
+)
+def test_a_study_sent_anew_between_two_pages_hides_nothing(
+    total: int, page_size: int, begin: int
+) -> None:
+    """It goes to the end of the list, in order, the end of the page before with it."""
+    held = Held(total)
+    untouched = held.instances[:begin] + held.instances[begin + 300 :]
+    asked = 0
+    answer = held.list_instances
+
+    def list_instances(since: int, limit: int) -> list[str]:
+        nonlocal asked
+        asked += 1
+        if asked == (2 if total < 3000 else 51):
+            again = held.instances[begin : begin + 300]
+            held.instances[begin : begin + 300] = []
+            held.instances += again
+        return answer(since, limit)
+
+    held.list_instances = list_instances  # type: ignore[method-assign]
+    found = everything(Listing(held, page_size=page_size))
+    assert set(untouched) <= set(found)
+
+
+def test_a_series_deleted_at_the_end_of_a_page_costs_pages_of_the_usual_size() -> None:
+    held = Held(30_000)
+    sizes: list[int] = []
+    answer = held.list_instances
+
+    def list_instances(since: int, limit: int) -> list[str]:
+        if len(sizes) == 20:
+            del held.instances[since : since + LISTING_OVERLAP]
+        listed = answer(since, limit)
+        sizes.append(len(listed))
+        return listed
+
+    held.list_instances = list_instances  # type: ignore[method-assign]
+    found = everything(Listing(held, page_size=1000))
+    assert set(held.instances) <= set(found)
+    assert max(sizes) == 1000 + LISTING_OVERLAP
 
 
 def test_the_end_of_the_feed_is_the_servers_counter() -> None:
@@ -192,3 +237,33 @@ def test_what_a_snapshot_misses_is_not_believed_of_another_source() -> None:
     source.there.store.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 40)])
     with pytest.raises(FeedWentBackwards, match="another history"):
         lacking.look_back()
+
+
+def test_a_place_is_known_again_behind_many_rows_of_other_types() -> None:
+    others = [FeedRow(s, "StableStudy", "x") for s in range(21, 700)]
+    store, other = feed_of(*range(1, 21)), feed_of()
+    store.script_feed([*store.rows, *others])
+    other.script_feed([*(FeedRow(s, NEW, f"other{s}") for s in range(1, 21)), *others], counter=999)
+    client = StoreClient(store)
+    end = FeedEnd(client, overlap=50)
+    end.next_page()
+    place = end.place
+    assert place is not None
+    assert (20, "i20") in place.recent
+    known = KnownPlace(client, place, overlap=50)
+    known.look()
+    client.store = other
+    with pytest.raises(FeedWentBackwards, match="another history"):
+        known.look()
+
+
+def test_a_range_ends_below_its_end_only_when_it_does_so_twice() -> None:
+    store, blank = feed_of(*range(1, 11)), feed_of(counter=10)
+    client = StoreClient(blank)
+    moves = ReplayRange(client, start=1, end=10, page_size=100)
+    assert not moves.next_page().ended
+    client.store = store
+    assert everything(moves) == [f"i{s}" for s in range(1, 11)]
+    client.store = feed_of(counter=3)
+    with pytest.raises(FeedWentBackwards):
+        ReplayRange(client, start=1, end=10, page_size=100).next_page()
