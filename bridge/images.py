@@ -210,6 +210,7 @@ def _ended(instance_id: str, future: Future[Verdict]) -> Verdict:
         text = f"a decoder took its process down (exit code {exc.exitcode})"
         return Verdict(instance_id, Likeness.UNDECIDED, text)
     failure = verdict.failure
-    if failure is not None:
+    # What a server answers to one instance only must not hide what is wrong with the others.
+    if failure is not None and not failure.specific:
         raise side_error(failure.side, failure.problem, failure.message, advice=failure.advice)
     return verdict

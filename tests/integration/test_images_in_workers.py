@@ -26,6 +26,10 @@ def scripted(task: Comparison) -> Verdict:
         case "down":
             failure = SideFailed(SideName.TARGET, SideProblem.UNREACHABLE, "it is down")
             return Verdict(task.instance_id, Likeness.UNDECIDED, failure=failure)
+        case "refused":
+            text = "HTTP 500"
+            failure = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, text, specific=True)
+            return Verdict(task.instance_id, Likeness.UNDECIDED, text, failure=failure)
     return Verdict(task.instance_id, Likeness.SAME)
 
 
@@ -46,6 +50,16 @@ def test_a_decoder_that_dies_or_hangs_costs_its_instance_only() -> None:
     assert [one.instance_id for one in seen] == names, "in the order they were asked for"
     undecided = {one.instance_id for one in seen if one.likeness is Likeness.UNDECIDED}
     assert undecided == {"dies-1", "hangs-1", "dies-2"}
+
+
+def test_what_a_server_answers_to_one_instance_hides_nothing_of_the_others() -> None:
+    with pool() as checks:
+        seen = list(checks.verdicts((name, "") for name in ("a", "refused-1", "b")))
+    assert [(one.likeness, one.how) for one in seen] == [
+        (Likeness.SAME, ""),
+        (Likeness.UNDECIDED, "HTTP 500"),
+        (Likeness.SAME, ""),
+    ]
 
 
 def test_a_server_that_is_down_ends_it() -> None:
