@@ -75,6 +75,7 @@ class _Where:
     at_source: bool
     at_target: bool
     is_waiting: bool
+    listed_by_one: bool = False
 
 
 class Check:
@@ -139,7 +140,7 @@ class Check:
 
     def _list(self, side: SideName) -> int:
         client = self._lookers.client(side)
-        listing = Listing(client, page_size=self._page_size)
+        listing = Listing(client, page_size=self._page_size, side=side)
         known = place_of(client) if side is SideName.SOURCE else None
         self._place = known or self._place
         listed, ends = 0, 0
@@ -188,8 +189,9 @@ class Check:
         looks = self._lookers.each(self._look, self._wheres())
         for number, (where, finding) in enumerate(looks):
             if where.at_source and where.at_target:
-                for ids in self._ids.values():
-                    ids.add([where.instance_id])
+                if where.listed_by_one:
+                    for ids in self._ids.values():
+                        ids.add([where.instance_id])
                 self._draw_sample(chosen, where.instance_id)
                 self.totals.on_both += 1
             elif where.at_source and finding is None:
@@ -265,7 +267,7 @@ class Check:
             return where, self._look_at_missing(source, where) if where.at_source else None
         if not source.has_instance(where.instance_id):
             return where, None if where.at_source else Finding(where.instance_id, State.EXTRA)
-        where = replace(where, at_source=True, at_target=True)
+        where = replace(where, at_source=True, at_target=True, listed_by_one=True)
         return where, self._look_at_syntax(source, target, where)
 
     def _look_at_missing(self, source: LookingClient, where: _Where) -> Finding | None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol
 
+from bridge.core.errors import side_error
 from bridge.core.history import History, another_history, contradiction
-from bridge.core.model import Change, Move
+from bridge.core.model import Change, Move, SideName, SideProblem
 from bridge.feed import Forgetful, MoveSource
 from bridge.feed_reader import NEW_INSTANCE, FeedClient, FeedReader, MovePage
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
-BACK_MAX = 20_000
+BEGINNINGS_MAX = 50
+"""A listing that was begun anew so often is given up, and tried again later."""
+BACK_MAX = 6400
+"""Instances that are remembered and read again, at most, before a listing is begun anew."""
+SEARCHED_MAX = 20_000
 """Sequences that are searched, at least, for an instance to know a place in the feed by."""
 KNOWN_BY = 500
 """Sequences by which a source is known again that was never followed."""
@@ -38,35 +44,76 @@ class HoldingClient(Protocol):
 class Listing(Forgetful):
     """Every instance that a server holds, once or more.
 
-    Positions shift when an instance is deleted while we page, and what is sent anew goes to the
-    end. So each page begins with the end of the page before, or else we begin anew: what lies
-    between would be passed over.
+    Positions shift when instances come and go while we page. Orthanc 1.12 lists by identifier: a
+    page goes on if it does not begin beyond the end of the one before. 1.10 lists in the order of
+    arrival, and what is sent anew goes to the end: there a page must begin with the end of the one
+    before. Otherwise we go back further, and then begin anew: something would be passed over.
     """
 
-    def __init__(self, client: ListingClient, *, page_size: int) -> None:
+    def __init__(
+        self, client: ListingClient, *, page_size: int, side: SideName = SideName.SOURCE
+    ) -> None:
         self._client = client
+        self._side = side
         self._page_size = max(page_size, 2 * LISTING_OVERLAP)
+        self._begun_anew = 0
+        self._begin()
+
+    def _begin(self) -> None:
         self._position = 0
         self._tail: tuple[str, ...] = ()
+        self._back = LISTING_OVERLAP
+        self._by_id = True
 
     def next_page(self) -> MovePage:
-        """Read on. Raises SourceError."""
-        start = max(0, self._position - LISTING_OVERLAP)
-        limit = self._page_size + LISTING_OVERLAP
+        """Read on. Raises SideError."""
+        back = self._back
+        start = max(0, self._position - back)
+        limit = self._page_size + back
         listed = self._client.list_instances(start, limit)
-        if start > 0 and not _goes_on(listed, self._tail):
-            self._position, self._tail = 0, ()
+        if start > 0 and not self._goes_on(listed):
+            if 4 * back <= min(len(self._tail), BACK_MAX):
+                self._back = 4 * back
+            else:
+                self._begin()
+                self._count_beginnings()
             return MovePage(moves=())
         known = set(self._tail)
         fresh = [instance_id for instance_id in listed if instance_id not in known]
         ended = not fresh and len(listed) < limit
+        self._by_id = self._by_id and _ascend(listed)
         self._position = start + len(listed)
-        self._tail = tuple(listed[-LISTING_OVERLAP:])
+        again = set(listed)
+        before = (instance_id for instance_id in self._tail if instance_id not in again)
+        self._tail = (*before, *listed)[-BACK_MAX:]
+        self._back = LISTING_OVERLAP
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
+    def _goes_on(self, listed: Sequence[str]) -> bool:
+        if self._by_id and _ascend(listed):
+            return bool(listed) and listed[0] <= self._tail[-1]
+        return _begins_with_the_end(listed, self._tail[-self._back :])
 
-def _goes_on(listed: Sequence[str], tail: Sequence[str]) -> bool:
-    """Tell whether a page goes on from where the one before ended.
+    def _count_beginnings(self) -> None:
+        """Raise SideError when pages never go on from one another: nobody is asked for ever."""
+        self._begun_anew += 1
+        if self._begun_anew > BEGINNINGS_MAX:
+            self._begun_anew = 0
+            raise side_error(
+                self._side,
+                SideProblem.NOT_ORTHANC,
+                f"The {self._side}'s list of instances does not hold together from page to page.",
+                advice="Is something there deleting or replacing instances without pause? Does a "
+                "plugin hide instances from the list? It is tried again.",
+            )
+
+
+def _ascend(listed: Sequence[str]) -> bool:
+    return all(before < after for before, after in pairwise(listed))
+
+
+def _begins_with_the_end(listed: Sequence[str], tail: Sequence[str]) -> bool:
+    """Tell whether a page in the order of arrival goes on from where the one before ended.
 
     It begins with something of its end, and half of that is there in the order in which it was. (A
     whole study that was sent anew is in order too, at the end: but what was not listed yet is now
@@ -118,7 +165,7 @@ class FeedEnd(Forgetful):
             page = self._client.changes(max(0, at - back), back, only_new_instances=False)
             rows = [change for change in page.changes if change.sequence <= at]
             instances = [change for change in rows if change.change_type == NEW_INSTANCE]
-            if back >= at or back > BACK_MAX:
+            if back >= at or back > SEARCHED_MAX:
                 break
             back *= 4
         self.place = Place(

@@ -18,12 +18,23 @@ EVERY = 5
 """Each fifth is missing at the target."""
 
 
+class Lacking(Scripted):
+    """A server without each fifth instance."""
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        held = self.count - self.count // EVERY
+        return [
+            identifier(place + place // (EVERY - 1) + 1)
+            for place in range(since, min(since + limit, held))
+        ]
+
+
 def peak_kb(count: int) -> int:
     """Compare so many instances; the most memory that this process ever had."""
     lacks = {identifier(number) for number in range(0, count, EVERY)}
     sides = {
         SideName.SOURCE: Scripted(count, J2K),
-        SideName.TARGET: Scripted(count, lacks=lacks),
+        SideName.TARGET: Lacking(count, lacks=lacks),
     }
     with (
         Lookers(sides.__getitem__) as lookers,

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.errors import FeedWentBackwards, TargetError
+from bridge.core.errors import FeedWentBackwards, SourceError, TargetError
 from bridge.core.model import Move, Page, ServerInfo, SideProblem
 from bridge.feed import GivenMoves, MoveSource, ReplayRange
 from bridge.feed_reader import MovePage
-from bridge.listing import LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
+from bridge.listing import BACK_MAX, LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
 from tests.fake_store import FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of
 
 
+def identifier(number: int) -> str:
+    """Return an ID in no order, as Orthanc's are."""
+    return hashlib.sha1(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
 class Held:
-    """A server whose instances come and go between the pages."""
+    """A server that lists in the order of arrival; its instances come and go between the pages."""
 
     def __init__(self, count: int) -> None:
-        self.instances = [f"i{number:05}" for number in range(count)]
+        self.instances = [identifier(number) for number in range(count)]
         self.between: list[int] = []
         """How many of the first instances to delete before each answer."""
 
@@ -107,7 +113,7 @@ def test_a_study_sent_anew_between_two_pages_hides_nothing(
     assert set(untouched) <= set(found)
 
 
-def test_a_series_deleted_at_the_end_of_a_page_costs_pages_of_the_usual_size() -> None:
+def test_a_series_deleted_at_the_end_of_a_page_costs_pages_of_bounded_size() -> None:
     held = Held(30_000)
     sizes: list[int] = []
     answer = held.list_instances
@@ -122,7 +128,55 @@ def test_a_series_deleted_at_the_end_of_a_page_costs_pages_of_the_usual_size() -
     held.list_instances = list_instances  # type: ignore[method-assign]
     found = everything(Listing(held, page_size=1000))
     assert set(held.instances) <= set(found)
-    assert max(sizes) == 1000 + LISTING_OVERLAP
+    assert max(sizes) <= 1000 + BACK_MAX
+    assert len(sizes) < 100
+
+
+class Sorted(Held):
+    """A server that lists by identifier, as Orthanc 1.12 does."""
+
+    def __init__(self, count: int, *, arrivals: int, deletions: int) -> None:
+        super().__init__(count)
+        self.asked = 0
+        self._arrivals, self._deletions = arrivals, deletions
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        self.asked += 1
+        first = 10**6 + self.asked * self._arrivals
+        self.instances += [identifier(number) for number in range(first, first + self._arrivals)]
+        self.instances.sort()
+        del self.instances[: self._deletions]
+        return self.instances[since : since + limit]
+
+
+@pytest.mark.parametrize("arrivals", [0, 1, 30, 500])
+@pytest.mark.parametrize("deletions", [0, 1, 60, 300])
+def test_a_list_by_identifier_is_read_to_its_end_whatever_comes_and_goes(
+    arrivals: int, deletions: int
+) -> None:
+    held = Sorted(20_000, arrivals=arrivals, deletions=deletions)
+    found = everything(Listing(held, page_size=1000))
+    assert {identifier(number) for number in range(20_000)} & set(held.instances) <= set(found)
+    assert held.asked < 100
+
+
+@pytest.mark.parametrize("deletions", [60, 300])
+def test_deletions_all_the_while_do_not_begin_it_anew_for_ever(deletions: int) -> None:
+    held = Held(30_000)
+    held.between = [deletions, 0, 0, 0, 0] * 100
+    found = everything(Listing(held, page_size=1000))
+    assert set(held.instances) <= set(found)
+
+
+def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
+    class Shuffled(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            random.Random(since).shuffle(self.instances)
+            return super().list_instances(since, limit)
+
+    listing = Listing(Shuffled(20_000), page_size=200)
+    with pytest.raises(SourceError, match="does not hold together"):
+        everything(listing)
 
 
 def test_the_end_of_the_feed_is_the_servers_counter() -> None:
