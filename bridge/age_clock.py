@@ -41,6 +41,7 @@ class AgeClock:
                 self._jumped_at_s, self._ahead_s = steady_s, ahead_s
                 text = f"the clock was set forward by {ahead_s:.0f} s"
                 log(logging.WARNING, "clock_jumped", f"{text}: nothing is deleted earlier for it")
+            self._ahead_s = min(self._ahead_s, ahead_s)  # set back a little: then forward again
             if steady_s - self._jumped_at_s < self._wait_s:
                 return expected_s
         self._jumped_at_s = None

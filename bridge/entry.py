@@ -35,12 +35,14 @@ class Kept:
     """A delivered and proved instance that still lies at the source.
 
     ``source_md5``: of the file as it was fetched. ``target_md5``: of the file as it was stored.
+    ``missed``: a server lacked it when it was looked at last.
     """
 
     instance_id: str
     source_md5: str
     target_md5: str
     delivered_at: float
+    missed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

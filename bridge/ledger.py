@@ -23,7 +23,7 @@ from bridge.entry import Attempts, Entry, Kept, Parked
 from bridge.state_file import explained, locked
 from bridge.witnesses import REMEMBERED
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 BUSY_TIMEOUT_S = 10.0
@@ -185,12 +185,17 @@ class Ledger:
         """
         wanted = {"delivered_before": delivered_before, "limit": limit}
         with explained(self.path):
-            return [Kept(*row) for row in self._db.execute(self._sql["list_kept"], wanted)]
+            rows = self._db.execute(self._sql["list_kept"], wanted).fetchall()
+        return [Kept(i, s, t, at, bool(missed)) for i, s, t, at, missed in rows]
 
-    def postpone(self, kept: Kept, until: float) -> None:
-        """Look at evidence later (epoch seconds), unless it was replaced or withdrawn meanwhile."""
+    def postpone(self, kept: Kept, until: float, *, missed: bool = False) -> None:
+        """Look at evidence later (epoch seconds), unless it was replaced or withdrawn meanwhile.
+
+        ``missed``: a server lacked the instance.
+        """
+        wanted = asdict(kept) | {"until": until, "missed": missed}
         with explained(self.path), self._transaction():
-            self._db.execute(self._sql["postpone_kept"], asdict(kept) | {"until": until})
+            self._db.execute(self._sql["postpone_kept"], wanted)
 
     def parked_by_reason(self) -> dict[str, int]:
         """Count the parked instances by reason."""

@@ -49,9 +49,13 @@ CREATE TABLE kept (
 ) WITHOUT ROWID;
 CREATE INDEX kept_by_age ON kept (delivered_at);
 
+-- name: schema_3
+-- Whether a server lacked it when it was looked at last: it is believed the second time.
+ALTER TABLE kept ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+
 -- name: add_kept
-INSERT OR REPLACE INTO kept (instance_id, source_md5, target_md5, delivered_at)
-VALUES (:instance_id, :source_md5, :target_md5, :delivered_at);
+INSERT OR REPLACE INTO kept (instance_id, source_md5, target_md5, delivered_at, missed)
+VALUES (:instance_id, :source_md5, :target_md5, :delivered_at, :missed);
 
 -- name: forget_kept
 DELETE FROM kept WHERE instance_id = :instance_id AND delivered_at = :delivered_at;
@@ -60,7 +64,7 @@ DELETE FROM kept WHERE instance_id = :instance_id AND delivered_at = :delivered_
 DELETE FROM kept WHERE instance_id = :instance_id;
 
 -- name: list_kept
-SELECT instance_id, source_md5, target_md5, delivered_at FROM kept
+SELECT instance_id, source_md5, target_md5, delivered_at, missed FROM kept
 WHERE delivered_at <= :delivered_before
   AND instance_id NOT IN (SELECT instance_id FROM parked)
   AND instance_id NOT IN (SELECT instance_id FROM attempt)
@@ -68,7 +72,7 @@ ORDER BY delivered_at
 LIMIT :limit;
 
 -- name: postpone_kept
-UPDATE kept SET delivered_at = :until
+UPDATE kept SET delivered_at = :until, missed = :missed
 WHERE instance_id = :instance_id AND delivered_at = :delivered_at;
 
 -- name: get_meta

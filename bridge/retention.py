@@ -29,8 +29,6 @@ BATCH = 100
 """Instances looked at between two reports."""
 POSTPONED_S = 3600.0
 """An instance that could not be judged is looked at again after this time."""
-MISSED_MAX = 50_000
-"""Instances remembered that a server lacked once; beyond that, once is enough."""
 FAILURES_MAX = 5
 """Errors in one batch, each about one instance: then it is a server's trouble."""
 NAMED_MAX = 10
@@ -106,7 +104,6 @@ class Sweeper:
         self._target = target
         self._stopping = stopping
         self._are_two = False
-        self._missed: dict[str, None] = {}
 
     def sweep(self, ledger: Ledger, *, delivered_before: float, done: Sweep) -> None:
         """Delete one batch of what was delivered before that time, epoch seconds.
@@ -150,26 +147,13 @@ class Sweeper:
                 text = f"spared {kept.instance_id} at the source: {objection}"
                 log(logging.WARNING, "source_spared", text, instance=kept.instance_id)
             done.spared += 1
-        again = objection in (Objection.DAMAGED, Objection.UNVERIFIED)
-        if again or self._missed_once(kept, objection):
-            ledger.postpone(kept, later)
+        # One that lost its disk for a moment, or another one at its address, lacks all of them.
+        # What is lacking an hour later too is believed.
+        missed = objection in (Objection.GONE, Objection.TARGET_LACKS)
+        if objection in (Objection.DAMAGED, Objection.UNVERIFIED) or (missed and not kept.missed):
+            ledger.postpone(kept, later, missed=missed)
         else:
             ledger.commit(Entry(not_kept=(kept,)))
-
-    def _missed_once(self, kept: Kept, objection: Objection | None) -> bool:
-        """Tell whether a server lacks an instance for the first time.
-
-        One that lost its disk for a moment, or another one at its address, lacks all of them. What
-        is lacking an hour later too is believed.
-        """
-        if objection not in (Objection.GONE, Objection.TARGET_LACKS):
-            self._missed.pop(kept.instance_id, None)
-            return False
-        if kept.instance_id in self._missed or len(self._missed) >= MISSED_MAX:
-            self._missed.pop(kept.instance_id, None)
-            return False
-        self._missed[kept.instance_id] = None
-        return True
 
     def _objection(self, kept: Kept) -> Objection | None:
         """Ask the target, then the source; what is asked last is what may change most easily."""
