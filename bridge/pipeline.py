@@ -227,7 +227,7 @@ class Pipeline:
 
     def _start(self, item: Item) -> None:
         # The same instance may be in the feed twice (deleted and sent again): the number keeps
-        # the two apart.
+        # the two apart, and the window one behind the other.
         task = Task(item.move, self._job, item.number)
         item.started_at = self._clock.now_s()
         self._window.begin(item)

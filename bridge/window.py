@@ -52,6 +52,9 @@ class Window:
         self._suspect_sent_s = float("-inf")
         self._delayed: list[tuple[float, int, Item]] = []
         self._under_way: dict[int, Item] = {}
+        self._behind: dict[str, deque[Item]] = {}
+        """By instance under way: other moves of it, when it was sent anew. Side by side, the older
+        file could be the last to arrive."""
         self.alone: Item | None = None
         """The suspect that is under way, and then the only one."""
 
@@ -72,7 +75,7 @@ class Window:
     @property
     def waiting(self) -> int:
         """How many may start as soon as there is room."""
-        return len(self._ready) + len(self._suspects)
+        return len(self._ready) + len(self._suspects) + sum(map(len, self._behind.values()))
 
     @property
     def delayed(self) -> int:
@@ -86,7 +89,7 @@ class Window:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is waiting or under way."""
+        """Whether nothing is waiting or under way, behind which others might wait."""
         return not (self._ready or self._suspects or self._delayed or self._under_way)
 
     def add(self, items: Iterable[Item]) -> None:
@@ -124,6 +127,9 @@ class Window:
 
     def can_start(self) -> bool:
         """Whether one is waiting and there is room for it."""
+        while self._ready and self._ready[0].move.instance_id in self._behind:
+            item = self._ready.popleft()
+            self._behind[item.move.instance_id].append(item)
         return bool(self._ready) and len(self._under_way) < self._size
 
     def start_next(self) -> Item:
@@ -133,10 +139,14 @@ class Window:
     def begin(self, item: Item) -> None:
         """Note that it is under way."""
         self._under_way[item.number] = item
+        self._behind[item.move.instance_id] = deque()
 
     def end(self, number: int) -> Item | None:
         """Note that it has ended; None when it was not one of ours."""
-        return self._under_way.pop(number, None)
+        item = self._under_way.pop(number, None)
+        if item is not None:
+            self._ready.extendleft(reversed(self._behind.pop(item.move.instance_id, ())))
+        return item
 
     def in_flight(self) -> Iterator[InFlight]:
         """Describe what is under way."""

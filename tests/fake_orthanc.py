@@ -17,7 +17,7 @@ import socket
 import ssl
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reset()
             case CutBody():
                 answer = answer_to(self.server.fake, self.command, self.path, body)
-                kept = Answer(answer.body[: behaviour.after_bytes], answer.status)
+                kept = replace(answer, body=answer.body[: behaviour.after_bytes])
                 self.send_response_only(answer.status)
                 self._finish(kept, length=len(answer.body))
                 self.close_connection = True
@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             case Drip():
                 answer = answer_to(self.server.fake, self.command, self.path, body)
                 self.send_response_only(answer.status)
-                self._finish(Answer(status=answer.status), length=len(answer.body))
+                self._finish(replace(answer, body=b""), length=len(answer.body))
                 for start in range(len(answer.body)):
                     if self.server.fake.stopping.wait(behaviour.interval_s):
                         break

@@ -79,6 +79,7 @@ REFUSALS = frozenset(
         SideProblem.BODY_LIMIT,
         SideProblem.SERVER_ERROR,
         SideProblem.STORAGE_FULL,
+        SideProblem.NOT_ORTHANC,
     ]
 )
 """Answers that may be given to one instance and not to the next: a smaller one may still fit."""

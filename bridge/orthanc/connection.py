@@ -69,6 +69,8 @@ class Connection:
     def is_fresh(self) -> bool:
         """Whether it may be used again: not idle for long, and not closed by the server."""
         kept_s = time.monotonic() - self._idle_since_s
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return False  # decrypted already: poll does not see it
         return kept_s < KEEPALIVE_S and not self._poll.poll(0)
 
     def rest(self) -> None:
@@ -115,8 +117,12 @@ class Answer:
 
     def __init__(self, readable: _Readable, method: str) -> None:
         # Of a socket, http.client needs no more than makefile.
-        self._response = http.client.HTTPResponse(cast(socket.socket, readable), method=method)
+        self._raw = readable.raw
+        self._response = _Response(cast(socket.socket, readable), method=method)
         _reading(self._response.begin)
+        codings = self._response.headers.get_all("transfer-encoding")
+        if codings and not (self._response.chunked and len(codings) == 1):
+            raise httpx.RemoteProtocolError("a transfer coding other than chunked")
         if readable.raw.ended:
             # http.client takes the end of the connection for the end of the headers.
             raise httpx.RemoteProtocolError("closed connection within the head of an answer")
@@ -133,7 +139,8 @@ class Answer:
     @property
     def is_over(self) -> bool:
         """Whether the body has been read to its end and the connection can go on."""
-        return self._response.isclosed() and not self._response.will_close
+        over = self._response.isclosed() and not self._response.will_close
+        return over and not self._raw.is_left
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body. Raises ReadTimeout, ReadError, RemoteProtocolError."""
@@ -142,7 +149,7 @@ class Answer:
             piece, cut = _reading(self._next_piece)
             if piece:
                 yield piece
-            if cut or (missing and not piece):
+            if cut or (not piece and (missing or (self._response.chunked and self._raw.ended))):
                 raise httpx.RemoteProtocolError("closed connection before the end of the body")
             if not piece:
                 return
@@ -155,6 +162,17 @@ class Answer:
             return exc.partial, True
 
 
+class _Response(http.client.HTTPResponse):
+    """Passes over all interim answers, not only ``100 Continue``: the answer is still to come."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == 101 or not 100 <= status < 200:
+                return version, status, reason
+            http.client._read_headers(self.fp)  # type: ignore[attr-defined]
+
+
 class _Readable:
     """What ``http.client`` sees of a socket."""
 
@@ -162,7 +180,7 @@ class _Readable:
         self.raw = _Raw(sock, line, timeout_s)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return _Reader(self.raw, HEAD_BYTES)
+        return _Reader(self.raw)
 
 
 class _Raw(io.RawIOBase):
@@ -173,11 +191,16 @@ class _Raw(io.RawIOBase):
         self._line = line
         self._timeout_s = timeout_s
         self.ended = False
+        self.is_left = False
+        """Bytes followed an answer: they are no answer to whatever is asked next."""
+        self.is_dry = False
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self.is_dry:
+            return None
         self._socket.settimeout(_left(self._line, self._timeout_s))
         received = self._socket.recv_into(buffer)
         self._line.received += received
@@ -186,6 +209,16 @@ class _Raw(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
+    def __init__(self, raw: _Raw) -> None:
+        super().__init__(raw, HEAD_BYTES)
+        self._bytes = raw
+
+    def close(self) -> None:
+        if not self.closed:
+            self._bytes.is_dry = True
+            self._bytes.is_left = bool(self.peek(1))
+        super().close()
+
     def read(self, size: int | None = -1, /) -> bytes:
         # A chunk of a negative size would be read without end.
         if size is None or size < 0:

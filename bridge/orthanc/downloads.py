@@ -10,6 +10,8 @@ from bridge.core.model import Reason
 from bridge.orthanc.faults import not_orthanc
 from bridge.orthanc.tables import Request
 
+PAGES = ("text/html", "application/json")
+"""What people are shown, or an error in disguise: a file is none of these."""
 INSTANCE_BYTES_MAX = 64 * 1024**3
 
 
@@ -27,12 +29,16 @@ def content_length(headers: Mapping[str, str], request: Request, bytes_max: int)
     Raises SideError NOT_ORTHANC without either (such a body could end early unseen), and
     InstanceError TOO_LARGE above ``bytes_max``.
     """
+    if headers.get("content-type", "").startswith(PAGES):
+        raise not_orthanc(request, "it sent a page instead of a file")
     if "transfer-encoding" in headers:
         return None
     text = headers.get("content-length", "")
     if not (text.isascii() and text.isdigit()):
         raise not_orthanc(request, "it sent a file without saying how long it is")
     length = int(text)
+    if length == 0:
+        raise not_orthanc(request, "it sent an empty file")
     if length > bytes_max:
         raise _too_large(request, bytes_max)
     return length

@@ -12,7 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -133,14 +133,20 @@ def _exchange(
         raise TypeError("the body of a request is read synchronously")
     # A server may answer and hang up before it has read everything (401, 413, a TLS alert): what
     # it says, or how it ended, tells more than that we could not write.
-    with suppress(httpx.WriteError):
+    unsent: httpx.WriteError | None = None
+    try:
         connection.send(
             _head(request, headers),
             stream,
             chunked="transfer-encoding" in request.headers,
             timeout_s=timeouts["write"],
         )
-    return connection.receive(request.method, timeout_s=timeouts["read"])
+    except httpx.WriteError as exc:
+        unsent = exc
+    answer = connection.receive(request.method, timeout_s=timeouts["read"])
+    if unsent is not None and answer.status < 300:
+        raise unsent  # nobody can have done what was not sent
+    return answer
 
 
 def _head(request: httpx.Request, headers: list[tuple[bytes, bytes]]) -> bytes:

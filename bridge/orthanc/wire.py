@@ -173,7 +173,10 @@ class Wire:
             if resend and self._is_passing(exc, request):
                 raise _Passing(error) from exc
             raise error from exc
-        if 200 <= response.status_code < 300:
+        # A part of a file (206) or none (204) is not the file.
+        if response.status_code == 200 or (
+            200 < response.status_code < 300 and request.route is not Route.FILE
+        ):
             return self._identity(response, request)
         error = self._error_of_status(response, request)
         if self._may_pass(response.status_code, request):

@@ -60,14 +60,14 @@ def test_a_skipped_instance_is_not_downloaded_when_metadata_is_enough(moved: Mov
     outcome, source, target = moved(rules, small_ct())
     assert isinstance(outcome, Skipped)
     assert (outcome.reason, outcome.source_syntax) == (Reason.RULE, NATIVE)
-    assert not [request for request in source.requests if request.endswith("/file")]
+    assert not [request for request in source.requests if "/file" in request]
     assert not target.requests
 
 
 def test_modality_is_read_from_the_file(moved: Moved) -> None:
     outcome, source, _ = moved("[[rule]]\nmodality = 'CT'\naction = 'skip'", small_ct())
     assert isinstance(outcome, Skipped)
-    assert [request for request in source.requests if request.endswith("/file")]
+    assert [request for request in source.requests if "/file" in request]
 
 
 def test_a_rule_chooses_another_syntax(moved: Moved) -> None:

@@ -32,7 +32,7 @@ def test_a_broken_download_is_not_asked_for_again_in_the_same_call(
     fake.script(r"GET /instances/[^/]+/file", HangUp())
     error = _fetch(client_of(fake.url), instance_id)
     assert error.begun
-    assert len([request for request in fake.requests if request.endswith("/file")]) == 1
+    assert len([request for request in fake.requests if "/file" in request]) == 1
 
 
 def test_a_download_on_a_kept_connection_that_was_closed_is_asked_for_again(

@@ -28,6 +28,7 @@ from bridge.core.model import (
 from bridge.core.policy import Limits
 from bridge.feed import Forgetful
 from bridge.feed_reader import MovePage
+from bridge.window import Item, Window
 from tests.pipeline_bench import DELIVERED, Bench, Stuck, down
 
 MANY = [f"i{number:02}" for number in range(20)]
@@ -310,3 +311,26 @@ def test_a_500_for_the_only_instance_parks_it_not() -> None:
     bench.time.at(200.0, bench.script.clear)
     assert bench.run(["only"]).delivered == 1
     assert not bench.ledger.parked
+
+
+def test_two_moves_of_one_instance_are_never_under_way_together() -> None:
+    """It was sent anew: side by side, the older file could be the last to arrive."""
+    window = Window(4)
+    window.add([Item(1, Move("a", 1)), Item(2, Move("a", 2)), Item(3, Move("b", 3))])
+
+    def start() -> list[int]:
+        started = []
+        while window.can_start():
+            item = window.start_next()
+            window.begin(item)
+            started.append(item.number)
+        return started
+
+    assert start() == [1, 3]
+    assert (window.waiting, window.under_way) == (1, 2)
+    window.end(1)
+    assert start() == [2]
+    assert not window.empty
+    window.end(2)
+    window.end(3)
+    assert window.empty
