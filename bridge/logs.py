@@ -95,9 +95,10 @@ class LogObserver:
                 f"{side} refuses"
             ):
                 pass  # a limit on the way may refuse thousands
-            case InstanceRetried(outcome=ExecutorFailed(message=message)):
+            case InstanceRetried(move=move, outcome=ExecutorFailed(message=message)):
                 if self._quiet_since("executor"):
-                    log(logging.ERROR, "executor_failed", f"no worker can work: {message}")
+                    text = f"an attempt was lost, of {_name(move)}: {message}"
+                    log(logging.ERROR, "executor_failed", text, **_of(move))
             case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
                 why = f"{getattr(outcome, 'message', '')} {getattr(outcome, 'advice', '')}".strip()
                 text = f"will retry {_name(move)} in {after_s:.1f} s ({attempts} spent): {why}"

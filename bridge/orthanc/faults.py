@@ -83,7 +83,8 @@ def error_of_status(
         entry.problem,
         f"{entry.seen}: {said}",
         entry.advice,
-        specific=entry.specific,
+        # A page for people is a proxy's, which knows nothing of the instance.
+        specific=entry.specific and not headers.get("content-type", "").startswith("text/html"),
         retry_after_s=retry_after_s(headers.get("retry-after", "")),
     )
 

@@ -247,3 +247,15 @@ def test_other_bodies_are_no_fault_of_orthanc(body: bytes) -> None:
 def test_a_very_long_error_text_is_not_quoted() -> None:
     body = b'{"OrthancStatus": 15, "OrthancError": "' + b"x" * 5000 + b'"}'
     assert parse_fault(body) is None
+
+
+@pytest.mark.parametrize(
+    ("content_type", "specific"),
+    [("text/html", False), ("application/json", True), ("", True)],
+)
+def test_a_page_for_people_is_no_answer_about_an_instance(
+    content_type: str, specific: bool
+) -> None:
+    error = error_of_status(500, {"content-type": content_type}, None, STORE)
+    assert isinstance(error, SideError)
+    assert (error.problem, error.specific) == (SideProblem.SERVER_ERROR, specific)
