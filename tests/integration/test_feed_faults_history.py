@@ -116,6 +116,7 @@ def test_an_emptied_feed_is_no_other_feed(orthanc: Orthancs, tmp_path: Path) -> 
         _empty_feed(source)
         sent += bench.send_all(small_series(4))
         bench.await_all(sent)
+        bench.await_settled(bridge)  # what it has not written down, it must not believe
         _empty_feed(source)
         bridge.kill()
         assert bench.run("run", "--once").exit_code == 0
