@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from bridge.core.events import InstanceParked, InstanceRetried, Observer, Settled, WorkerLost
 from bridge.core.model import (
     Delivered,
-    ExecutorFailed,
     InstanceFailed,
     Job,
     Outcome,
@@ -99,11 +98,9 @@ class Endings:
             attempts=item.attempts,
             limits=self._limits,
             refusals=item.refusals,
-            lost=item.lost,
             served_others=self._served_others(item, outcome),
             chance=self._chance(),
         )
-        item.lost += isinstance(outcome, ExecutorFailed)
         self._note_service(outcome)
         match decision:
             case Settle() if isinstance(outcome, Skipped) and outcome.reason is Reason.GONE:

@@ -22,8 +22,7 @@ class Item:
 
     ``served_before``: how many instances a server had served when this one last failed there.
     ``outages``: in how many outages it was under way. ``refusals``: how often it was deferred,
-    a server having refused it and served others. ``lost``: how often an attempt was lost with the
-    machinery around it. ``missed``: the source lacked it, and was found to
+    a server having refused it and served others. ``missed``: the source lacked it, and was found to
     be the same source after that. Times are epoch seconds.
     """
 
@@ -34,7 +33,6 @@ class Item:
     served_before: int | None = None
     outages: int = 0
     refusals: int = 0
-    lost: int = 0
     missed: bool = False
     started_at: float = 0.0
 

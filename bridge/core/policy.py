@@ -101,7 +101,6 @@ def decide(  # noqa: PLR0911 (a table of outcomes)
     attempts: int,
     limits: Limits,
     refusals: int = 0,
-    lost: int = 0,
     served_others: bool = False,
     alone: bool = False,
     died: bool = False,
@@ -110,7 +109,7 @@ def decide(  # noqa: PLR0911 (a table of outcomes)
     """Decide what follows from the outcome of one attempt.
 
     ``attempts``: attempts that this instance has spent before this one.
-    ``refusals``: how often it has been deferred before, ``lost``: how often an attempt was lost.
+    ``refusals``: how often it has been deferred before.
     ``served_others``: since this instance last got an error of its own from that server, the
     server has served another one; then the error is held against the instance.
     ``alone``: the instance was under suspicion and the only one that the server had to do with.
@@ -141,14 +140,7 @@ def decide(  # noqa: PLR0911 (a table of outcomes)
         case SideFailed(side=side, problem=problem):
             return PauseSide(side, problem)
         case ExecutorFailed():
-            # A disk that is too full for this one would be filled again and again.
-            pause_s = backoff_s(
-                lost + 1,
-                first_s=limits.retry_first_s,
-                longest_s=limits.retry_longest_s,
-                chance=chance,
-            )
-            return RetryLater(pause_s, attempts)
+            return RetryLater(limits.retry_first_s, attempts)
 
 
 _DEATHS = {SideName.SOURCE: Reason.SOURCE_DIED, SideName.TARGET: Reason.TARGET_DIED}

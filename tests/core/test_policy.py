@@ -84,9 +84,3 @@ def test_decide(outcome: Outcome, attempts: int, served_others: bool, expected: 
 )
 def test_backoff_doubles_up_to_its_limit(count: int, chance: float, expected_s: float) -> None:
     assert backoff_s(count, first_s=1.0, longest_s=10.0, chance=chance) == expected_s
-
-
-def test_an_attempt_that_is_lost_again_and_again_is_made_less_and_less_often() -> None:
-    lost = ExecutorFailed("TMPDIR is full")
-    decisions = [decide(lost, attempts=1, limits=LIMITS, lost=count) for count in (0, 1, 2, 20)]
-    assert decisions == [RetryLater(pause_s, 1) for pause_s in (1.0, 2.0, 4.0, 60.0)]
