@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Self, TypeVar
@@ -169,7 +168,7 @@ class OrthancClient:
         request = Request(self.endpoint, "GET", _instance_path(instance_id, "/file"), Route.FILE)
         with ExitStack() as stack:
             with self._explaining_404(instance_id):
-                exchange = self._wire.exchange(request, query=_unseen(), deadline_s=deadline_s)
+                exchange = self._wire.exchange(request, deadline_s=deadline_s)
                 response = stack.enter_context(exchange)
             pieces = self._wire.pieces(response, request)
             yield InstanceBody(
@@ -226,7 +225,7 @@ class OrthancClient:
         bytes_max: int = ANSWER_BYTES_MAX,
     ) -> _Answer:
         request = Request(self.endpoint, "GET", path)
-        with self._control(request, f"{query}&{_unseen()}" if query else _unseen()) as response:
+        with self._control(request, query) as response:
             return self._parsed(response, request, parse, bytes_max)
 
     def _get_of_instance(
@@ -293,14 +292,6 @@ class OrthancClient:
 
 def _instance_path(instance_id: str, rest: str = "") -> str:
     return f"/instances/{quote(instance_id, safe='')}{rest}"
-
-
-def _unseen() -> str:
-    """Return a query that nobody has sent before.
-
-    What a cache on the way remembers must never be taken for what the server holds now.
-    """
-    return f"look={secrets.token_hex(4)}"
 
 
 def _page_bytes_max(rows: int) -> int:

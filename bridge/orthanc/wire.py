@@ -7,6 +7,7 @@ variables can then surprise us, and a request costs half the CPU.
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,10 @@ class Wire:
         Raises what the fault tables say.
         """
         with self._line.within(deadline_s):
+            if request.method == "GET":
+                # Nobody has asked this before: what a cache on the way remembers must never be
+                # taken for what the server holds now.
+                query = f"{query}{'&' if query else ''}look={secrets.token_hex(4)}"
             target = f"{request.path}{'?' + query if query else ''}"
             resend = request.method == "GET" or body_can_be_resent
 
