@@ -11,6 +11,8 @@ from bridge.core.history import RESET_ADVICE
 from bridge.core.model import Change, Move, Page, ServerInfo
 
 NEW_INSTANCE = "NewInstance"
+ROWS_ASKED = 8
+"""Remembered rows that are asked for one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,18 @@ class MovePage:
     missing: int = 0
 
 
-class FeedClient(Protocol):
+class RowsClient(Protocol):
+    """What is needed of a source to look at rows."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+        """Return the rows after ``since``."""
+
+
+class FeedClient(RowsClient, Protocol):
     """What is needed of a source to read its feed."""
 
     def system(self) -> ServerInfo:
         """Return the server's description."""
-
-    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
-        """Return the rows after ``since``."""
 
     def last_change(self) -> Page:
         """Return the newest row."""
@@ -173,7 +179,28 @@ def filters_on_server(info: ServerInfo) -> bool:
     return info.has_extended_changes and not recycles
 
 
-def counter_beyond(client: FeedClient, sequence: int) -> int:
+def feed_end(client: FeedClient, *, at_least: int = 0) -> int:
+    """Return the last sequence of the feed; the counter where the newest row is below ``at_least``.
+
+    Raises SourceError.
+    """
+    last = client.last_change().last
+    return last if at_least <= last else max(last, counter_beyond(client, at_least))
+
+
+def last_row_there(client: RowsClient, sequences: Iterable[int]) -> Move | None:
+    """Return what is there now at the highest of the last few sequences that still has a row.
+
+    So many rows of other types may follow that none of ours is read again. Raises SourceError.
+    """
+    for sequence in sorted(sequences, reverse=True)[:ROWS_ASKED]:
+        rows = client.changes(sequence - 1, 1, only_new_instances=False).changes
+        if rows and rows[0].sequence == sequence:
+            return Move(rows[0].resource_id, sequence)
+    return None
+
+
+def counter_beyond(client: RowsClient, sequence: int) -> int:
     """Return up to where sequences were given out, or, where rows follow, at least ``sequence``.
 
     Rows go with their instances, and ``?last`` tells the newest that is left. Raises SourceError.

@@ -11,7 +11,14 @@ from bridge.core.errors import side_error
 from bridge.core.history import History, another_history, contradiction
 from bridge.core.model import Change, Move, SideName, SideProblem
 from bridge.feed import Forgetful, MoveSource
-from bridge.feed_reader import NEW_INSTANCE, FeedClient, FeedReader, MovePage
+from bridge.feed_reader import (
+    NEW_INSTANCE,
+    FeedClient,
+    FeedReader,
+    MovePage,
+    feed_end,
+    last_row_there,
+)
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
@@ -23,8 +30,6 @@ SEARCHED_MAX = 20_000
 """Sequences that are searched, at least, for an instance to know a place in the feed by."""
 KNOWN_BY = 500
 """Sequences by which a source is known again that was never followed."""
-ASKED = 8
-"""Rows that are asked for one by one to know it again."""
 
 
 class ListingClient(Protocol):
@@ -154,11 +159,8 @@ class FeedEnd(Forgetful):
 
     def next_page(self) -> MovePage:
         """Ask. Raises SourceError."""
-        self.last = self._client.last_change().last
+        self.last = feed_end(self._client, at_least=self._wanted or 0)
         at = self.last if self._wanted is None else self._wanted
-        if at > self.last:
-            # Rows go with their instances: only an empty page tells the counter.
-            self.last = max(self.last, self._client.changes(at, 1, only_new_instances=False).last)
         back = self._overlap
         instances: list[Change] = []
         while not instances:
@@ -189,27 +191,20 @@ class KnownPlace:
         place, overlap = self._place, self._overlap
         reader = FeedReader(self._client, position=place.sequence, page_size=overlap)
         page = reader.read_again(max(0, place.sequence - overlap))
+        known = dict(place.recent)
         history = History(
-            dict(place.recent),
+            known,
             floor=place.sequence,
             overlap=overlap,
             newest_date=place.newest_date,
         )
         seen = history.compare(page.moves, since=page.since, frontier=place.sequence)
         difference = seen.difference
-        if not difference and not any(page.since < s for s, _ in place.recent):
-            difference = self._far_back()
+        if not difference and not any(page.since < s for s in known):
+            there = last_row_there(self._client, known)
+            difference = contradiction([there] if there else [], known)
         if difference:
             raise another_history(difference)
-
-    def _far_back(self) -> str:
-        """Compare a remembered row with what is there now, behind rows of other types."""
-        for sequence, instance_id in sorted(self._place.recent, reverse=True)[:ASKED]:
-            rows = self._client.changes(sequence - 1, 1, only_new_instances=False).changes
-            if rows and rows[0].sequence == sequence:
-                there = Move(rows[0].resource_id, sequence)
-                return contradiction([there], {sequence: instance_id})
-        return ""
 
 
 def place_of(client: FeedClient) -> KnownPlace:

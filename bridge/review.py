@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from bridge.comparison import Known
 from bridge.findings import MOVABLE, Findings, State
-
-
-class Holder(Protocol):
-    """A server that says whether it holds an instance."""
-
-    def has_instance(self, instance_id: str) -> bool:
-        """Tell whether the server holds an instance."""
+from bridge.listing import HoldingClient
 
 
 def reviewed(
     findings: Findings,
     *,
-    source: Holder,
-    target: Holder,
+    source: HoldingClient,
+    target: HoldingClient,
     known: Known,
     look: Callable[[], None],
 ) -> Findings:

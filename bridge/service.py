@@ -19,7 +19,7 @@ from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
-from bridge.feed_reader import counter_beyond
+from bridge.feed_reader import feed_end
 from bridge.janitor import Janitor
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import NEWEST_DATE_KEY, Ledger
@@ -144,9 +144,7 @@ class Service:
 
         Raises ConfigurationError when the range is beyond the feed, SourceError.
         """
-        last = self._source.last_change().last
-        if max(start, end or 0) > last:
-            last = max(last, counter_beyond(self._source, max(start, end or 0)))
+        last = feed_end(self._source, at_least=max(start, end or 0))
         if start > last or (end is not None and end > last):
             raise ConfigurationError(
                 f"The range {start}..{'' if end is None else end} is beyond the feed: its last "

@@ -13,7 +13,7 @@ from typing import Protocol
 from bridge.core.errors import FeedWentBackwards
 from bridge.core.history import another_history, contradiction
 from bridge.core.model import Move, Page
-from bridge.feed_reader import NEW_INSTANCE
+from bridge.feed_reader import NEW_INSTANCE, RowsClient, last_row_there
 
 REMEMBERED = 64
 """Rows; of more than the last few nothing new can be learnt."""
@@ -29,11 +29,8 @@ ADVICE = (
 )
 
 
-class Witnessed(Protocol):
+class Witnessed(RowsClient, Protocol):
     """What is needed of a source."""
-
-    def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
-        """Return the rows after ``since``."""
 
     def last_change(self) -> Page:
         """Return the newest row."""
@@ -119,18 +116,14 @@ class Witnesses:
     def _far_back(self, since: int) -> dict[int, str]:
         """Return the remembered rows, all at or below ``since``, if the last of them are gone.
 
-        So many rows of other types may follow that none of ours is read again. One that is still
-        there acquits: those after it went with their instances.
+        One that is still there acquits: those after it went with their instances.
         """
         if max(self._rows, default=0) > since:
             return {}
-        for sequence in sorted(self._rows, reverse=True)[:ASKED]:
-            page = self._client.changes(sequence - 1, 1, only_new_instances=False)
-            if not page.changes or page.changes[0].sequence != sequence:
-                continue
-            there = Move(page.changes[0].resource_id, sequence)
-            difference = contradiction([there], self._rows)
-            if difference:
-                raise another_history(difference)
-            return {}
-        return self._rows
+        there = last_row_there(self._client, self._rows)
+        if there is None:
+            return self._rows
+        difference = contradiction([there], self._rows)
+        if difference:
+            raise another_history(difference)
+        return {}

@@ -36,7 +36,7 @@ def plan(
     from bridge.commands.lifecycle import begin
     from bridge.config import load_settings
     from bridge.core.model import SideName
-    from bridge.feed_reader import counter_beyond
+    from bridge.feed_reader import feed_end
     from bridge.ledger import Ledger
     from bridge.lookers import Lookers, inspector
     from bridge.planning import as_fields, make_plan, next_sequence
@@ -56,10 +56,7 @@ def plan(
         Lookers(lambda side: inspector(settings.endpoint(side))) as lookers,
         counting("plan") as show,
     ):
-        source = lookers.client(SideName.SOURCE)
-        end = source.last_change().last
-        if last is not None:
-            end = max(end, counter_beyond(source, last))
+        end = feed_end(lookers.client(SideName.SOURCE), at_least=last or 0)
         made = make_plan(
             lookers,
             job=settings.job(),

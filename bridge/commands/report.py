@@ -153,12 +153,10 @@ def _ask_for_range(
 ) -> None:
     from bridge.core.model import SideName
     from bridge.feed import ReplayRange
-    from bridge.feed_reader import counter_beyond
+    from bridge.feed_reader import feed_end
 
     client = lookers.client(SideName.SOURCE)
-    end = client.last_change().last
-    if max(first, last or 0) > end:
-        end = max(end, counter_beyond(client, max(first, last or 0)))
+    end = feed_end(client, at_least=max(first, last or 0))
     if first > end:
         raise ConfigurationError(f"The range begins beyond the feed: its last change is {end}.")
     end = end if last is None else min(last, end)

@@ -12,6 +12,7 @@ from bridge.core.errors import BridgeError, SideError
 from bridge.core.model import Endpoint, SideName, SideProblem
 from bridge.credentials import Credentials
 from bridge.orthanc import OrthancClient
+from tests.raw_server import RawServer
 
 FILE = b"a file of some length, more than its half"
 HALF = FILE[: len(FILE) // 2]
@@ -141,24 +142,11 @@ def test_an_interim_answer_does_not_put_answers_out_of_step(client: Start) -> No
     assert fetched(hinting) == other
 
 
-def test_success_before_everything_was_sent_is_none(request: pytest.FixtureRequest) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65536)
-            body = b'{"ID": "%s", "Status": "Success"}' % ID.encode()
-            connection.sendall(head(b"Content-Length: %d" % len(body)) + body)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    endpoint = Endpoint(SideName.TARGET, f"http://127.0.0.1:{listener.getsockname()[1]}")
-    client = OrthancClient(endpoint, Credentials())
-    request.addfinalizer(client.close)
-    request.addfinalizer(listener.close)
-    with pytest.raises(BridgeError) as caught:
-        client.store(bytes(64 * 1024 * 1024), deadline_s=10.0)
+def test_success_before_everything_was_sent_is_none() -> None:
+    body = b'{"ID": "%s", "Status": "Success"}' % ID.encode()
+    with RawServer(head(b"Content-Length: %d" % len(body)) + body) as url:
+        client = OrthancClient(Endpoint(SideName.TARGET, url), Credentials())
+        with client, pytest.raises(BridgeError) as caught:
+            client.store(bytes(64 * 1024 * 1024), deadline_s=10.0)
     assert isinstance(caught.value, SideError)
     assert caught.value.problem is SideProblem.UNREACHABLE
-    thread.join(5.0)
