@@ -53,6 +53,9 @@ class Listing(Forgetful):
     page goes on if it does not begin beyond the end of the one before. 1.10 lists in the order of
     arrival, and what is sent anew goes to the end: there a page must begin with the end of the one
     before. Otherwise we go back further, and then begin anew: something would be passed over.
+
+    It ends with a page that is not full and has nothing after it, new instances in it or not: at a
+    server where they never cease to arrive there is no page without.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class Listing(Forgetful):
             if 4 * back <= min(len(self._tail), BACK_MAX):
                 self._back = 4 * back
             else:
-                self._begin()
-                self._count_beginnings()
+                self._begin_anew()
             return MovePage(moves=())
         known = set(self._tail)
         fresh = [instance_id for instance_id in listed if instance_id not in known]
-        ended = not fresh and len(listed) < limit
+        ended = len(listed) < limit and not self._client.list_instances(start + limit, limit)
+        if len(listed) < limit and not ended and not fresh:
+            self._begin_anew()
+            return MovePage(moves=())
         self._by_id = self._by_id and _ascend(listed)
         self._position = start + len(listed)
         again = set(listed)
@@ -99,8 +104,9 @@ class Listing(Forgetful):
             return bool(listed) and listed[0] <= self._tail[-1]
         return _begins_with_the_end(listed, self._tail[-self._back :])
 
-    def _count_beginnings(self) -> None:
+    def _begin_anew(self) -> None:
         """Raise SideError when pages never go on from one another: nobody is asked for ever."""
+        self._begin()
         self._begun_anew += 1
         if self._begun_anew > BEGINNINGS_MAX:
             self._begun_anew = 0

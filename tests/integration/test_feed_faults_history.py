@@ -267,7 +267,7 @@ def test_a_scripted_source_created_anew(
 
 @pytest.mark.orthanc
 def test_a_snapshot_after_a_reset_misses_no_arrival(orthanc: Orthancs, tmp_path: Path) -> None:
-    """Instances arrive before, while and after the bridge lists the new source."""
+    """Instances arrive before, while and after the bridge lists the new source, without a pause."""
     source, target = _two(orthanc)
     with Bench(source.url, target.url, tmp_path, {"ON_FEED_RESET": "snapshot"}) as bench:
         old = bench.send_all(small_series(40))
@@ -283,8 +283,10 @@ def test_a_snapshot_after_a_reset_misses_no_arrival(orthanc: Orthancs, tmp_path:
             while not seen.is_set():
                 present.append(bench.send(small_ct()))
 
-        arrivals = threading.Thread(target=arrive)
-        arrivals.start()
+        # Three: faster than the bridge lists, so that each page of the list has new ones.
+        arrivals = [threading.Thread(target=arrive) for _ in range(3)]
+        for modality in arrivals:
+            modality.start()
         try:
             bridge.wait_logged("feed_reset")
             settled = len(present)
@@ -295,7 +297,8 @@ def test_a_snapshot_after_a_reset_misses_no_arrival(orthanc: Orthancs, tmp_path:
             wait_until(lambda: len(present) > settled, "arrivals went on meanwhile")
         finally:
             seen.set()
-            arrivals.join()
+            for modality in arrivals:
+                modality.join()
         bench.await_all(present)
         bench.await_settled(bridge)
         bench.assert_delivered_once([*old, *present])

@@ -149,7 +149,7 @@ class Sorted(Held):
         return self.instances[since : since + limit]
 
 
-@pytest.mark.parametrize("arrivals", [0, 1, 30, 500])
+@pytest.mark.parametrize("arrivals", [0, 1, 30, 300])
 @pytest.mark.parametrize("deletions", [0, 1, 60, 300])
 def test_a_list_by_identifier_is_read_to_its_end_whatever_comes_and_goes(
     arrivals: int, deletions: int
@@ -166,6 +166,54 @@ def test_deletions_all_the_while_do_not_begin_it_anew_for_ever(deletions: int) -
     held.between = [deletions, 0, 0, 0, 0] * 100
     found = everything(Listing(held, page_size=1000))
     assert set(held.instances) <= set(found)
+
+
+@pytest.mark.parametrize("by_id", [False, True], ids=["by arrival", "by identifier"])
+@pytest.mark.parametrize("arrivals", [1, 30, 60])
+def test_it_ends_while_instances_never_cease_to_arrive(by_id: bool, arrivals: int) -> None:
+    class Busy(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            at = len(self.instances)
+            self.instances += [identifier(10**6 + number) for number in range(at, at + arrivals)]
+            if by_id:
+                self.instances.sort()
+            return super().list_instances(since, limit)
+
+    held = Busy(1000)
+    before = set(held.instances)
+    known = KnownPlace(StoreClient(feed_of(1, 2)), Place(0), overlap=10)
+    lacking = Lacking(Listing(held, page_size=200), Target(), known=known)
+    found: set[str] = set()
+    for _ in range(100):
+        page = lacking.next_page()
+        found |= {move.instance_id for move in page.moves}
+        if page.ended:
+            break
+    assert page.ended
+    assert found >= before
+
+
+@pytest.mark.parametrize("hidden", [2, 3, 50, 1000])
+def test_a_list_with_hidden_instances_is_told_and_not_believed(hidden: int) -> None:
+    """A plugin takes instances out of each page, so that none is full: none is the last either."""
+
+    class Filtered(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            places = range(since, min(since + limit, len(self.instances)))
+            return [self.instances[place] for place in places if place % hidden]
+
+    with pytest.raises(SourceError, match="does not hold together"):
+        everything(Listing(Filtered(5000), page_size=1000))
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_a_server_that_caps_its_pages_is_told_and_not_believed(most: int) -> None:
+    class Capped(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            return super().list_instances(since, min(limit, most))
+
+    with pytest.raises(SourceError, match="does not hold together"):
+        everything(Listing(Capped(5000), page_size=1000))
 
 
 def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
