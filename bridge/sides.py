@@ -16,19 +16,30 @@ _Answer = TypeVar("_Answer")
 
 
 ONE_TRY = RetryPolicy(attempts_max=1)
+FROM_FILES = frozenset({SideProblem.LOGIN_REFUSED, SideProblem.TLS})
+"""Problems after which what we show and trust is read again: its files may have been renewed."""
 
 
-def connect(endpoint: Endpoint) -> CustodyClient:
-    """Make a client with the credentials of this moment. Raises SideError LOGIN_REFUSED."""
-    return CustodyClient(endpoint, credentials_now(endpoint))
+def connect(
+    endpoint: Endpoint,
+    credentials: Credentials | None = None,
+    *,
+    retries: RetryPolicy | None = None,
+) -> CustodyClient:
+    """Make a client with the credentials and certificates of this moment.
+
+    Raises SideError LOGIN_REFUSED or TLS when they cannot be read: a file that is being renewed is
+    an outage of that side, not a reason to end and no instance's fault.
+    """
+    known = credentials or credentials_now(endpoint)
+    try:
+        return CustodyClient(endpoint, known, retries=retries)
+    except ConfigurationError as exc:
+        raise side_error(endpoint.side, SideProblem.TLS, exc.message, advice=exc.advice) from exc
 
 
 def credentials_now(endpoint: Endpoint) -> Credentials:
-    """Read the credentials for a server.
-
-    Raises SideError LOGIN_REFUSED when they cannot be read: a secret file that is being renewed
-    is an outage of that side, not a reason to end.
-    """
+    """Read the credentials for a server. Raises SideError LOGIN_REFUSED."""
     try:
         return credentials_of(endpoint.side)
     except ConfigurationError as exc:
@@ -49,7 +60,8 @@ class SideClient:
 
     One call at a time: a pipeline that ends leaves a hanging call behind, the next pipeline has
     threads of its own, and two calls at once would leave their deadlines to each other.
-    After a refused login the next call reads the credentials again.
+    After a refused login, or trouble with TLS, the next call reads credentials and certificates
+    again.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -72,7 +84,7 @@ class SideClient:
         """
         with (
             self._reading_again_after_a_refusal(),
-            CustodyClient(self.endpoint, self._known(), retries=ONE_TRY) as client,
+            connect(self.endpoint, self._known(), retries=ONE_TRY) as client,
         ):
             return client.system()
 
@@ -129,7 +141,7 @@ class SideClient:
     def _call(self, ask: Callable[[CustodyClient], _Answer]) -> _Answer:
         with self._reading_again_after_a_refusal():
             if self._client is None:
-                self._client = CustodyClient(self.endpoint, self._known())
+                self._client = connect(self.endpoint, self._known())
             return ask(self._client)
 
     def _known(self) -> Credentials:
@@ -143,7 +155,7 @@ class SideClient:
             try:
                 yield
             except SideError as exc:
-                if exc.problem is SideProblem.LOGIN_REFUSED:
+                if exc.problem in FROM_FILES:
                     self._credentials = None
                     self.close()
                 raise

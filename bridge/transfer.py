@@ -24,7 +24,6 @@ from bridge.core.model import (
     Outcome,
     Reason,
     SideFailed,
-    SideProblem,
     Skipped,
     StageTimes,
     Task,
@@ -33,7 +32,7 @@ from bridge.core.rules import FIELDS, Choice, RuleAction, choose, facts_of_file,
 from bridge.orthanc import OrthancClient
 from bridge.parcels import Buffer, Parcel, as_it_is, fetched, transcoded
 from bridge.proof import ALREADY_STORED, check_answer, check_stored, md5_of, stored_md5
-from bridge.sides import connect, failure_of
+from bridge.sides import FROM_FILES, connect, failure_of
 from bridge.stages import tell
 
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
@@ -242,8 +241,7 @@ def _forwards(job: Job, reason: Reason) -> bool:
 
 
 def _side_failed(error: SideError) -> SideFailed:
-    if error.problem is SideProblem.LOGIN_REFUSED:
-        # A password file may have been renewed: read it again for the next attempt.
+    if error.problem in FROM_FILES:
         process_client.cache_clear()
     return failure_of(error)
 

@@ -148,3 +148,53 @@ def test_a_certificate_that_is_renewed_is_waited_for(
         target.start()
         wait_until(lambda: sent in target.store.instances, "the instance arrives")
         assert pair.parked() == {}
+
+
+@pytest.mark.parametrize("side", ["SOURCE", "TARGET"])
+def test_what_we_trust_and_show_may_be_renewed_meanwhile(
+    trust: Trust, between: Callable[..., FakePair], tmp_path: Path, side: str
+) -> None:
+    """The server changes authority; our files are away for a while, then they are the new ones."""
+    server = trust.stranger.issue(f"server-{side}")
+    ours = {name: tmp_path / f"{name}.pem" for name in ("CA", "CLIENT_CERT", "CLIENT_KEY")}
+
+    def renew(authority: Authority, shown: Pair) -> None:
+        contents = (authority.certificate, shown.certificate, shown.key)
+        for file, content in zip(ours.values(), contents, strict=True):
+            file.write_text(Path(content).read_text())
+
+    renew(trust.authority, trust.client)
+    old = server_context(trust.server, clients_of=trust.authority)
+    with FakeOrthanc(tls=old) as guarded, FakeOrthanc() as plain:
+        source, target = (guarded, plain) if side == "SOURCE" else (plain, guarded)
+        sent = [source.put(data) for data in small_series(4)[:2]]
+        files = {f"{side}_{name}_FILE": str(file) for name, file in ours.items()}
+        pair = between(source, target, WORKERS="1", **files)
+        bridge = pair.start("run")
+        wait_until(lambda: set(sent) <= set(target.store.instances), "the first two arrive")
+        guarded.stop()
+        for file in ours.values():
+            file.unlink()
+        guarded.tls = server_context(server, clients_of=trust.stranger)
+        guarded.start()
+        sent += [source.put(data) for data in small_series(4)[2:]]
+        named = f"BRIDGE_{side}_CA_FILE names cannot be read"
+        bridge.wait_health(
+            lambda said: named in str(said[side.lower()]["message"]), "the file that is not there"
+        )
+        renew(trust.stranger, trust.strange_client)
+        wait_until(lambda: set(sent) <= set(target.store.instances), "the others arrive")
+        assert pair.parked() == {}
+        spent = [line["attempts"] for line in bridge.logged("instance_retried")]
+        assert set(spent) <= {0}, "no instance is blamed"
+
+
+def test_a_certificate_that_cannot_be_read_at_the_start_is_a_mistake(
+    trust: Trust, between: Callable[..., FakePair], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("not a certificate")
+    with FakeOrthanc(tls=server_context(trust.server)) as source, FakeOrthanc() as target:
+        done = between(source, target, SOURCE_CA_FILE=str(text)).run("run", "--once")
+        assert done.exit_code == 2
+        assert "BRIDGE_SOURCE_CA_FILE" in done.stderr
