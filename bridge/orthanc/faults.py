@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import errno
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,8 @@ def _entry_of(exc: Exception, *, answer_begun: bool) -> Fault | OurFault:
             return _tls_fault(cause)
         if isinstance(cause, socket.gaierror):
             return tables.NO_DNS
+        if isinstance(cause, OSError) and cause.errno in {errno.EMFILE, errno.ENFILE}:
+            return tables.NO_MORE_FILES
     if isinstance(exc, httpx.RemoteProtocolError) and answer_begun and _is_malformed(exc):
         return tables.NOT_HTTP
     for kind in type(exc).__mro__:

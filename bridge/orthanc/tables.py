@@ -147,6 +147,11 @@ HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
 HTTPX_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError)
 
 NO_DNS = Fault(SideProblem.UNREACHABLE, "has a host name that does not resolve", "Check {url}.")
+NO_MORE_FILES = Fault(
+    SideProblem.UNREACHABLE,
+    "could not be asked: this process may open no more files and connections",
+    "That is not the server's fault: raise the limit of the bridge (ulimit -n, LimitNOFILE=).",
+)
 NOT_HTTP = Fault(
     SideProblem.NOT_ORTHANC,
     "answered something that is not HTTP",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import errno
 import inspect
 import socket
 
@@ -84,6 +85,17 @@ def test_a_name_that_does_not_resolve_is_told_from_a_refused_connection() -> Non
     assert error.problem is SideProblem.UNREACHABLE
     assert "does not resolve" in error.message
     assert "refuses connections" in of_exception(httpx.ConnectError("x")).message
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_our_own_want_of_files_is_not_told_as_the_servers_refusal(number: int) -> None:
+    exc = httpx.ConnectError("x")
+    exc.__cause__ = OSError(number, "Too many open files")
+    error = of_exception(exc)
+    assert isinstance(error, SideError)
+    assert error.problem is SideProblem.UNREACHABLE
+    assert "open no more files" in error.message
+    assert "ulimit" in error.advice
 
 
 def test_what_our_caller_was_handling_does_not_count() -> None:
