@@ -130,10 +130,9 @@ class Check:
         """Compare. Raises SourceError, TargetError, StateError, OSError (TMPDIR is full)."""
         begun_s = self._steady_s()
         # In this order: what arrives and is moved meanwhile then seems extra, not missing.
-        self.totals.source = self._list(SideName.SOURCE)
-        self.totals.target = self._list(SideName.TARGET)
+        listed = [self._list(side) for side in (SideName.SOURCE, SideName.TARGET)]
         self._read_waiting()
-        chosen = self._compare_listings()
+        chosen = self._compare_listings(max(listed))
         if self._images is not None:
             self._compare_images(self._images, chosen)
         self.totals.seconds = self._steady_s() - begun_s
@@ -182,12 +181,16 @@ class Check:
                 next_waiting = next(waiting, None)
             yield _Where(instance_id, at_source, at_target, next_waiting == instance_id)
 
-    def _compare_listings(self) -> list[str]:
-        """Find what can be told without pixels; returns the sample, if one is wanted."""
+    def _compare_listings(self, total: int) -> list[str]:
+        """Find what can be told without pixels; returns the sample, if one is wanted.
+
+        ``total``: about how many there are. (A listing that began anew has some of them twice.)
+        """
         chosen: list[str] = []
-        total = max(self.totals.source, self.totals.target)
         looks = self._lookers.each(self._look, self._wheres())
         for number, (where, finding) in enumerate(looks):
+            self.totals.source += where.at_source
+            self.totals.target += where.at_target
             if where.at_source and where.at_target:
                 if where.listed_by_one:
                     for ids in self._ids.values():

@@ -153,6 +153,20 @@ def test_equal_servers_have_no_differences() -> None:
     assert check.totals.rate > 0
 
 
+def test_a_listing_that_began_anew_counts_nothing_twice() -> None:
+    class Shifting(Scripted):
+        asked = 0
+
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            self.asked += 1
+            listed = super().list_instances(since, limit)
+            return listed[::-1] if self.asked in (2, 3) else listed
+
+    check, findings = found(Shifting(3000), Scripted(3000))
+    assert findings == []
+    assert (check.totals.source, check.totals.target, check.totals.on_both) == (3000,) * 3
+
+
 def test_missing_waiting_parked_extra_and_syntax_are_told_apart() -> None:
     ids = [identifier(number) for number in range(20)]
     parked = Parked(Move(ids[2]), Reason.UNDECODABLE, "", 3, 0.0, 0.0)
