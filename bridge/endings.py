@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bridge.core.events import InstanceParked, InstanceRetried, Observer, Settled, WorkerLost
 from bridge.core.model import (
     Delivered,
+    ExecutorFailed,
     InstanceFailed,
     Job,
     Outcome,
@@ -76,7 +77,7 @@ class Endings:
         """The source lacks them: a look at the feed will tell whether to believe it."""
         self.changed_at: dict[int, str] = {}
         """Of what is not settled, by sequence."""
-        self.refusal: SideFailed | None = None
+        self.refusal: SideFailed | ExecutorFailed | None = None
         """The last deferral of one instance alone."""
         self.last_progress_at = clock.now_s()
 
@@ -113,7 +114,7 @@ class Endings:
                 self._retry(item, outcome, after_s, attempts)
             case Defer(after_s=after_s):
                 item.refusals += 1
-                self.refusal = outcome if isinstance(outcome, SideFailed) else None
+                self.refusal = outcome if isinstance(outcome, SideFailed | ExecutorFailed) else None
                 self._retry(item, outcome, after_s, item.attempts)
             case PauseSide(side=side):
                 self._hold(item, outcome, side)

@@ -38,7 +38,7 @@ class Hands:
             return
         now_s = self._clock.steady_s()
         if not self.error:
-            self.error = outcome.message
+            self.error = f"{outcome.message} {outcome.advice}".strip()
             self._failed_s = now_s
         # Up to this failure, not up to now: a task that is still under way may yet succeed.
         self._failing_s = now_s - self._failed_s

@@ -38,6 +38,8 @@ from bridge.stages import tell
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x0003
 SIDE_SHARE = 0.5
 """Part of the task's time after which a slow server, not the instance, is to blame."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk that has no room for a file of this size: a smaller one may fit."""
 FORWARDABLE = (Reason.UNDECODABLE, Reason.UNSUPPORTED_SYNTAX, Reason.VERIFICATION_FAILED)
 
 
@@ -113,7 +115,9 @@ def move(task: Task) -> Outcome:  # noqa: PLR0911 (a table of errors)
         if exc.errno == errno.ENOMEM:
             return attempt.failed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, final=False)
         return ExecutorFailed(
-            f"A worker cannot spool to disk: {exc.strerror}. Free space under TMPDIR."
+            f"A worker cannot spool to disk: {exc.strerror}.",
+            advice="Free space under TMPDIR.",
+            specific=exc.errno in NO_ROOM,
         )
     except Exception as exc:  # noqa: BLE001
         # One of two places that catch everything: a bug of ours must cost this instance its

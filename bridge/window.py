@@ -21,9 +21,9 @@ class Item:
     """A move and what has happened to it so far.
 
     ``served_before``: how many instances a server had served when this one last failed there.
-    ``outages``: in how many outages it was under way. ``refusals``: how often it was deferred,
-    a server having refused it and served others. ``missed``: the source lacked it, and was found to
-    be the same source after that. Times are epoch seconds.
+    ``outages``: in how many outages it was under way. ``refusals``: how often it was deferred, a
+    server having refused it and served others, or our disk having no room for it. ``missed``: the
+    source lacked it, and was found to be the same source after that. Times are epoch seconds.
     """
 
     number: int
@@ -84,7 +84,7 @@ class Window:
 
     @property
     def refused(self) -> int:
-        """How many of the delayed wait because a server refuses them and serves others."""
+        """How many of the delayed were deferred: refused alone, while others are served."""
         return sum(item.refusals > 0 for _, _, item in self._delayed)
 
     @property

@@ -287,9 +287,14 @@ class SideFailed:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorFailed:
-    """The attempt was lost with the machinery around it (a pool restarted); costs no attempt."""
+    """The attempt was lost with the machinery around it (a pool restarted); costs no attempt.
+
+    ``specific``: smaller instances may well pass, as on a disk that is full.
+    """
 
     message: str
+    advice: str = ""
+    specific: bool = False
 
 
 Outcome = Delivered | Skipped | InstanceFailed | SideFailed | ExecutorFailed

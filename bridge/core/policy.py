@@ -64,8 +64,8 @@ class PauseSide:
 class Defer:
     """A server refuses this instance with an answer that is not about it, and serves others.
 
-    A proxy's limit, for example. It waits, not before ``after_s`` seconds from now, spends no
-    attempt and is never parked; the others go on.
+    A proxy's limit, for example; or there is no room on our disk for this one. It waits, not before
+    ``after_s`` seconds from now, spends no attempt and is never parked; the others go on.
     """
 
     after_s: float
@@ -129,21 +129,21 @@ def decide(  # noqa: PLR0911 (a table of outcomes)
             text = f"The {side} serves other instances but not this one: {message}"
             return _spend(reason, text, attempts, limits, final=False, chance=chance)
         case SideFailed(problem=problem) if served_others and problem in REFUSALS:
-            return Defer(
-                backoff_s(
-                    refusals + 1,
-                    first_s=limits.retry_first_s,
-                    longest_s=limits.retry_longest_s,
-                    chance=chance,
-                )
-            )
+            return _defer(refusals, limits, chance)
         case SideFailed(side=side, problem=problem):
             return PauseSide(side, problem)
+        case ExecutorFailed(specific=True):
+            return _defer(refusals, limits, chance)
         case ExecutorFailed():
             return RetryLater(limits.retry_first_s, attempts)
 
 
 _DEATHS = {SideName.SOURCE: Reason.SOURCE_DIED, SideName.TARGET: Reason.TARGET_DIED}
+
+
+def _defer(refusals: int, limits: Limits, chance: float) -> Defer:
+    first_s, longest_s = limits.retry_first_s, limits.retry_longest_s
+    return Defer(backoff_s(refusals + 1, first_s=first_s, longest_s=longest_s, chance=chance))
 
 
 def _spend(

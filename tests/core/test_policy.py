@@ -71,6 +71,8 @@ ERROR_500 = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, "500", specifi
         (LIMIT_413, 2, True, Defer(1.0)),
         # The pool's own trouble is not the instance's.
         (ExecutorFailed("pool"), 2, False, RetryLater(1.0, 2)),
+        # Nor is a disk that is full; but it is asked for more and more seldom.
+        (ExecutorFailed("no room", specific=True), 2, False, Defer(1.0)),
     ],
 )
 def test_decide(outcome: Outcome, attempts: int, served_others: bool, expected: Decision) -> None:

@@ -187,6 +187,23 @@ def test_a_lost_pool_costs_no_attempt() -> None:
     assert bench.started.count("i05") == 6
 
 
+def test_a_disk_without_room_for_one_instance_is_asked_more_and_more_seldom() -> None:
+    """Each time the source has to send all of it."""
+    bench = Bench(limits=Limits(attempts_max=1))
+    no_room = ExecutorFailed("No room.", advice="Free space.", specific=True)
+    full: list[Outcome] = [no_room] * 12
+    bench.script = {"i05": [*full, DELIVERED]}
+    assert bench.run(MANY).delivered == 20
+    assert not bench.ledger.parked
+    pauses_s = [event.after_s for event in bench.happened(InstanceRetried)]
+    assert len(pauses_s) == 12
+    assert sum(pauses_s) > 200
+    waiting = [p for p in bench.progress if p.refused]
+    assert waiting
+    (said,) = {(p.refusal, p.refusal_advice) for p in waiting}
+    assert said == ("No room.", "Free space.")
+
+
 @pytest.mark.parametrize("side", SideName)
 @pytest.mark.parametrize("problem", [p for p in SideProblem if p is not SideProblem.SERVER_ERROR])
 def test_an_outage_of_any_kind_parks_nothing_and_spends_nothing(
