@@ -173,9 +173,16 @@ def decoder_mb_s(family: Family) -> float:
     return (table[0].megabytes_s if table else 0) or SLOWEST_MB_S
 
 
-def next_sequence(checkpoint: int | None) -> int:
-    """Return the first change that a follower would do next."""
-    return (checkpoint or 0) + 1
+def next_sequence(checkpoint: int | None, *, start: str | int, end: int) -> int:
+    """Return the first change that a follower would do next.
+
+    ``start``: BRIDGE_START, which counts until there is a checkpoint. ``end``: of the feed.
+    """
+    if checkpoint is not None:
+        return checkpoint + 1
+    if isinstance(start, int):
+        return max(1, start)
+    return end + 1 if start == "now" else 1
 
 
 def as_fields(row: Row) -> Mapping[str, object]:

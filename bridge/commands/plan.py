@@ -51,16 +51,16 @@ def plan(
     if there_may_be(settings.state_path):
         with Ledger(settings.state_path, create=False) as ledger:
             checkpoint, measured = ledger.checkpoint(), load_throughput(ledger)
-    start = next_sequence(checkpoint) if first is None else first
     with (
         Lookers(lambda side: inspector(settings.endpoint(side))) as lookers,
         counting("plan") as show,
     ):
         end = feed_end(lookers.client(SideName.SOURCE), at_least=last or 0)
+        begun = next_sequence(checkpoint, start=settings.start, end=end)
         made = make_plan(
             lookers,
             job=settings.job(),
-            first=start,
+            first=begun if first is None else first,
             last=end if last is None else min(last, end),
             page_size=settings.page_size,
             measured=measured,

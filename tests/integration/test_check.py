@@ -226,6 +226,9 @@ def test_plan_counts_by_syntax_and_transfers_nothing(pair: Pair) -> None:
     assert done.json["summary"]["instances"] == 6
     assert pair.held() == set()
     assert not pair.state_path.exists()
+    for start, planned in (("now", 0), ("snapshot", 6)):
+        done = pair.run("plan", "--json", START=start)
+        assert done.json["summary"]["instances"] == planned
 
     assert pair.run("run", "--once").exit_code == EXIT_DONE
     done = pair.run("plan", "--json")
