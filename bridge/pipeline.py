@@ -6,44 +6,27 @@ messages, decide, write everything decided in one transaction, report.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bridge.brake import Brake, Hold
-from bridge.core.errors import (
-    BridgeError,
-    FeedWentBackwards,
-    SideError,
-    StateError,
-)
+from bridge.core.errors import BridgeError, FeedWentBackwards, StateError
 from bridge.core.events import (
     Abandoned,
     Draining,
     FeedReset,
     Observer,
-    PageRead,
     Progress,
     StateFailed,
     StateRecovered,
 )
-from bridge.core.looks import Looks
-from bridge.core.model import (
-    Job,
-    Move,
-    ServerInfo,
-    SideName,
-    Task,
-)
-from bridge.core.policy import (
-    Limits,
-)
+from bridge.core.model import Job, ServerInfo, SideName, Task
+from bridge.core.policy import Limits
 from bridge.endings import Endings
-from bridge.entry import Attempts
 from bridge.feed import MoveSource
-from bridge.feed_reader import MovePage
 from bridge.hands import Hands
 from bridge.journal import Journal
+from bridge.reading import PAGE, Reading
 from bridge.runtime import (
     Answered,
     Background,
@@ -55,21 +38,15 @@ from bridge.runtime import (
     TaskDone,
 )
 from bridge.servers import Servers
-from bridge.sides import failure_of
 from bridge.summary import Summary
 from bridge.window import Item, Window
 from bridge.workers import Executor
-
-SPREAD_MAX = 100_000
-"""Sequences that reading may be ahead of the oldest unfinished one: memory stays bounded."""
 
 CALM_S = 2.0
 """A suspect is sent only to servers that have been answering for so long."""
 
 STATE_RETRY_S = 1.0
 TICK_S = 1.0
-
-PAGE = "feed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +70,6 @@ class Pipeline:
     for ``probes`` and ``chance``.
     """
 
-    _numbers = itertools.count()
-    """Shared by all pipelines of the process: what an earlier one abandoned may still end, in the
-    same workers, and must not be taken for something of this one."""
-
     def __init__(
         self,
         *,
@@ -116,10 +89,8 @@ class Pipeline:
     ) -> None:
         self._job = job
         self._pace = pace
-        self._moves = moves
         self._journal = journal
         self._executor = executor
-        self._background = background
         self._inbox = inbox
         self._clock = clock
         self._observer = observer
@@ -145,15 +116,17 @@ class Pipeline:
             clock=clock,
             chance=chance,
         )
-        self._confirming = 0
-        self._attempts = dict(journal.attempts())
-        self._looks = Looks(pace.poll_interval_s)
-        self._page_asked = False
-        self._poke_noted = False
-        self._page_failed: SideName | None = None
-        self._ended = False
-        self._done = False
-        self._last: int | None = None
+        self._reading = Reading(
+            moves=moves,
+            journal=journal,
+            window=self._window,
+            servers=self._servers,
+            endings=self._endings,
+            background=background,
+            clock=clock,
+            observer=observer,
+            poll_interval_s=pace.poll_interval_s,
+        )
         self._drain_until_s: float | None = None
         self._state_error = ""
         self._held = Hold.NONE
@@ -161,7 +134,6 @@ class Pipeline:
         self._failure: BridgeError | None = None
         self._able_since = clock.now_s()
         self._was_busy = False
-        self._feed_read_at: float | None = None
         self._summary = Summary()
 
     def run(self, summary: Summary) -> None:
@@ -171,13 +143,14 @@ class Pipeline:
         SourceError or TargetError; always after running instances have finished and all that is
         settled is written.
         """
-        self._summary = self._endings.summary = summary
+        self._summary = self._endings.summary = self._reading.summary = summary
         while not self._finished():
             # A cluster grows and shrinks: the window follows those who work.
             self._hands.look()
             self._window.resize(self._window_size())
             self._fill_window()
-            self._ask_for_page()
+            if self._may_read:
+                self._reading.ask()
             if not self._draining:
                 self._servers.probe()
             for message in self._inbox.take(self._idle_s(), enough=self._enough()):
@@ -198,8 +171,8 @@ class Pipeline:
 
         However often it is said, the loop hears of it once for each look that it begins.
         """
-        if not self._poke_noted:
-            self._poke_noted = True
+        if not self._reading.poke_noted:
+            self._reading.poke_noted = True
             self._inbox.put(Poked())
 
     # What may start
@@ -234,31 +207,9 @@ class Pipeline:
         self._brake.started()
         self._executor.submit(task)
 
-    def _ask_for_page(self) -> None:
-        if not self._may_ask():
-            return
-        now_s = self._clock.steady_s()
-        if self._endings.missed:
-            self._page_asked = True
-            self._confirming = len(self._endings.missed)
-            self._background.call(PAGE, self._moves.look_back)
-        elif self._wants_page() and now_s >= self._looks.due_s:
-            self._page_asked = True
-            self._poke_noted = False  # before the look: whoever pokes from now on asks for another
-            self._looks.begin(now_s)
-            self._background.call(PAGE, self._moves.next_page)
-
-    def _may_ask(self) -> bool:
-        needed = {SideName.SOURCE, self._page_failed or SideName.SOURCE}
-        return (
-            not self._page_asked
-            and not self._draining
-            and not self._state_error
-            and self._servers.reachable(needed)
-        )
-
-    def _wants_page(self) -> bool:
-        return not self._ended and self._window.wants_more and self._journal.spread() < SPREAD_MAX
+    @property
+    def _may_read(self) -> bool:
+        return not self._draining and not self._state_error
 
     def _idle_s(self) -> float:
         """Tell how long nothing needs doing unless a message comes, in seconds."""
@@ -267,9 +218,8 @@ class Pipeline:
         wake_s = self._window.wake_s()
         if wake_s is not None and not self._draining:
             due.append(wake_s)
-        if self._may_ask():
-            due.extend([now_s] if self._endings.missed else [])
-            due.extend([self._looks.due_s] if self._wants_page() else [])
+        if self._may_read:
+            due.extend(self._reading.due_s())
         if not self._draining:
             due.extend(self._servers.probe_due_s())
         if self._drain_until_s is not None:
@@ -294,10 +244,9 @@ class Pipeline:
                     self._endings.judge(item, outcome)
                     self._window.alone = None
             case Answered(name=name) if name == PAGE:
-                self._page_asked = False
                 self._take_page(message)
             case Answered(name=name, error=error, value=value):
-                on_trial = self._busy or self._page_failed == name
+                on_trial = self._busy or self._reading.failed_side == name
                 info = value if isinstance(value, ServerInfo) else None
                 self._servers.take_probe(SideName(name), error, info=info, on_trial=on_trial)
                 self._endings.take_verdict(SideName(name), died=error is not None)
@@ -305,63 +254,15 @@ class Pipeline:
                 self._summary.stopped = True
                 self._drain()
             case Poked():
-                self._looks.poke()
+                self._reading.poke()
 
     def _take_page(self, answer: Answered) -> None:
-        confirmed, self._confirming = self._confirming, 0
-        match answer.error:
-            case None:
-                pass
-            case SideError() as error:
-                self._page_failed = error.side
-                self._servers.fail(failure_of(error))
-                return
-            case FeedWentBackwards() as error:
-                self._feed_reset(error)
-                return
-            case error:
-                raise error
-        page = answer.value if isinstance(answer.value, MovePage) else MovePage(())
         try:
-            admission = self._journal.admit(page)
+            self._reading.take(answer)
         except FeedWentBackwards as error:
-            self._feed_reset(error)
-            return
-        if self._page_failed is not None:
-            self._servers.open(self._page_failed)
-            self._page_failed = None
-        self._feed_read_at = self._clock.now_s()
-        if page.last is not None:
-            self._last = page.last
-        items = [self._item(move) for move in admission.moves]
-        if confirmed:
-            self._window.add(items)
-            self._endings.settle_missed(confirmed)
-        elif page.ahead:
-            # Fresh arrivals go before the backlog.
-            self._window.add_first(items)
-        else:
-            self._window.add(items)
-            self._ended = page.ended
-            self._done = page.done
-            self._looks.end(self._clock.steady_s(), idle=page.done)
-        self._summary.late += admission.late
-        self._summary.missing += page.missing
-        if admission.moves or page.missing:
-            new, late = len(admission.moves), admission.late
-            event = PageRead(new, late, page.frontier, page.missing)
-            self._observer.on_event(event)
-
-    def _item(self, move: Move) -> Item:
-        spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
-        if move.sequence is not None:
-            self._endings.changed_at[move.sequence] = move.changed_at
-        return Item(next(self._numbers), move, spent.attempts, spent.first_failed_at)
-
-    def _feed_reset(self, error: FeedWentBackwards) -> None:
-        self._observer.on_event(FeedReset(error.message))
-        self._failure = error
-        self._drain()
+            self._observer.on_event(FeedReset(error.message))
+            self._failure = error
+            self._drain()
 
     # Writing down, stopping, reporting
 
@@ -409,7 +310,7 @@ class Pipeline:
         if self._drain_until_s is not None:
             late = self._clock.steady_s() >= self._drain_until_s
             return late or not self._window.under_way
-        return self._ended and not self._busy and not self._state_error
+        return self._reading.ended and not self._busy and not self._state_error
 
     @property
     def _busy(self) -> bool:
@@ -431,11 +332,11 @@ class Pipeline:
 
     def _report(self) -> None:
         self._note_hindrance()
-        oldest, endings = self._journal.oldest_open(), self._endings
+        oldest, endings, reading = self._journal.oldest_open(), self._endings, self._reading
         progress = Progress(
             checkpoint=self._journal.checkpoint,
-            last=self._last,
-            caught_up=self._done and not self._busy,
+            last=reading.last,
+            caught_up=reading.done and not self._busy,
             oldest_open=oldest,
             oldest_changed_at="" if oldest is None else endings.changed_at.get(oldest, ""),
             waiting=self._window.waiting + endings.open,
@@ -452,7 +353,7 @@ class Pipeline:
             refusal_advice=endings.refusal.advice if endings.refusal else "",
             last_progress_at=endings.last_progress_at,
             able_since=self._able_since,
-            feed_read_at=self._feed_read_at,
+            feed_read_at=reading.read_at,
             phase="draining" if self._draining else self._phase,
         )
         self._observer.on_progress(progress)
