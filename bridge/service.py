@@ -18,6 +18,7 @@ from bridge.core.errors import BridgeError, ConfigurationError, FeedWentBackward
 from bridge.core.events import Observer
 from bridge.core.model import Move, Outcome, SideName, Task
 from bridge.core.policy import Limits
+from bridge.core.resets import Resets
 from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
 from bridge.feed_reader import feed_end
 from bridge.janitor import Janitor
@@ -66,6 +67,7 @@ class Service:
         self._pipeline: Pipeline | None = None
         self._executor: ClosableExecutor | None = None
         self._stopping = False
+        self._resets = Resets()
         self._stack = ExitStack()
         self.sweep_failure: BridgeError | None = None
         """Why ``follow`` with ``once``, which has ended well, could not delete at the source."""
@@ -138,6 +140,19 @@ class Service:
                 if self._settings.on_feed_reset == "stop":
                     raise
                 ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
+                if not self._leave_alone():
+                    raise
+
+    def _leave_alone(self) -> bool:
+        """Wait before a feed that was reset is looked at again; False when patience is over."""
+        clock, patience_s = self._machinery.clock, self._pace.patience_s
+        now_s = clock.steady_s()
+        until_s = now_s + self._resets.note(now_s, chance=self._machinery.chance())
+        while not self._stopping and now_s < until_s:
+            # What an earlier phase has abandoned may end here: it is done again in any case.
+            self._inbox.take(until_s - now_s)
+            now_s = clock.steady_s()
+        return patience_s is None or self._resets.lasted_s(now_s) < patience_s
 
     def replay_end(self, *, start: int, end: int | None) -> int:
         """Check a range against the feed and return its last sequence.

@@ -6,6 +6,9 @@ that was parked: none of that may be believed.
 
 from __future__ import annotations
 
+import itertools
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,3 +149,37 @@ def test_fixing_without_a_state_file_believes_no_source_that_empties(scene: Scen
     scene.empty(scene.source, lambda route: "/file" in route, back=False)
     done = scene.pair.run("check", "--fix")
     assert done.exit_code == 13, done.stdout
+
+
+def two_that_take_turns(scene: Scene) -> None:
+    """Two sources at one address, each for five requests: a balancer in front of them."""
+    one, asked = scene.source.store, itertools.count()
+    for data in small_series(6):
+        scene.source.put(data)
+    other = scene.source.store = FakeStore()
+    for _ in range(7):
+        scene.source.put(small_ct())
+
+    def swap(_route: str) -> None:
+        scene.source.store = one if next(asked) // 5 % 2 else other
+
+    scene.source.before = swap
+
+
+def test_two_sources_that_take_turns_are_asked_less_and_less(scene: Scene) -> None:
+    two_that_take_turns(scene)
+    bridge = scene.pair.start("run", ON_FEED_RESET="snapshot")
+    bridge.wait_logged("feed_reset", count=4)
+    _, health = bridge.get("/health")
+    assert "feed_went_backwards" in [reason["code"] for reason in health["reasons"]]
+    assert len(scene.source.requests) < 300
+    begun_s = time.monotonic()
+    bridge.send(signal.SIGTERM)
+    assert bridge.wait() == 0
+    assert time.monotonic() - begun_s < 10, "a pause is no reason to end late"
+
+
+def test_a_command_does_not_wait_for_ever_for_two_sources_that_take_turns(scene: Scene) -> None:
+    two_that_take_turns(scene)
+    done = scene.pair.run("run", "--once", ON_FEED_RESET="snapshot", COMMAND_PATIENCE_S="3")
+    assert done.exit_code == 13, done.stderr
