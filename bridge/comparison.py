@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone
+from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
 from bridge.core.model import Job, Reason, SideName
 from bridge.entry import Parked
 from bridge.feed_reader import FeedReader
 from bridge.findings import Finding, Findings, State
 from bridge.images import Likeness, Verdict
 from bridge.listing import KnownPlace, Listing, place_of
-from bridge.lookers import Lookers, LookingClient
+from bridge.lookers import Lookers, LookingClient, Stumbles
 from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head
 from bridge.sorted_texts import SortedTexts, joined
 
@@ -113,6 +113,7 @@ class Check:
         self._ids = {side: self._stack.enter_context(SortedTexts()) for side in SideName}
         self._waiting = self._stack.enter_context(SortedTexts())
         self._gone = self._stack.enter_context(SortedTexts())
+        self._stumbles = Stumbles()
         self._place: KnownPlace | None = None
 
     def __enter__(self) -> Self:
@@ -258,6 +259,10 @@ class Check:
                 return where, None  # deleted on both servers meanwhile
             state = State.MISSING if lacks else State.UNREADABLE
             return where, Finding(where.instance_id, state, detail=str(exc.reason))
+        except SideError as exc:
+            self._stumbles.put_up_with(exc)
+            detail = f"{exc.side}_{exc.problem}"
+            return where, Finding(where.instance_id, State.UNREADABLE, detail=detail)
 
     def _look_again(
         self, source: LookingClient, target: LookingClient, where: _Where

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, Self, TypeVar
 
-from bridge.core.errors import ConfigurationError, side_error
-from bridge.core.model import Endpoint, Page, ServerInfo, SideName, SideProblem
-from bridge.credentials import credentials_of
+from bridge.core.errors import SideError
+from bridge.core.model import Endpoint, Page, ServerInfo, SideName
 from bridge.orthanc import InspectionClient
+from bridge.sides import credentials_now
 
 THREADS = 4
 """Requests under way at once: metadata takes the server less time than the network."""
 BATCH = 400
 """Instances looked at together, and held in memory."""
+
+STUMBLES_MAX = 100
+"""A server that stumbles over more instances than this is sick, and is left alone."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -57,13 +61,23 @@ class LookingClient(Protocol):
 
 
 def inspector(endpoint: Endpoint) -> InspectionClient:
-    """Make a client that only looks. Raises SideError when its credentials cannot be read."""
-    try:
-        return InspectionClient(endpoint, credentials_of(endpoint.side))
-    except ConfigurationError as exc:
-        raise side_error(
-            endpoint.side, SideProblem.LOGIN_REFUSED, exc.message, advice=exc.advice
-        ) from exc
+    """Make a client that only looks. Raises SideError LOGIN_REFUSED, ConfigurationError."""
+    return InspectionClient(endpoint, credentials_now(endpoint))
+
+
+class Stumbles:
+    """Errors of a server over one instance, which must not hide what is wrong with the others.
+
+    For any number of threads.
+    """
+
+    def __init__(self) -> None:
+        self._count = itertools.count(1)
+
+    def put_up_with(self, error: SideError) -> None:
+        """Raise the error, unless it is about one instance and there were not too many of them."""
+        if not error.specific or next(self._count) > STUMBLES_MAX:
+            raise error
 
 
 class Lookers:

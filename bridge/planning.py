@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bridge.core.codecs import DECODERS
-from bridge.core.errors import InstanceError, InstanceGone
+from bridge.core.errors import InstanceError, InstanceGone, SideError
 from bridge.core.model import Job, Move, SideName
 from bridge.core.syntaxes import Family, syntax_of
 from bridge.feed import ReplayRange
-from bridge.lookers import Lookers
+from bridge.lookers import Lookers, Stumbles
 from bridge.prospects import Deed, Prospect, prospect
 from bridge.throughput import Measured, Table, route_of
 
@@ -94,6 +94,7 @@ def make_plan(
     """Look at the instances of the changes first..last. Raises SourceError."""
     plan = Plan(first, last)
     rows: dict[Prospect, Row] = {}
+    stumbles = Stumbles()
 
     def look(move: Move) -> _Look:
         client = lookers.client(SideName.SOURCE)
@@ -104,6 +105,9 @@ def make_plan(
             return _Look(None)
         except InstanceError as exc:
             return _Look(None, trouble=str(exc.reason))
+        except SideError as exc:
+            stumbles.put_up_with(exc)
+            return _Look(None, trouble=f"{exc.side}_{exc.problem}")
 
     total = max(0, last - first + 1)
     for move, seen in lookers.each(lambda m: (m, look(m)), _moves(lookers, first, last, page_size)):

@@ -10,13 +10,23 @@ from typing import Never
 import pytest
 
 from bridge.comparison import Check
-from bridge.core.errors import InstanceGone
-from bridge.core.model import Change, Endpoint, Job, Move, Page, Reason, ServerInfo, SideName
+from bridge.core.errors import InstanceGone, TargetError
+from bridge.core.model import (
+    Change,
+    Endpoint,
+    Job,
+    Move,
+    Page,
+    Reason,
+    ServerInfo,
+    SideName,
+    SideProblem,
+)
 from bridge.core.rules import parse_rules
 from bridge.entry import Parked
 from bridge.findings import Finding, State
 from bridge.images import Likeness, Verdict
-from bridge.lookers import Lookers
+from bridge.lookers import STUMBLES_MAX, Lookers
 from bridge.review import reviewed
 
 NATIVE = "1.2.840.10008.1.2.1"
@@ -42,6 +52,8 @@ class Scripted:
     pixels: bool = True
     gone: set[str] = field(default_factory=set)
     """Listed, but not there any more when asked for."""
+    sick: set[str] = field(default_factory=set)
+    """Asked for, the server fails."""
 
     def system(self) -> ServerInfo:
         return ServerInfo("scripted", 1, has_extended_changes=True)
@@ -57,6 +69,8 @@ class Scripted:
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
         if instance_id in self.gone:
             raise InstanceGone("deleted")
+        if instance_id in self.sick:
+            raise TargetError(SideProblem.SERVER_ERROR, "failed", specific=True)
         known = {"TransferSyntax": self.syntaxes.get(instance_id, self.syntax)}
         return known | ({"PixelDataOffset": "1"} if self.pixels else {})
 
@@ -165,6 +179,18 @@ def test_a_listing_that_began_anew_counts_nothing_twice() -> None:
     check, findings = found(Shifting(3000), Scripted(3000))
     assert findings == []
     assert (check.totals.source, check.totals.target, check.totals.on_both) == (3000,) * 3
+
+
+def test_a_server_that_stumbles_over_one_instance_hides_nothing_of_the_others() -> None:
+    ids = [identifier(number) for number in range(STUMBLES_MAX + 1)]
+    target = Scripted(500, lacks={identifier(400)}, sick=set(ids[:STUMBLES_MAX]))
+    check, findings = found(Scripted(500, J2K), target)
+    assert check.totals.on_both == 499
+    expected = dict.fromkeys(ids[:STUMBLES_MAX], State.UNREADABLE)
+    assert states(findings) == expected | {identifier(400): State.MISSING}
+    assert {f.detail for f in findings if f.state is State.UNREADABLE} == {"target_server_error"}
+    with pytest.raises(TargetError, match="failed"):
+        found(Scripted(500, J2K), Scripted(500, sick=set(ids)))
 
 
 def test_missing_waiting_parked_extra_and_syntax_are_told_apart() -> None:
