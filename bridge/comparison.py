@@ -140,12 +140,14 @@ class Check:
 
     def _list(self, side: SideName) -> int:
         client = self._lookers.client(side)
-        listing = Listing(client, page_size=self._page_size, side=side)
-        known = place_of(client) if side is SideName.SOURCE else None
+        # The target's feed is not ours to read.
+        feed = client if side is SideName.SOURCE else None
+        listing = Listing(client, page_size=self._page_size, side=side, feed=feed)
+        known = place_of(feed) if feed is not None else None
         self._place = known or self._place
         listed, ends = 0, 0
         # A source that is empty for a moment lists nothing, and that looks like the end: it must be
-        # met twice, with a look at the feed after each. (The target's feed is not ours to read.)
+        # met twice, with a look at the feed after each.
         while ends < 1 + (known is not None):
             page = listing.next_page()
             if known is not None:

@@ -53,15 +53,24 @@ class Listing(Forgetful):
     page goes on if it does not begin beyond the end of the one before. 1.10 lists in the order of
     arrival, and what is sent anew goes to the end: there a page must begin with the end of the one
     before. Otherwise we go back further, and then begin anew: something would be passed over.
+    Where that end was sent anew itself, it is at the end of the list now, and what was not listed
+    yet is before it: only ``feed`` tells, the source's.
 
     It ends with a page that is not full and has nothing after it, new instances in it or not: at a
     server where they never cease to arrive there is no page without.
     """
 
     def __init__(
-        self, client: ListingClient, *, page_size: int, side: SideName = SideName.SOURCE
+        self,
+        client: ListingClient,
+        *,
+        page_size: int,
+        side: SideName = SideName.SOURCE,
+        feed: FeedClient | None = None,
     ) -> None:
         self._client = client
+        self._feed = feed
+        self._feed_end = 0
         self._side = side
         self._page_size = max(page_size, 2 * LISTING_OVERLAP)
         self._begun_anew = 0
@@ -70,6 +79,8 @@ class Listing(Forgetful):
     def _begin(self) -> None:
         self._position = 0
         self._tail: tuple[str, ...] = ()
+        self._listed_at: dict[str, int] = {}
+        """Of the tail: the end of the feed before it was listed."""
         self._back = LISTING_OVERLAP
         self._by_id = True
 
@@ -78,6 +89,8 @@ class Listing(Forgetful):
         back = self._back
         start = max(0, self._position - back)
         limit = self._page_size + back
+        if self._feed:
+            self._feed_end = max(self._feed_end, self._feed.last_change().last)
         listed = self._client.list_instances(start, limit)
         if start > 0 and not self._goes_on(listed):
             if 4 * back <= min(len(self._tail), BACK_MAX):
@@ -96,13 +109,30 @@ class Listing(Forgetful):
         again = set(listed)
         before = (instance_id for instance_id in self._tail if instance_id not in again)
         self._tail = (*before, *listed)[-BACK_MAX:]
+        at = self._listed_at | dict.fromkeys(listed, self._feed_end)
+        self._listed_at = {instance_id: at[instance_id] for instance_id in self._tail}
         self._back = LISTING_OVERLAP
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
     def _goes_on(self, listed: Sequence[str]) -> bool:
         if self._by_id and _ascend(listed):
             return bool(listed) and listed[0] <= self._tail[-1]
-        return _begins_with_the_end(listed, self._tail[-self._back :])
+        begins = _begins_with_the_end(listed, self._tail[-self._back :])
+        return begins and not self._sent_anew(listed[0])
+
+    def _sent_anew(self, instance_id: str) -> bool:
+        """Tell whether a listed instance has a row in the feed since. Raises SourceError."""
+        since, done = self._listed_at[instance_id], self._feed is None
+        while self._feed and not done:
+            page = self._feed.changes(since, self._page_size, only_new_instances=True)
+            if any(
+                row.resource_id == instance_id and row.change_type == NEW_INSTANCE
+                for row in page.changes
+            ):
+                return True
+            since = page.changes[-1].sequence if page.changes else since
+            done = page.done or not page.changes
+        return False
 
     def _begin_anew(self) -> None:
         """Raise SideError when pages never go on from one another: nobody is asked for ever."""

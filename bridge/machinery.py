@@ -13,7 +13,6 @@ from bridge.core.events import Event, Observer, Progress
 from bridge.core.model import Outcome, ServerInfo, SideName, Task
 from bridge.feed_reader import FeedClient
 from bridge.listing import ListingClient
-from bridge.orthanc.transport import tls_context
 from bridge.retention import HoldingServer, KeepingServer
 from bridge.runtime import (
     Background,
@@ -87,15 +86,9 @@ class Machinery(Protocol):
 
 
 class RealMachinery:
-    """Sockets, threads, processes and the machine's clocks.
-
-    Raises ConfigurationError when a certificate cannot be used: at the start that is a mistake,
-    later it is being renewed, and waited for (bridge.sides).
-    """
+    """Sockets, threads, processes and the machine's clocks."""
 
     def __init__(self, settings: Settings) -> None:
-        for side in SideName:
-            tls_context(settings.endpoint(side))
         self.clock: Clock = SystemClock()
         self.stages = Stages()
         self._settings = settings

@@ -290,7 +290,7 @@ class Service:
         if end is None:
             return
         with closing(self._machinery.client(SideName.TARGET)) as target:
-            listing = Listing(self._source, page_size=self._settings.page_size)
+            listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
             known = KnownPlace(self._source, end, overlap=self._settings.feed_overlap)
             moves = Lacking(listing, target, known=known)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)

@@ -17,6 +17,7 @@ from bridge.orthanc.client import OrthancClient
 from bridge.orthanc.custody import CustodyClient
 from bridge.orthanc.downloads import InstanceBody
 from bridge.orthanc.inspection import InspectionClient
+from bridge.orthanc.transport import tls_context
 from bridge.orthanc.wire import RetryPolicy
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "OrthancClient",
     "RetryPolicy",
     "Statistics",
+    "tls_context",
 ]

@@ -172,7 +172,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     _must_be_readable(f"{prefix}CLIENT_KEY_FILE", endpoint.client_key_file)
     try:
         context = ssl.create_default_context(cafile=endpoint.ca_file)
-    except ssl.SSLError as exc:
+    except OSError as exc:  # SSLError is one; others when the file goes right now
         raise ConfigurationError(
             f"The file that {prefix}CA_FILE names holds no certificate in PEM form.",
             advice="Name the certificate of the authority that signed the server's.",
@@ -184,7 +184,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
         context.load_cert_chain(
             endpoint.client_cert_file, endpoint.client_key_file, password=lambda: b""
         )
-    except ssl.SSLError as exc:
+    except OSError as exc:
         raise ConfigurationError(
             f"The files that {prefix}CLIENT_CERT_FILE and {prefix}CLIENT_KEY_FILE name are not "
             "a certificate and its key, unencrypted, in PEM form.",

@@ -189,12 +189,13 @@ def test_what_we_trust_and_show_may_be_renewed_meanwhile(
         assert set(spent) <= {0}, "no instance is blamed"
 
 
+@pytest.mark.parametrize("command", ["run --once", "replay --from 1", "check", "plan"])
 def test_a_certificate_that_cannot_be_read_at_the_start_is_a_mistake(
-    trust: Trust, between: Callable[..., FakePair], tmp_path: Path
+    trust: Trust, between: Callable[..., FakePair], tmp_path: Path, command: str
 ) -> None:
     text = tmp_path / "text.pem"
     text.write_text("not a certificate")
     with FakeOrthanc(tls=server_context(trust.server)) as source, FakeOrthanc() as target:
-        done = between(source, target, SOURCE_CA_FILE=str(text)).run("run", "--once")
+        done = between(source, target, SOURCE_CA_FILE=str(text)).run(*command.split())
         assert done.exit_code == 2
         assert "BRIDGE_SOURCE_CA_FILE" in done.stderr

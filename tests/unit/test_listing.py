@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -214,6 +215,40 @@ def test_a_server_that_caps_its_pages_is_told_and_not_believed(most: int) -> Non
 
     with pytest.raises(SourceError, match="does not hold together"):
         everything(Listing(Capped(5000), page_size=1000))
+
+
+def _other_order(held: list[str]) -> list[str]:
+    """Send the last study of the first page anew, its second series first."""
+    first, second = held[950:980], held[980:1100]
+    return [*held[:950], *held[1100:], *second, *first]
+
+
+def _and_deletions(held: list[str]) -> list[str]:
+    return [*held[30:950], *held[1100:], *held[950:1100]]
+
+
+@pytest.mark.parametrize("anew", [_other_order, _and_deletions])
+def test_what_follows_a_study_that_is_sent_anew_is_not_passed_over(
+    anew: Callable[[list[str]], list[str]],
+) -> None:
+    """What ended the first page is then at the end of the list, behind what was not listed yet."""
+
+    class SentAnew(Held):
+        asked = 0
+
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            self.asked += 1
+            if self.asked == 2:
+                study = self.instances[950:1100]
+                self.instances = anew(self.instances)
+                rows.script_feed([FeedRow(n, NEW, i) for n, i in enumerate(study, 3)])
+            return super().list_instances(since, limit)
+
+    held = SentAnew(1120)
+    rows = feed_of(1, 2)
+    untouched = held.instances[1100:]
+    found = everything(Listing(held, page_size=1000, feed=StoreClient(rows)))
+    assert set(found) >= set(untouched)
 
 
 def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:

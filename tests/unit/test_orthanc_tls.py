@@ -175,3 +175,13 @@ def test_files_that_are_not_what_they_should_be(
         with pytest.raises(BridgeError, match=setting) as caught:
             connect("https://127.0.0.1:1", **trust)
         assert isinstance(caught.value, ConfigurationError)
+
+
+@pytest.mark.parametrize("setting", ["CA_FILE", "CLIENT_CERT_FILE"])
+def test_a_file_that_goes_while_it_is_read(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, setting: str, tmp_path: Path
+) -> None:
+    """It was there a moment ago: no reason for the bridge to end."""
+    monkeypatch.setattr("bridge.orthanc.transport._must_be_readable", lambda *_: None)
+    with pytest.raises(ConfigurationError, match=f"BRIDGE_TARGET_{setting} "):
+        connect("https://127.0.0.1:1", **{setting.lower(): str(tmp_path / "gone.pem")})
