@@ -166,7 +166,7 @@ class Servers:
             return SideView(version=self._versions[side])
         down_s = self._clock.steady_s() - gate.closed_at_s
         return SideView(
-            up=gate.state is not GateState.CLOSED,
+            up=gate.usable(),
             trial=gate.state is GateState.TRIAL,
             problem=gate.failure.problem,
             message=gate.failure.message,

@@ -38,6 +38,8 @@ class Gate:
         self.closed_at_s: float | None = None
         self.answered_at_s = 0.0
         self.probe_at_s = 0.0
+        self.only_answers = False
+        """Its last failure was at work, not at a probe: that it answers a probe says nothing."""
         self._pause_first_s = pause_first_s
         self._pause_longest_s = pause_longest_s
         self._failures = 0
@@ -54,12 +56,14 @@ class Gate:
             self.closed_at_s = now_s
         if fresh:
             self.state = GateState.CLOSED
+            self.only_answers = True
             self._plan_probe(now_s, chance)
         return fresh
 
     def probe_failed(self, failure: SideFailed, *, now_s: float, chance: float) -> None:
         """Stay closed and plan the next probe."""
         self.failure = failure
+        self.only_answers = False
         self._plan_probe(now_s, chance)
 
     def probe_succeeded(self, *, now_s: float) -> None:
@@ -76,10 +80,22 @@ class Gate:
         if self.state is not GateState.TRIAL:
             return False
         self.state = GateState.OPEN
+        self.only_answers = False
         self.failure = None
         self.closed_at_s = None
         self._failures = 0
         return True
+
+    def usable(self) -> bool:
+        """Whether the server is to be told as usable.
+
+        On trial it is believed to be back if it was silent before, and not if it answered probes
+        all the time and failed at work (storage full, uploads that hang): else that outage would
+        be told as none for as long as each trial takes.
+        """
+        if self.state is GateState.TRIAL:
+            return not self.only_answers
+        return self.state is GateState.OPEN
 
     def allows(self, in_flight: int) -> bool:
         """Tell whether one more instance may be started with ``in_flight`` under way."""

@@ -72,3 +72,30 @@ def test_an_answer_from_before_the_failure_does_not_open_it() -> None:
     gate.fail(DOWN, now_s=0.0, chance=1.0)
     assert not gate.served()
     assert gate.state is GateState.CLOSED
+
+
+def test_what_answers_probes_and_fails_at_work_is_down_on_trial_too() -> None:
+    """A full storage, uploads that hang: a trial may take longer than the pauses between them."""
+    gate = _open_gate()
+    assert gate.usable()
+    for now_s in (0.0, 1.0, 3.0):
+        gate.fail(DOWN, now_s=now_s, chance=1.0)
+        assert not gate.usable()
+        gate.probe_succeeded(now_s=now_s + 0.5)
+        assert gate.state is GateState.TRIAL
+        assert not gate.usable()
+    gate.served()
+    assert gate.usable()
+
+
+def test_what_was_silent_and_answers_again_is_up_on_trial() -> None:
+    """It may stay on trial for long: during a pause nothing is there to try it with."""
+    gate = _open_gate()
+    gate.fail(DOWN, now_s=0.0, chance=1.0)
+    gate.probe_failed(DOWN, now_s=0.5, chance=1.0)
+    gate.fail(DOWN, now_s=0.6, chance=1.0)  # what was in flight fails late
+    gate.probe_succeeded(now_s=1.0)
+    assert gate.usable()
+    gate.fail(DOWN, now_s=1.5, chance=1.0)
+    gate.probe_succeeded(now_s=2.0)
+    assert not gate.usable()
