@@ -15,11 +15,12 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Protocol
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
@@ -132,6 +133,8 @@ class LocalExecutor:
                 # the environment, and so the credentials, of its start.
                 context=multiprocessing.get_context("spawn"),
             )
+            with _signals_held():
+                _ = self._pool.active  # starts it
         return self._pool
 
     def start(self) -> None:
@@ -282,6 +285,20 @@ def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let processes and threads that are started now be deaf to what asks the bridge to end.
+
+    Ctrl-C and a SIGTERM to the whole group would else kill a worker that is still importing.
+    """
+    resource_tracker.ensure_running()  # which lets them through in the end
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(exit_code: int | None) -> str:
