@@ -210,10 +210,7 @@ class BridgeProcess:
 
     def workers(self) -> list[int]:
         """The processes that it has started (not the helper that only tracks resources)."""
-        children: list[int] = []
-        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            children += [int(pid) for pid in listing.read_text().split()]
-        return [pid for pid in children if b"resource_tracker" not in _command_line(pid)]
+        return [pid for pid in children_of(self.pid) if not is_tracker(pid)]
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -255,6 +252,20 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started. Its threads may end while they are listed."""
+    found: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in listing.read_text().split()]
+    return found
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether it is the helper of multiprocessing that only tracks resources."""
+    return b"resource_tracker" in _command_line(pid)
 
 
 def _command_line(pid: int) -> bytes:

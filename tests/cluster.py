@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.bridge_process import process_environment, wait_until
+from tests.bridge_process import children_of, process_environment, wait_until
 
 OWN = "bridge.cluster.remote"
 INSTEAD = "tests.cluster_preload"
@@ -35,10 +35,7 @@ class Member:
 
     def children(self) -> set[int]:
         """The processes that it has started itself."""
-        found: set[int] = set()
-        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            found |= {int(pid) for pid in listing.read_text().split()}
-        return found
+        return set(children_of(self.pid))
 
     def said(self, text: str) -> bool:
         return text in self.log.read_text(encoding="utf-8", errors="replace")

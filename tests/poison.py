@@ -63,9 +63,11 @@ def _hang(_frame: bytes, _info: StreamInfo, _description: Description) -> NoRetu
 
 
 def _eat(_frame: bytes, _info: StreamInfo, _description: Description) -> NoReturn:
+    # Of zeros, which nobody writes: to write a gigabyte takes seconds on a busy machine, and then
+    # BRIDGE_TASK_TIMEOUT_S comes first.
     eaten: list[bytes] = []
     while True:
-        eaten.append(b"\1" * EATEN_BYTES)
+        eaten.append(bytes(EATEN_BYTES))
 
 
 KINDS: Mapping[str, Callable[[bytes, StreamInfo, Description], NoReturn]] = {

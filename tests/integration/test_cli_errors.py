@@ -181,7 +181,9 @@ def test_a_replay_beyond_the_feed(pair: Pair, arguments: list[str]) -> None:
 
 def test_an_outage_in_the_middle_of_a_job_loses_nothing(pair: Pair) -> None:
     sent = {pair.send(small_ct(seed=number)) for number in range(40)}
-    job = pair.start("run", "--once", COMMAND_PATIENCE_S="0.5", HTTP_TIMEOUT_S="2")
+    # Slowly: this process may be late with the kill.
+    slowly = {"MAX_INSTANCES_S": "10", "COMMAND_PATIENCE_S": "0.5", "HTTP_TIMEOUT_S": "2"}
+    job = pair.start("run", "--once", **slowly)
     job.wait_logged("instance_delivered", 3)
     pair.target_server.kill()
     done = job.finish()

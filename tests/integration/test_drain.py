@@ -105,7 +105,9 @@ def test_a_signal_to_the_whole_group_drains_too(held: Held, number: signal.Signa
 
 def test_once_that_is_stopped_has_not_done_its_job(held: Held) -> None:
     held.sent = [held.pair.send(data) for data in small_series(INSTANCES)]
-    bridge = held.pair.start("run", "--once", WINDOW="1", TARGET_URL=held.proxy.url, WORKERS="1")
+    # One a second: the machine may be slow between the first delivery and the signal.
+    slowly = {"WINDOW": "1", "WORKERS": "1", "MAX_INSTANCES_S": "1"}
+    bridge = held.pair.start("run", "--once", TARGET_URL=held.proxy.url, **slowly)
     bridge.wait_logged("instance_delivered")
     bridge.send(signal.SIGTERM)
     assert bridge.wait() == 130

@@ -26,6 +26,8 @@ Orthancs = Callable[..., OrthancServer]
 Fakes = Callable[..., FakeOrthanc]
 
 SIDES = ("source", "target")
+MANY = 400
+"""So many that they are not all delivered before this process, which may be late, strikes."""
 HANG_S = 4.0
 """BRIDGE_HTTP_TIMEOUT_S is 2 here: a call to a silent server ends within twice that."""
 
@@ -87,7 +89,7 @@ def test_a_source_without_its_files(orthanc: Orthancs, tmp_path: Path) -> None:
 def test_killed_at_work(orthanc: Orthancs, tmp_path: Path, down: tuple[str, ...]) -> None:
     servers = _two(orthanc)
     with Bench(servers["source"].url, servers["target"].url, tmp_path) as bench:
-        sent = bench.send_all(small_series(150, rows=64, columns=64))
+        sent = bench.send_all(small_series(MANY, rows=64, columns=64))
         bridge = bench.start("run")
         bridge.wait_logged("instance_delivered", 5)
         for side in down:
@@ -132,7 +134,7 @@ def test_a_server_that_accepts_and_never_answers(
 ) -> None:
     servers = _two(orthanc)
     with Bench(servers["source"].url, servers["target"].url, tmp_path) as bench:
-        sent = bench.send_all(small_series(150, rows=64, columns=64))
+        sent = bench.send_all(small_series(MANY, rows=64, columns=64))
         bridge = bench.start("run")
         bridge.wait_logged("instance_delivered", 5)
         servers[side].suspend()

@@ -14,9 +14,11 @@ from tests.integration.conftest import Pair
 
 pytestmark = pytest.mark.orthanc
 
-INSTANCES = 80
+INSTANCES = 200
 KILLS_AFTER = (3, 10, 1, 15)
 """Deliveries of a run after which it is killed."""
+RATE_S = 20
+"""Of each run that is killed; so many go at once, and then it is slow: this process may be late."""
 
 
 def _all_dead(pids: list[int]) -> bool:
@@ -27,7 +29,7 @@ def test_killed_again_and_again_it_delivers_everything_exactly_once(pair: Pair) 
     sent = [pair.send(data) for data in small_series(INSTANCES, rows=128, columns=128)]
     checkpoints = [0]
     for deliveries in KILLS_AFTER:
-        bridge = pair.start("run")
+        bridge = pair.start("run", MAX_INSTANCES_S=str(RATE_S))
         bridge.wait_logged("instance_delivered", deliveries)
         workers = bridge.workers()
         assert workers

@@ -54,9 +54,9 @@ class Front:
         ]
         self.nginx.serve(*sites, also)
 
-    def start(self) -> BridgeProcess:
+    def start(self, **settings: str) -> BridgeProcess:
         """Start a bridge that has seen both servers."""
-        bridge = self.bench.start("run")
+        bridge = self.bench.start("run", **settings)
         self.bench.await_settled(bridge)
         return bridge
 
@@ -170,7 +170,7 @@ def test_a_body_limit_for_all(front: Front) -> None:
 def test_a_server_restarted_behind_its_proxy(front: Front, side: str) -> None:
     front.serve()
     bench, server = front.bench, front.servers[side]
-    bridge = front.start()
+    bridge = front.start(MAX_INSTANCES_S="20")  # slowly: this process may be late with the kill
     sent = bench.send_all(small_series(60, rows=64, columns=64))
     bridge.wait_logged("instance_delivered", 3)
     server.kill()

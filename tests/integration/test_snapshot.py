@@ -40,7 +40,8 @@ def test_a_snapshot_moves_what_the_feed_does_not_tell_any_more(pair: Pair) -> No
 
 def test_a_snapshot_that_is_killed_goes_on(pair: Pair) -> None:
     sent = [pair.send(data) for data in small_series(60)]
-    bridge = pair.start("run", START="snapshot")
+    # Slowly: this process may be late with the kill.
+    bridge = pair.start("run", START="snapshot", MAX_INSTANCES_S="10")
     bridge.wait_logged("instance_delivered", 5)
     bridge.kill()
     assert len(pair.held()) < 60

@@ -27,7 +27,13 @@ from bridge.core.model import (
 )
 from bridge.core.pool_watch import SILENT_S
 from bridge.workers import LocalExecutor
-from tests.bridge_process import is_alive, process_environment, wait_until
+from tests.bridge_process import (
+    children_of,
+    is_alive,
+    is_tracker,
+    process_environment,
+    wait_until,
+)
 from tests.worker_functions import PATIENT, misbehave
 
 MEMORY_BYTES = 512 * 1024 * 1024
@@ -214,16 +220,7 @@ def _kill(pid: int) -> None:
 
 def _children() -> set[int]:
     """The processes that this one has started, without the helper that tracks resources."""
-    found = {
-        int(pid)
-        for listing in Path("/proc/self/task").glob("*/children")
-        for pid in listing.read_text().split()
-    }
-    return {
-        pid
-        for pid in found
-        if is_alive(pid) and b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
+    return {pid for pid in children_of(os.getpid()) if is_alive(pid) and not is_tracker(pid)}
 
 
 def _lost_idle(outcome: Outcome) -> bool:
