@@ -17,7 +17,7 @@ from typing import Protocol, Self
 from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
 from bridge.core.model import Job, Reason, SideName
 from bridge.entry import Parked
-from bridge.feed_reader import FeedReader
+from bridge.feed_reader import FeedReader, feed_end
 from bridge.findings import Finding, Findings, State
 from bridge.images import Likeness, Verdict
 from bridge.listing import KnownPlace, Listing, place_of
@@ -159,11 +159,15 @@ class Check:
         return listed
 
     def _read_waiting(self) -> None:
-        """Remember what is in the feed above the checkpoint: it is not missing but to come."""
+        """Remember what is in the feed above the checkpoint: it is not missing but to come.
+
+        Up to its present end: what comes after that was not listed either.
+        """
         checkpoint = self._known.checkpoint() if self._known else None
         if checkpoint is None:
             return
         client = self._lookers.client(SideName.SOURCE)
+        end = feed_end(client)
         reader = FeedReader(client, position=checkpoint, page_size=self._page_size)
         done = False
         while not done:
@@ -173,7 +177,7 @@ class Check:
                 return  # the checkpoint is another feed's: nothing is known to be on its way
             reader.accept(page)
             self._waiting.add(move.instance_id for move in page.moves)
-            done = page.done
+            done = page.done or page.frontier >= end
 
     def _wheres(self) -> Iterator[_Where]:
         waiting = iter(self._waiting)

@@ -114,8 +114,8 @@ class FollowFeed:
         if self._ahead is not None and self._ahead_next:
             self._ahead_next = False
             page = self._reader.read_ahead(self._ahead)
+            self._ahead = page.frontier  # a whole page may be rows of other types
             if page.moves:
-                self._ahead = page.frontier
                 self._ahead_given += len(page.moves)
                 return page
         page = self._next_in_order()

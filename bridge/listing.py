@@ -57,7 +57,9 @@ class Listing(Forgetful):
     yet is before it: only ``feed`` tells, the source's.
 
     It ends with a page that is not full and has nothing after it, new instances in it or not: at a
-    server where they never cease to arrive there is no page without.
+    server where they never cease to arrive there is no page without. Where they arrive faster than
+    pages are asked for, a list in the order of arrival has no end: with ``feed`` it is over where
+    only what has arrived since it was begun can follow.
     """
 
     def __init__(
@@ -83,6 +85,10 @@ class Listing(Forgetful):
         """Of the tail: the end of the feed before it was listed."""
         self._back = LISTING_OVERLAP
         self._by_id = True
+        self._began_at: int | None = None
+        """The end of the feed before anything was listed."""
+        self._new_due = 0
+        """The position from which on it is worth asking whether only what is new can follow."""
 
     def next_page(self) -> MovePage:
         """Read on. Raises SideError."""
@@ -91,6 +97,7 @@ class Listing(Forgetful):
         limit = self._page_size + back
         if self._feed:
             self._feed_end = max(self._feed_end, self._feed.last_change().last)
+            self._began_at = self._feed_end if self._began_at is None else self._began_at
         listed = self._client.list_instances(start, limit)
         if start > 0 and not self._goes_on(listed):
             if 4 * back <= min(len(self._tail), BACK_MAX):
@@ -112,26 +119,42 @@ class Listing(Forgetful):
         at = self._listed_at | dict.fromkeys(listed, self._feed_end)
         self._listed_at = {instance_id: at[instance_id] for instance_id in self._tail}
         self._back = LISTING_OVERLAP
+        ended = ended or self._rest_is_new(listed)
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
     def _goes_on(self, listed: Sequence[str]) -> bool:
         if self._by_id and _ascend(listed):
             return bool(listed) and listed[0] <= self._tail[-1]
         begins = _begins_with_the_end(listed, self._tail[-self._back :])
-        return begins and not self._sent_anew(listed[0])
+        return begins and not self._arrived(listed[:1], since=self._listed_at[listed[0]])
 
-    def _sent_anew(self, instance_id: str) -> bool:
-        """Tell whether a listed instance has a row in the feed since. Raises SourceError."""
-        since, done = self._listed_at[instance_id], self._feed is None
-        while self._feed and not done:
+    def _rest_is_new(self, listed: Sequence[str]) -> bool:
+        """Tell whether only what has arrived since the beginning can follow. Raises SourceError.
+
+        In the order of arrival nothing else comes after one that has. All that the feed has had
+        since is read for it, so it is asked at the double of a position only.
+        """
+        if self._by_id or self._began_at is None or self._position < self._new_due:
+            return False
+        if self._arrived(listed, since=self._began_at):
+            return True
+        self._new_due = 2 * self._position
+        return False
+
+    def _arrived(self, listed: Sequence[str], *, since: int) -> bool:
+        """Tell whether one of these has arrived after a place in the feed. Raises SourceError.
+
+        Up to the present end of the feed. False without a feed, which is to say: unknown.
+        """
+        wanted, end = set(listed), self._feed.last_change().last if self._feed else 0
+        while self._feed and since < end:
             page = self._feed.changes(since, self._page_size, only_new_instances=True)
-            if any(
-                row.resource_id == instance_id and row.change_type == NEW_INSTANCE
-                for row in page.changes
-            ):
+            rows = [row for row in page.changes if row.change_type == NEW_INSTANCE]
+            if any(row.resource_id in wanted for row in rows):
                 return True
-            since = page.changes[-1].sequence if page.changes else since
-            done = page.done or not page.changes
+            if page.done or not page.changes:
+                break
+            since = page.changes[-1].sequence
         return False
 
     def _begin_anew(self) -> None:
@@ -282,17 +305,24 @@ class Lacking:
         self._target = target
         self._known = known
         self._page: MovePage | None = None
+        self._asked = 0
+        self._lacking: list[Move] = []
         self._ended_before = known is None
 
     def next_page(self) -> MovePage:
-        """Read on. Raises SourceError, TargetError; the same page is then tried again.
+        """Read on. Raises SourceError, TargetError; the same page is then gone on with.
 
-        Raises FeedWentBackwards when another source answers.
+        Not begun anew: a server that fails now and then would never be asked for all of it. Raises
+        FeedWentBackwards when another source answers.
         """
         page = self._page = self._page or self._moves.next_page()
-        lacking = tuple(m for m in page.moves if not self._target.has_instance(m.instance_id))
+        for move in page.moves[self._asked :]:
+            if not self._target.has_instance(move.instance_id):
+                self._lacking.append(move)
+            self._asked += 1
         self.look_back()
-        self._page = None
+        lacking = tuple(self._lacking)
+        self._page, self._asked, self._lacking = None, 0, []
         ended = page.ended and self._ended_before
         self._ended_before = page.ended or self._known is None
         return replace(page, moves=lacking, done=page.done and ended == page.ended, ended=ended)

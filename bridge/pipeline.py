@@ -181,9 +181,10 @@ class Pipeline:
         now_s = self._clock.steady_s()
         window = self._window
         window.wake(now_s)
+        # Asked even if nothing may start anyway: a hold that is over would be waited for, busily.
+        self._held = self._brake.hold()
         if self._draining or self._state_error or window.alone or self._endings.accusation:
             return
-        self._held = self._brake.hold()
         if not self._hands.crew.threads:
             return
         if window.suspects_turn(now_s) and self._servers.calm(CALM_S):

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bridge.comparison import Known
-from bridge.findings import MOVABLE, Findings, State
+from bridge.findings import MOVABLE, Finding, Findings, State
 from bridge.listing import HoldingClient
+
+TOGETHER = 400
+"""Instances that the source lacks, for which it is looked at together."""
 
 
 def reviewed(
@@ -23,15 +26,19 @@ def reviewed(
     What the source lacks is dropped when it lacks it twice; ``look`` makes sure each time that it
     is the same source. Raises SourceError, TargetError, StateError, FeedWentBackwards.
     """
-
-    def is_there(instance_id: str) -> bool:
-        for _ in range(2):
-            if source.has_instance(instance_id):
-                return True
-            look()
-        return False
-
     after = Findings()
+    lacking: list[Finding] = []
+
+    def ask_again() -> None:
+        if not lacking:
+            return
+        look()
+        for finding in lacking:
+            if source.has_instance(finding.instance_id):
+                after.add(finding)
+        look()
+        lacking.clear()
+
     for finding in findings:
         if finding.state not in MOVABLE:
             after.add(finding)
@@ -39,6 +46,11 @@ def reviewed(
             after.add(replace(finding, state=State.FIXED, detail=""))
         elif (parked := known.parked_one(finding.instance_id)) is not None:
             after.add(replace(finding, state=State.PARKED, detail=str(parked.reason)))
-        elif is_there(finding.instance_id):
+        elif source.has_instance(finding.instance_id):
             after.add(finding)
+        else:
+            lacking.append(finding)
+            if len(lacking) == TOGETHER:
+                ask_again()
+    ask_again()
     return after

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from bridge.core.errors import ConfigurationError, SideError, side_error
@@ -16,6 +17,8 @@ _Answer = TypeVar("_Answer")
 
 
 ONE_TRY = RetryPolicy(attempts_max=1)
+OUT_OF_STEP = 0.5
+"""How likely a probe asks once more than it needs to."""
 FROM_FILES = frozenset({SideProblem.LOGIN_REFUSED, SideProblem.TLS})
 """Problems after which what we show and trust is read again: its files may have been renewed."""
 
@@ -64,8 +67,14 @@ class SideClient:
     again.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        chance: Callable[[], float] = random.Random().random,  # noqa: S311, B008 (no secret)
+    ) -> None:
         self.endpoint = endpoint
+        self._chance = chance
         self._turn = threading.Lock()
         self._credentials: Credentials | None = None
         self._client: CustodyClient | None = None
@@ -80,13 +89,20 @@ class SideClient:
         """Ask whether the server is there and is an Orthanc. Raises SideError when not.
 
         Once and on a new connection: whoever asks comes again, and wants to know of a server
-        that is just being started again.
+        that is just being started again. By chance it is asked once more, whatever it answers:
+        where every second request fails (one of two behind a balancer is ill), the one that
+        follows upon a good answer would fail for ever.
         """
-        with (
-            self._reading_again_after_a_refusal(),
-            connect(self.endpoint, self._known(), retries=ONE_TRY) as client,
-        ):
-            return client.system()
+        with self._reading_again_after_a_refusal():
+            with connect(self.endpoint, self._known(), retries=ONE_TRY) as client:
+                info = client.system()
+            if self._chance() < OUT_OF_STEP:
+                with (
+                    suppress(SideError),
+                    connect(self.endpoint, self._known(), retries=ONE_TRY) as client,
+                ):
+                    client.system()
+            return info
 
     def system(self) -> ServerInfo:
         """Return the server's description."""

@@ -251,6 +251,33 @@ def test_what_follows_a_study_that_is_sent_anew_is_not_passed_over(
     assert set(found) >= set(untouched)
 
 
+@pytest.mark.parametrize("by_id", [False, True], ids=["by arrival", "by identifier"])
+@pytest.mark.parametrize("pace", [0.5, 1.0, 3.0])
+def test_it_ends_where_instances_arrive_faster_than_they_are_moved(
+    by_id: bool, pace: float
+) -> None:
+    rows = feed_of(*range(1, 1001))
+    held = Held(3000)
+    before = set(held.instances)
+    client = StoreClient(rows)
+    listing = Listing(held, page_size=300, feed=client)
+    lacking = Lacking(listing, Target(), known=KnownPlace(client, Place(0), overlap=10))
+    found: set[str] = set()
+    for _ in range(600):
+        page = lacking.next_page()
+        found |= {move.instance_id for move in page.moves}
+        if page.ended:
+            break
+        for _ in range(int(pace * len(page.moves))):
+            name = identifier(len(held.instances))
+            held.instances.append(name)
+            rows.add_change(NEW, name)
+        if by_id:
+            held.instances.sort()
+    assert page.ended
+    assert found >= before
+
+
 def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
     class Shuffled(Held):
         def list_instances(self, since: int, limit: int) -> list[str]:
