@@ -64,7 +64,8 @@ def _of_input(result: Result, ours: Row) -> Iterator[Goal]:
             text = "(the computed floor itself, of the best rival)"
             yield Goal(text, of_rival, result.computed_floor / rival.rate)
     if heavy and direct and direct.rate:
-        text = f"{name}: of posting straight to the target"
+        fate = f", which {direct.ended}" if direct.ended else ""
+        text = f"{name}: of posting straight to the target{fate}"
         yield Goal(text, 1.0, ours.rate / direct.rate)
     if result.overhead_ms is not None:
         text = f"{name}: CPU outside the codec, ms"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,12 +63,19 @@ class Report:
         return (
             "# Benchmarks\n\n"
             f"Written by `make bench{self.arguments and f' ARGS={self.arguments!r}'}` on "
-            f"{now:%Y-%m-%d %H:%M} UTC with orthanc-bridge {bridge.__version__}, Python "
+            f"{now:%Y-%m-%d %H:%M} UTC with orthanc-bridge {bridge.__version__}{_commit()}, Python "
             f"{platform.python_version()}. Machine: {_processor()}, {CORES} cores, "
             f"{memory_gb:.0f} GB, Linux {platform.release().split('-')[0]}; load average when it "
             f"began: {self.load_before:.1f}. Everything, both servers included, shares these "
             "cores. What counts are the ratios within this run."
         )
+
+
+def _commit() -> str:
+    """Tell which source was measured, where git knows."""
+    command = ["git", "-C", str(PAGE.parent), "describe", "--always", "--dirty"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f" ({told.stdout.strip()})" if told.returncode == 0 else ""
 
 
 def _processor() -> str:
