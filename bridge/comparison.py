@@ -22,6 +22,7 @@ from bridge.findings import Finding, Findings, State
 from bridge.images import Likeness, Verdict
 from bridge.listing import KnownPlace, Listing, place_of
 from bridge.lookers import Lookers, LookingClient, Stumbles
+from bridge.planning import next_sequence
 from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head
 from bridge.sorted_texts import SortedTexts, joined
 
@@ -82,7 +83,8 @@ class Check:
     """One comparison. A context manager: it owns files and what it found.
 
     ``known`` is the ledger or None where there is none yet. ``sample``: how many instances, drawn
-    at random, have their pixels compared; None for all of them.
+    at random, have their pixels compared; None for all of them. ``start``: from where a bridge that
+    has no checkpoint yet would follow (BRIDGE_START).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Check:
         show: Show,
         images: Images | None = None,
         sample: int | None = None,
+        start: str | int = "now",
         draw: Callable[[int], int] = random.Random().randrange,  # noqa: S311, B008 (no secret)
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +109,7 @@ class Check:
         self._show = show
         self._images = images
         self._sample = sample
+        self._start = start
         self._draw = draw
         self._steady_s = steady_s
         self._stack = ExitStack()
@@ -163,12 +167,11 @@ class Check:
 
         Up to its present end: what comes after that was not listed either.
         """
-        checkpoint = self._known.checkpoint() if self._known else None
-        if checkpoint is None:
-            return
         client = self._lookers.client(SideName.SOURCE)
         end = feed_end(client)
-        reader = FeedReader(client, position=checkpoint, page_size=self._page_size)
+        checkpoint = self._known.checkpoint() if self._known else None
+        position = next_sequence(checkpoint, start=self._start, end=end) - 1
+        reader = FeedReader(client, position=position, page_size=self._page_size)
         done = False
         while not done:
             try:

@@ -15,7 +15,8 @@ from bridge.sorted_texts import SortedTexts
 
 RUN_TEXTS_MAX = 10_000
 """Lines held in memory while sorting, about 7 MB."""
-ARRIVED = ("delivered", "already_there")
+DELIVERED = "delivered"
+ARRIVED = (DELIVERED, "already_there")
 
 Line = dict[str, Any]
 
@@ -25,10 +26,13 @@ class Record:
     """What is on record of one instance: its last arrival if it has one, else its last line.
 
     ``line`` is None for an instance that is asked about and of which there is no line.
+    ``delivered_at``: when the target last stored it, or first said that it has it, where only that
+    is on record; "" if it never did.
     """
 
     instance_id: str
     line: Line | None = None
+    delivered_at: str = ""
 
     def text(self, name: str) -> str:
         """Return a field as text, or ""."""
@@ -91,7 +95,7 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         """Yield one record for each instance, by instance ID."""
         for instance_id, group in groupby(self._texts, key=lambda text: text.partition("\t")[0]):
-            last = arrival = None
+            last = arrival = first = delivery = None
             for text in group:
                 rest = text.partition("\t")[2]
                 if not rest:
@@ -99,7 +103,11 @@ class Records:
                 last = json.loads(rest[12:])
                 if last.get("outcome") in ARRIVED:
                     arrival = last
-            yield Record(instance_id, arrival or last)
+                    first = first or last
+                if last.get("outcome") == DELIVERED:
+                    delivery = last
+            at = str((delivery or first or {}).get("time", ""))
+            yield Record(instance_id, arrival or last, at)
 
 
 def records(*, run_texts_max: int = RUN_TEXTS_MAX) -> SortedTexts:

@@ -93,6 +93,7 @@ def _compare(
         show=show,
         images=images,
         sample=sample,
+        start=settings.start,
     )
     stack.enter_context(found)
     found.run()

@@ -63,7 +63,7 @@ def list_parked(
     as_json: JsonOption = False,
 ) -> int:
     """List the parked instances."""
-    from bridge.commands.output import moment, print_json, print_table
+    from bridge.commands.output import moment, on_terminal, print_json, print_table
     from bridge.core.syntaxes import syntax_of
 
     selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
@@ -88,6 +88,9 @@ def list_parked(
                 for p in rows
             ),
         )
+        if on_terminal():
+            hint = "orthanc-bridge parked show INSTANCE says why; parked retry tries again."
+            typer.echo(hint, err=True)
     return EXIT_DONE
 
 

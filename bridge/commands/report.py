@@ -195,7 +195,7 @@ def _fields(answer: Answer) -> dict[str, object]:
         "fate": str(answer.fate),
         "how": answer.how,
         "sequence": (record.line or {}).get("sequence"),
-        "delivered_at": record.text("time") if record.arrived else "",
+        "delivered_at": record.delivered_at,
         "at_source": answer.at_source,
         "at_target": answer.at_target,
         **{name: record.text(name) for name in (*copied, "samples_sha256", "target_md5")},

@@ -144,7 +144,8 @@ def _print(found: dict[str, object]) -> None:
         pairs["waiting"] = bridge.get("waiting")
         pairs["lag"] = f"{bridge.get('lag_changes')} changes, {bridge.get('lag_s')} s"
     pairs.update(_pace(found["paused_since"], bridge))
-    pairs["checkpoint"] = found["checkpoint"]
+    none_yet = "none yet: nothing was settled here, see BRIDGE_START"
+    pairs["checkpoint"] = none_yet if found["checkpoint"] is None else found["checkpoint"]
     pairs["last change"] = found.get("last")
     pairs["behind"] = found.get("behind")
     if found.get("feed_went_backwards"):

@@ -63,6 +63,8 @@ def by_state(found: dict[str, object]) -> dict[str, str]:
 def test_check_finds_every_kind_of_difference_and_fixes_what_is_missing(pair: Pair) -> None:
     ids = [pair.send(compressed(seed)) for seed in range(4)]
     parked = pair.send(undecodable_ct())
+    done = pair.run("check", "--json")
+    assert by_state(done.json) == dict.fromkeys([*ids, parked], "waiting")
     assert pair.run("run", "--once").exit_code == EXIT_INCOMPLETE
     late = pair.send(compressed(9))
     pair.target.delete_instance(ids[0])

@@ -117,6 +117,7 @@ def test_start_at_a_sequence_takes_that_change_and_what_follows(pair: Pair) -> N
 
 
 def test_status_while_it_runs_and_when_it_does_not(pair: Pair) -> None:
+    assert "none yet" in pair.run("status").stdout
     pair.send(small_ct())
     bridge = pair.start("run")
     bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "all is moved")

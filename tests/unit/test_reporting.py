@@ -112,6 +112,32 @@ def test_the_last_arrival_counts_and_files_put_aside_are_read_first(tmp_path: Pa
     assert {i: line and line["n"] for i, line in found.items()} == {"a": 2, "b": 5, "c": None}
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (("delivered",), "t0"),
+        (("delivered", "already_there", "already_there"), "t0"),
+        (("delivered", "already_there", "delivered"), "t2"),
+        (("already_there",), "t0"),
+        (("already_there", "already_there"), "t0"),
+        (("parked", "delivered"), "t1"),
+        (("parked",), ""),
+    ],
+)
+def test_a_replay_does_not_change_when_it_was_delivered(
+    outcomes: tuple[str, ...], expected: str
+) -> None:
+    with records() as texts:
+        asked = Records(texts)
+        lines = [
+            {"instance": "a", "outcome": outcome, "time": f"t{number}"}
+            for number, outcome in enumerate(outcomes)
+        ]
+        asked.add(lines, lambda _: True)
+        (record,) = asked
+    assert record.delivered_at == expected
+
+
 def test_without_an_audit_file_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="There is no audit file"):
         list(read_lines(tmp_path / "none.jsonl"))
