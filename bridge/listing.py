@@ -111,6 +111,8 @@ class Listing(Forgetful):
         if len(listed) < limit and not ended and not fresh:
             self._begin_anew()
             return MovePage(moves=())
+        ended = ended or self._rest_is_new(listed, reached=start + len(listed))
+        # Nothing can fail any more: what is noted from here on is passed on.
         self._by_id = self._by_id and _ascend(listed)
         self._position = start + len(listed)
         again = set(listed)
@@ -119,7 +121,6 @@ class Listing(Forgetful):
         at = self._listed_at | dict.fromkeys(listed, self._feed_end)
         self._listed_at = {instance_id: at[instance_id] for instance_id in self._tail}
         self._back = LISTING_OVERLAP
-        ended = ended or self._rest_is_new(listed)
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
     def _goes_on(self, listed: Sequence[str]) -> bool:
@@ -128,17 +129,18 @@ class Listing(Forgetful):
         begins = _begins_with_the_end(listed, self._tail[-self._back :])
         return begins and not self._arrived(listed[:1], since=self._listed_at[listed[0]])
 
-    def _rest_is_new(self, listed: Sequence[str]) -> bool:
+    def _rest_is_new(self, listed: Sequence[str], *, reached: int) -> bool:
         """Tell whether only what has arrived since the beginning can follow. Raises SourceError.
 
         In the order of arrival nothing else comes after one that has. All that the feed has had
         since is read for it, so it is asked at the double of a position only.
         """
-        if self._by_id or self._began_at is None or self._position < self._new_due:
+        by_id = self._by_id and _ascend(listed)
+        if by_id or self._began_at is None or reached < self._new_due:
             return False
         if self._arrived(listed, since=self._began_at):
             return True
-        self._new_due = 2 * self._position
+        self._new_due = 2 * reached
         return False
 
     def _arrived(self, listed: Sequence[str], *, since: int) -> bool:

@@ -278,6 +278,47 @@ def test_it_ends_where_instances_arrive_faster_than_they_are_moved(
     assert found >= before
 
 
+@pytest.mark.parametrize("by_id", [False, True], ids=["by arrival", "by identifier"])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_fails_is_asked_again_and_nothing_is_passed_over(by_id: bool, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def may_fail() -> None:
+        if chance.random() < 0.2:
+            raise SourceError(SideProblem.UNREACHABLE, "down")
+
+    class Flaky(Held):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            may_fail()
+            listed = sorted(self.instances) if by_id else self.instances
+            return listed[since : since + limit]
+
+    class FlakyFeed(StoreClient):
+        def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
+            may_fail()
+            return super().changes(since, limit, only_new_instances=only_new_instances)
+
+        def last_change(self) -> Page:
+            may_fail()
+            return super().last_change()
+
+    held, rows = Flaky(1500), feed_of(*range(1, 11))
+    before, found = set(held.instances), set[str]()
+    listing = Listing(held, page_size=200, feed=FlakyFeed(rows))
+    for _ in range(1000):
+        try:
+            page = listing.next_page()
+        except SourceError:
+            continue
+        found |= {move.instance_id for move in page.moves}
+        if page.ended:
+            break
+        held.instances.append(identifier(len(held.instances)))
+        rows.add_change(NEW, held.instances[-1])
+    assert page.ended
+    assert found >= before
+
+
 def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
     class Shuffled(Held):
         def list_instances(self, since: int, limit: int) -> list[str]:
