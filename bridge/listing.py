@@ -57,9 +57,9 @@ class Listing(Forgetful):
     yet is before it: only ``feed`` tells, the source's.
 
     It ends with a page that is not full and has nothing after it, new instances in it or not: at a
-    server where they never cease to arrive there is no page without. Where they arrive faster than
-    pages are asked for, a list in the order of arrival has no end: with ``feed`` it is over where
-    only what has arrived since it was begun can follow.
+    server where they never cease to arrive there is no page without. (For as long as they arrive
+    faster than they are moved, a list in the order of arrival has no end. What the feed tells of
+    them could give it one; but an error there would cost all that was not listed yet.)
     """
 
     def __init__(
@@ -85,10 +85,6 @@ class Listing(Forgetful):
         """Of the tail: the end of the feed before it was listed."""
         self._back = LISTING_OVERLAP
         self._by_id = True
-        self._began_at: int | None = None
-        """The end of the feed before anything was listed."""
-        self._new_due = 0
-        """The position from which on it is worth asking whether only what is new can follow."""
 
     def next_page(self) -> MovePage:
         """Read on. Raises SideError."""
@@ -96,8 +92,8 @@ class Listing(Forgetful):
         start = max(0, self._position - back)
         limit = self._page_size + back
         if self._feed:
-            self._feed_end = max(self._feed_end, self._feed.last_change().last)
-            self._began_at = self._feed_end if self._began_at is None else self._began_at
+            # Of a source that is another one for a moment it may be too low: then we go back.
+            self._feed_end = self._feed.last_change().last
         listed = self._client.list_instances(start, limit)
         if start > 0 and not self._goes_on(listed):
             if 4 * back <= min(len(self._tail), BACK_MAX):
@@ -111,7 +107,6 @@ class Listing(Forgetful):
         if len(listed) < limit and not ended and not fresh:
             self._begin_anew()
             return MovePage(moves=())
-        ended = ended or self._rest_is_new(listed, reached=start + len(listed))
         # Nothing can fail any more: what is noted from here on is passed on.
         self._by_id = self._by_id and _ascend(listed)
         self._position = start + len(listed)
@@ -128,20 +123,6 @@ class Listing(Forgetful):
             return bool(listed) and listed[0] <= self._tail[-1]
         begins = _begins_with_the_end(listed, self._tail[-self._back :])
         return begins and not self._arrived(listed[:1], since=self._listed_at[listed[0]])
-
-    def _rest_is_new(self, listed: Sequence[str], *, reached: int) -> bool:
-        """Tell whether only what has arrived since the beginning can follow. Raises SourceError.
-
-        In the order of arrival nothing else comes after one that has. All that the feed has had
-        since is read for it, so it is asked at the double of a position only.
-        """
-        by_id = self._by_id and _ascend(listed)
-        if by_id or self._began_at is None or reached < self._new_due:
-            return False
-        if self._arrived(listed, since=self._began_at):
-            return True
-        self._new_due = 2 * reached
-        return False
 
     def _arrived(self, listed: Sequence[str], *, since: int) -> bool:
         """Tell whether one of these has arrived after a place in the feed. Raises SourceError.

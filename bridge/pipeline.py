@@ -155,6 +155,8 @@ class Pipeline:
                 self._servers.probe()
             for message in self._inbox.take(self._idle_s(), enough=self._enough()):
                 self._handle(message)
+            if not self._busy:
+                self._servers.idle(but=self._reading.failed_side)
             self._flush()
             self._check_patience()
             self._report()

@@ -144,6 +144,15 @@ class Servers:
         if gate.served() and closed_at_s is not None:
             self._observer.on_event(SideUp(side, self._clock.steady_s() - closed_at_s))
 
+    def idle(self, *, but: SideName | None) -> None:
+        """End the trials of servers that nothing is there to try with: take their word.
+
+        ``but``: a server that is being tried with something else.
+        """
+        for side, gate in self._gates.items():
+            if gate.state is GateState.TRIAL and side is not but:
+                self.open(side)
+
     def down_longer_than(self, patience_s: float) -> SideError | None:
         """Return the error of a server that has been down for so long, or None."""
         for gate in self._gates.values():

@@ -152,7 +152,7 @@ class Service:
             # What an earlier phase has abandoned may end here: it is done again in any case.
             self._inbox.take(until_s - now_s)
             now_s = clock.steady_s()
-        return patience_s is None or self._resets.lasted_s(now_s) < patience_s
+        return patience_s is None or self._resets.lasted_s(now_s) <= patience_s
 
     def replay_end(self, *, start: int, end: int | None) -> int:
         """Check a range against the feed and return its last sequence.

@@ -228,6 +228,34 @@ def test_an_outage_of_any_kind_parks_nothing_and_spends_nothing(
     assert len(bench.started) < 20 + 2 * bench.pace.window, "a server that is down is left alone"
 
 
+@pytest.mark.parametrize(
+    ("side", "then"),
+    [
+        (SideName.TARGET, InstanceFailed(Reason.UNDECODABLE, "bad", final=True)),
+        (SideName.TARGET, Skipped(Reason.GONE)),
+        (SideName.SOURCE, InstanceFailed(Reason.WORKER_DIED, "crash", final=True)),
+    ],
+)
+def test_a_server_is_not_told_as_down_for_want_of_something_to_try_it_with(
+    side: SideName, then: Outcome
+) -> None:
+    """It failed once, and what it failed at needs it no more: a night follows without arrivals."""
+
+    class One(Rows):
+        def next_page(self) -> MovePage:
+            return replace(super().next_page(), done=True)
+
+    bench = Bench(poll_interval_s=5.0)
+    bench.script = {"m1": [down(side, SideProblem.TIMED_OUT), then, then]}
+    pipeline = bench.pipeline(One(1))
+    bench.time.at(3600.0, pipeline.stop)
+    pipeline.run(bench.summary)
+    last = bench.progress[-2]
+    assert last.source.up
+    assert last.target.up
+    assert not bench.summary.delivered
+
+
 def test_an_outage_is_told_while_it_lasts() -> None:
     bench = Bench()
     bench.bring_down(SideName.TARGET, SideProblem.LOGIN_REFUSED)
