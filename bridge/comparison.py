@@ -17,10 +17,11 @@ from typing import Protocol, Self
 from bridge.core.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
 from bridge.core.model import Job, Reason, SideName
 from bridge.entry import Parked
+from bridge.feed import MoveSource
 from bridge.feed_reader import FeedReader, feed_end
 from bridge.findings import Finding, Findings, State
 from bridge.images import Likeness, Verdict
-from bridge.listing import KnownPlace, Listing, place_of
+from bridge.listing import Believed, KnownPlace, Listing, place_of
 from bridge.lookers import Lookers, LookingClient, Stumbles
 from bridge.planning import next_sequence
 from bridge.prospects import Deed, prospect, syntax_is_right, syntax_of_head
@@ -147,18 +148,16 @@ class Check:
         # The target's feed is not ours to read.
         feed = client if side is SideName.SOURCE else None
         listing = Listing(client, page_size=self._page_size, side=side, feed=feed)
-        known = place_of(feed) if feed is not None else None
-        self._place = known or self._place
-        listed, ends = 0, 0
-        # A source that is empty for a moment lists nothing, and that looks like the end: it must be
-        # met twice, with a look at the feed after each.
-        while ends < 1 + (known is not None):
-            page = listing.next_page()
-            if known is not None:
-                known.look()
+        moves: MoveSource = listing
+        if feed is not None:
+            self._place = place_of(feed)
+            moves = Believed(listing, self._place)
+        listed, ended = 0, False
+        while not ended:
+            page = moves.next_page()
             self._ids[side].add(move.instance_id for move in page.moves)
             listed += len(page.moves)
-            ends = ends + 1 if page.ended else 0
+            ended = page.ended
             self._show(f"listing the {side}", listed, None)
         return listed
 

@@ -72,7 +72,6 @@ class Listing(Forgetful):
     ) -> None:
         self._client = client
         self._feed = feed
-        self._feed_end = 0
         self._side = side
         self._page_size = max(page_size, 2 * LISTING_OVERLAP)
         self._begun_anew = 0
@@ -91,9 +90,8 @@ class Listing(Forgetful):
         back = self._back
         start = max(0, self._position - back)
         limit = self._page_size + back
-        if self._feed:
-            # Of a source that is another one for a moment it may be too low: then we go back.
-            self._feed_end = self._feed.last_change().last
+        # Of a source that is another one for a moment it may be too low: then we go back.
+        newest = self._feed.last_change().last if self._feed else 0
         listed = self._client.list_instances(start, limit)
         if start > 0 and not self._goes_on(listed):
             if 4 * back <= min(len(self._tail), BACK_MAX):
@@ -113,7 +111,7 @@ class Listing(Forgetful):
         again = set(listed)
         before = (instance_id for instance_id in self._tail if instance_id not in again)
         self._tail = (*before, *listed)[-BACK_MAX:]
-        at = self._listed_at | dict.fromkeys(listed, self._feed_end)
+        at = self._listed_at | dict.fromkeys(listed, newest)
         self._listed_at = {instance_id: at[instance_id] for instance_id in self._tail}
         self._back = LISTING_OVERLAP
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
@@ -122,19 +120,21 @@ class Listing(Forgetful):
         if self._by_id and _ascend(listed):
             return bool(listed) and listed[0] <= self._tail[-1]
         begins = _begins_with_the_end(listed, self._tail[-self._back :])
-        return begins and not self._arrived(listed[:1], since=self._listed_at[listed[0]])
+        return begins and not self._sent_anew(listed[0])
 
-    def _arrived(self, listed: Sequence[str], *, since: int) -> bool:
-        """Tell whether one of these has arrived after a place in the feed. Raises SourceError.
+    def _sent_anew(self, instance_id: str) -> bool:
+        """Tell whether a listed instance has a row in the feed since. Raises SourceError.
 
         Up to the present end of the feed. False without a feed, which is to say: unknown.
         """
-        wanted, end = set(listed), self._feed.last_change().last if self._feed else 0
-        while self._feed and since < end:
+        if self._feed is None:
+            return False
+        since, end = self._listed_at[instance_id], self._feed.last_change().last
+        while since < end:
             page = self._feed.changes(since, self._page_size, only_new_instances=True)
-            rows = [row for row in page.changes if row.change_type == NEW_INSTANCE]
-            if any(row.resource_id in wanted for row in rows):
-                return True
+            for row in page.changes:
+                if row.resource_id == instance_id and row.change_type == NEW_INSTANCE:
+                    return True
             if page.done or not page.changes:
                 break
             since = page.changes[-1].sequence
@@ -273,45 +273,56 @@ class OfKnownPlace:
         return MovePage(())
 
 
-class Lacking:
-    """Of another source of moves, those that the target does not hold.
+class Believed(OfKnownPlace):
+    """What a listing says, as far as it is of the source that it was begun with.
 
-    With ``known``, what a listing says is believed only of the source that it was begun with. One
-    that has lost its disk for a moment lists nothing, and that looks like the end: so the end must
-    be met twice, with a look at the feed after each.
+    One that has lost its disk for a moment lists nothing, and that looks like the end: so the end
+    must be met twice, with a look at the feed after each.
     """
 
-    def __init__(
-        self, moves: MoveSource, target: HoldingClient, *, known: KnownPlace | None = None
-    ) -> None:
+    def __init__(self, listing: MoveSource, known: KnownPlace) -> None:
+        super().__init__(listing, known)
+        self._page: MovePage | None = None
+        self._ended_before = False
+
+    def next_page(self) -> MovePage:
+        """Read on. Raises SourceError, after which the same page is looked at again.
+
+        Raises FeedWentBackwards when another source answers.
+        """
+        page = self._page = self._page or super().next_page()
+        self.look_back()
+        self._page = None
+        ended = page.ended and self._ended_before
+        self._ended_before = page.ended
+        return replace(page, done=page.done and ended == page.ended, ended=ended)
+
+
+class Lacking:
+    """Of another source of moves, those that the target does not hold."""
+
+    def __init__(self, moves: MoveSource, target: HoldingClient) -> None:
         self._moves = moves
         self._target = target
-        self._known = known
         self._page: MovePage | None = None
         self._asked = 0
         self._lacking: list[Move] = []
-        self._ended_before = known is None
 
     def next_page(self) -> MovePage:
-        """Read on. Raises SourceError, TargetError; the same page is then gone on with.
+        """Read on. Raises TargetError, after which the same page is gone on with.
 
         Not begun anew: a server that fails now and then would never be asked for all of it. Raises
-        FeedWentBackwards when another source answers.
+        what the other source of moves raises.
         """
         page = self._page = self._page or self._moves.next_page()
         for move in page.moves[self._asked :]:
             if not self._target.has_instance(move.instance_id):
                 self._lacking.append(move)
             self._asked += 1
-        self.look_back()
         lacking = tuple(self._lacking)
         self._page, self._asked, self._lacking = None, 0, []
-        ended = page.ended and self._ended_before
-        self._ended_before = page.ended or self._known is None
-        return replace(page, moves=lacking, done=page.done and ended == page.ended, ended=ended)
+        return replace(page, moves=lacking)
 
     def look_back(self) -> MovePage:
-        """Make sure that the source is the same one. Raises SourceError, FeedWentBackwards."""
-        if self._known is not None:
-            self._known.look()
-        return MovePage(())
+        """Look back as the other source of moves does."""
+        return self._moves.look_back()

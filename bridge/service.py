@@ -24,7 +24,7 @@ from bridge.feed_reader import feed_end
 from bridge.janitor import Janitor
 from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
 from bridge.ledger import NEWEST_DATE_KEY, Ledger
-from bridge.listing import FeedEnd, KnownPlace, Lacking, Listing, OfKnownPlace, Place
+from bridge.listing import Believed, FeedEnd, KnownPlace, Lacking, Listing, OfKnownPlace, Place
 from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
 from bridge.neighbour import Neighbour
 from bridge.pipeline import Pace, Pipeline
@@ -292,7 +292,7 @@ class Service:
         with closing(self._machinery.client(SideName.TARGET)) as target:
             listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
             known = KnownPlace(self._source, end, overlap=self._settings.feed_overlap)
-            moves = Lacking(listing, target, known=known)
+            moves = Lacking(Believed(listing, known), target)
             ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
         if ended:
             # A row that becomes visible late may be of an instance that the listing lacked.

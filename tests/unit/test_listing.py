@@ -14,7 +14,16 @@ from bridge.core.errors import FeedWentBackwards, SourceError, TargetError
 from bridge.core.model import Move, Page, ServerInfo, SideProblem
 from bridge.feed import GivenMoves, MoveSource, ReplayRange
 from bridge.feed_reader import MovePage
-from bridge.listing import BACK_MAX, LISTING_OVERLAP, FeedEnd, KnownPlace, Lacking, Listing, Place
+from bridge.listing import (
+    BACK_MAX,
+    LISTING_OVERLAP,
+    Believed,
+    FeedEnd,
+    KnownPlace,
+    Lacking,
+    Listing,
+    Place,
+)
 from tests.fake_store import FeedRow
 from tests.feed_client import NEW, StoreClient, feed_of
 
@@ -38,9 +47,9 @@ class Held:
         return self.instances[since : since + limit]
 
 
-def everything(moves: MoveSource) -> list[str]:
+def everything(moves: MoveSource, *, pages_max: int = 10_000) -> list[str]:
     found: list[str] = []
-    for _ in range(10_000):
+    for _ in range(pages_max):
         page = moves.next_page()
         found += [move.instance_id for move in page.moves]
         if page.ended:
@@ -183,15 +192,8 @@ def test_it_ends_while_instances_never_cease_to_arrive(by_id: bool, arrivals: in
     held = Busy(1000)
     before = set(held.instances)
     known = KnownPlace(StoreClient(feed_of(1, 2)), Place(0), overlap=10)
-    lacking = Lacking(Listing(held, page_size=200), Target(), known=known)
-    found: set[str] = set()
-    for _ in range(100):
-        page = lacking.next_page()
-        found |= {move.instance_id for move in page.moves}
-        if page.ended:
-            break
-    assert page.ended
-    assert found >= before
+    lacking = Lacking(Believed(Listing(held, page_size=200), known), Target())
+    assert set(everything(lacking, pages_max=100)) >= before
 
 
 @pytest.mark.parametrize("hidden", [2, 3, 50, 1000])
@@ -261,7 +263,8 @@ def test_it_ends_where_instances_arrive_more_slowly_than_they_are_moved(
     before = set(held.instances)
     client = StoreClient(rows)
     listing = Listing(held, page_size=300, feed=client)
-    lacking = Lacking(listing, Target(), known=KnownPlace(client, Place(0), overlap=10))
+    known = KnownPlace(client, Place(0), overlap=10)
+    lacking = Lacking(Believed(listing, known), Target())
     found: set[str] = set()
     for _ in range(600):
         page = lacking.next_page()
@@ -423,7 +426,7 @@ def test_a_source_that_is_empty_for_a_while_does_not_end_a_snapshot(
     assert end.place is not None
     source.asked, source.away_at = 0, set(range(begin, begin + length))
     known = KnownPlace(source, end.place, overlap=5)
-    lacking = Lacking(Listing(source, page_size=1), Target(), known=known)
+    lacking = Lacking(Believed(Listing(source, page_size=1), known), Target())
     try:
         found = everything(lacking)
     except FeedWentBackwards:
@@ -437,7 +440,7 @@ def test_what_a_snapshot_misses_is_not_believed_of_another_source() -> None:
     end.next_page()
     assert end.place is not None
     known = KnownPlace(source, end.place, overlap=5)
-    lacking = Lacking(Listing(source, page_size=1), Target(), known=known)
+    lacking = Lacking(Believed(Listing(source, page_size=1), known), Target())
     assert lacking.look_back().moves == ()
     source.there.store.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 40)])
     with pytest.raises(FeedWentBackwards, match="another history"):
