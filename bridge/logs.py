@@ -97,8 +97,8 @@ class LogObserver:
                 pass  # a limit on the way may refuse thousands
             case InstanceRetried(move=move, outcome=ExecutorFailed() as failed):
                 if self._quiet_since("executor"):
-                    text = f"an attempt was lost, of {_name(move)}: {failed.message}"
-                    text = f"{text} {failed.advice}".strip()
+                    why = f"{failed.message} {failed.advice}".strip()
+                    text = f"an attempt was lost, of {_name(move)}: {why}"
                     log(logging.ERROR, "executor_failed", text, **_of(move))
             case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
                 why = f"{getattr(outcome, 'message', '')} {getattr(outcome, 'advice', '')}".strip()

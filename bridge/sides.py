@@ -94,15 +94,15 @@ class SideClient:
         follows upon a good answer would fail for ever.
         """
         with self._reading_again_after_a_refusal():
-            with connect(self.endpoint, self._known(), retries=ONE_TRY) as client:
-                info = client.system()
+            info = self._system_once()
             if self._chance() < OUT_OF_STEP:
-                with (
-                    suppress(SideError),
-                    connect(self.endpoint, self._known(), retries=ONE_TRY) as client,
-                ):
-                    client.system()
+                with suppress(SideError):
+                    self._system_once()
             return info
+
+    def _system_once(self) -> ServerInfo:
+        with connect(self.endpoint, self._known(), retries=ONE_TRY) as client:
+            return client.system()
 
     def system(self) -> ServerInfo:
         """Return the server's description."""
