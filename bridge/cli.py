@@ -7,64 +7,110 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import bridge
 from bridge.commands.check import check
 from bridge.commands.demo import demo
+from bridge.commands.docs import docs
 from bridge.commands.doctor import doctor
+from bridge.commands.init import init
+from bridge.commands.output import say
 from bridge.commands.parked import parked_app
 from bridge.commands.pause import pause, resume
 from bridge.commands.plan import plan
 from bridge.commands.replay import replay
 from bridge.commands.report import report
+from bridge.commands.retention import retention
+from bridge.commands.rules import rules_app
 from bridge.commands.run import run
+from bridge.commands.state import state_app
 from bridge.commands.status import status
+from bridge.commands.studies import studies_app
 from bridge.commands.transcode import transcode
-from bridge.core.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, BridgeError
+from bridge.commands.try_folder import try_
+from bridge.commands.unknown_settings import warn_of_unknown_settings
+from bridge.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, BridgeError
+from bridge.untrusted_text import visible
+
+
+class _Commands(TyperGroup):
+    """All commands. Ctrl-C in a command that does not catch it itself is reported here.
+
+    The caller in typer would turn it into an exit code and print nothing.
+    """
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 (typer keeps the type of it to itself)
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            return EXIT_INTERRUPTED
+
+
+NAME = "orthanc-bridge"
+ABOUT = (
+    "Deliver every new instance of one Orthanc to a second one, decoded, and prove that it arrived."
+)
 
 app = typer.Typer(
-    name="orthanc-bridge",
-    help="Moves every new instance from one Orthanc to another, uncompressed, with proof.",
+    name=NAME,
+    cls=_Commands,
+    help=ABOUT,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 done but instances are "
-    "parked or differences remain, 10 source unreachable, 11 target unreachable, 12 state file "
-    "unusable or held, 13 the feed went backwards, 130 interrupted. Settings: BRIDGE_* variables "
-    "and .env.",
+    epilog="Exit codes: 0 done; 1 bug in the bridge; 2 wrong usage or configuration; 3 done, but "
+    "instances are parked or refused, the feed has gaps, or differences remain; 10 source cannot "
+    "be used; 11 target cannot be used; 12 state file cannot be used; 13 the source's feed (its "
+    "change log) was reset or replaced; 130 interrupted. Settings come from BRIDGE_* variables "
+    "and from .env.",
 )
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(bridge.__version__)
+        say(bridge.__version__)
         raise typer.Exit
 
 
 @app.callback()
 def _main(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (its callback does the work)
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and end."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Moves every new instance from one Orthanc to another, uncompressed, with proof."""
+    if context.invoked_subcommand != "doctor":  # its findings tell them
+        warn_of_unknown_settings()
 
 
+app.command("init")(init)
 app.command("run")(run)
 app.command("replay")(replay)
 app.command("status")(status)
 app.add_typer(parked_app, name="parked")
+app.add_typer(state_app, name="state")
+app.add_typer(rules_app, name="rules")
+app.add_typer(studies_app, name="studies")
 app.command("transcode")(transcode)
 app.command("plan")(plan)
 app.command("check")(check)
 app.command("report")(report)
+app.command("retention")(retention)
 app.command("doctor")(doctor)
+app.command("docs")(docs)
 app.command("demo")(demo)
+app.command("try")(try_)
 app.command("pause")(pause)
 app.command("resume")(resume)
 
@@ -78,20 +124,26 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
     """Run a command; every error becomes one message on stderr and a documented exit code."""
     code: object = EXIT_DONE
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, prog_name=NAME)
     except BridgeError as exc:
-        _complain(str(exc))
+        _complain(visible(str(exc)))
         code = exc.exit_code
     except typer.Exit as exc:
         code = exc.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        _complain("interrupted")
         code = EXIT_INTERRUPTED
     except typer.TyperException as exc:
-        _complain(f"{exc.format_message()}\nSee orthanc-bridge --help.")
+        if exc.format_message().startswith("Usage: "):  # nothing was asked for: the help is shown
+            say(exc.format_message(), err=True)
+            return exc.exit_code
+        context = getattr(exc, "ctx", None)  # of a mistake in usage: where it was made
+        command = NAME if context is None else context.command_path
+        _complain(f"{exc.format_message().replace(': Value error, ', ': ')}\nSee {command} --help.")
         code = exc.exit_code
     except Exception as exc:  # noqa: BLE001
-        # The second of two places that catch everything: a bug must end with its own exit code,
-        # and its text may quote values, so only its kind and place are told.
+        # The second of two places that catch everything: a bug ends with its own exit code. Its
+        # text may quote values, so only its class and its place are printed.
         _complain(
             f"A bug in the bridge: {type(exc).__name__}. Please report it.\n"
             + "".join(traceback.format_tb(exc.__traceback__))
@@ -101,4 +153,4 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    typer.echo(f"orthanc-bridge: {text}", err=True)
+    say(f"orthanc-bridge: {text}", err=True)

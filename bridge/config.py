@@ -7,39 +7,220 @@ the variable, what was seen and what to do. Secrets are not here: see ``bridge.c
 from __future__ import annotations
 
 import difflib
+import hashlib
+import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge.core.errors import ConfigurationError
-from bridge.core.health import HealthLimits
-from bridge.core.model import Endpoint, Job, SideName, TranscodeOptions
-from bridge.core.pacing import Allowance
-from bridge.core.rules import Rule, parse_rules
-from bridge.core.schedule import parse_schedule
-from bridge.core.syntaxes import target_syntax_uid
-from bridge.credentials import POKE_TOKEN, credentials_of, poke_token
-from bridge.values import (
-    UNITS_S,
-    WORKERS_MAX,
-    Executor,
-    File,
-    Retention,
-    Schedule,
-    Start,
-    Url,
-    Verify,
-    default_workers,
+from bridge.credentials import (
+    ENV_FILE,
+    POKE_TOKEN,
+    credentials_of,
+    env_file,
+    place_in_dotenv,
+    poke_token,
+    read_dotenv,
 )
+from bridge.dicom.syntaxes import target_syntax_uid
+from bridge.errors import ConfigurationError
+from bridge.feed.gaps import GapLimits
+from bridge.model import Endpoint, Job, Rule, SideName, TranscodeOptions
+from bridge.monitoring.health import HealthLimits
+from bridge.monitoring.names import NAME_CHARACTERS_MAX, BridgeNames
+from bridge.own_files import why_not_trusted
+from bridge.pipeline.pacing import Allowance, parse_schedule, parse_timetable
+from bridge.retention.limits_and_risks import RetentionRules, Risk
+from bridge.rules import parse_rules
+
+# Values of settings: what each may be, and what to say of one that may not.
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_HOST = re.compile(r"[\w.-]{1,253}|[0-9a-f:.]+(?:%[\w.-]+)?")
+"""A name (international ones too) or an address, as ``urlsplit`` gives them."""
+_PERCENT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?")
+DIGITS_MAX = 12
+"""Of a number within a setting."""
+MAX_SEQUENCE = 2**31 - 1
+"""Orthanc writes sequences as 32-bit integers."""
+
+
+def _can_be_asked_for(host: str) -> bool:
+    """Tell whether the resolver takes a name; it raises UnicodeError, which is no OSError."""
+    try:
+        host.encode("idna").decode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _base_url(value: str) -> str:
+    """Check an address and bring it into one form, so that the same server looks the same."""
+    value = value.strip()
+    if not value.isprintable() or " " in value:
+        raise ValueError("contains a blank or a control character")
+    if "@" in value:
+        # Anywhere: a password with a slash ends the host for a parser, and would be logged.
+        raise ValueError(
+            "must not contain a user name or password (nor any @); set the ..._USERNAME and "
+            "..._PASSWORD (or ..._PASSWORD_FILE) variables instead"
+        )
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("is not a URL; write for example http://orthanc:8042") from exc
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if not _can_be_asked_for(parts.hostname or ""):
+        raise ValueError("names a host that cannot be: its parts have 1 to 63 characters each")
+    if parts.query or parts.fragment:
+        raise ValueError("must not contain ? or #")
+    if port == 0:
+        raise ValueError("has port 0")
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    place = parts.netloc.lower() if port != usual else parts.netloc.lower().rpartition(":")[0]
+    return f"{parts.scheme}://{place}{parts.path}".rstrip("/")
+
+
+def _name(value: str) -> str:
+    value = value.strip()
+    if not value.isprintable():
+        raise ValueError("contains a control character")
+    return value
+
+
+def _readable_file(value: str | None) -> str | None:
+    if value is not None and not os.access(value, os.R_OK):
+        raise ValueError("names a file that does not exist or cannot be read")
+    return value
+
+
+RULES_BYTES_MAX = 1024 * 1024
+GENERATION_DIGITS = 12
+WORKERS_MAX = 256
+WORKERS_BEYOND_CPUS = 2
+"""While these wait for a server, the others keep the processors busy (docs/decisions/0003)."""
+
+
+def default_workers() -> int:
+    """Return how many workers keep the CPUs of this machine busy."""
+    return min(WORKERS_MAX, len(os.sched_getaffinity(0)) + WORKERS_BEYOND_CPUS)
+
+
+def _start(value: object) -> str | int:
+    text = str(value).strip()
+    if text in ("beginning", "now", "snapshot"):
+        return text
+    if (
+        text.isascii()
+        and text.isdigit()
+        and len(text) <= DIGITS_MAX
+        and 0 <= int(text) <= MAX_SEQUENCE
+    ):
+        return int(text)
+    raise ValueError("must be beginning, now, snapshot or a sequence number (0 or more)")
+
+
+def _verify(value: str) -> str:
+    kind, _, count = value.partition(":")
+    if value in ("off", "all") or (kind == "sample" and _is_count(count) and int(count) >= 1):
+        return value
+    raise ValueError("must be off, all or sample:N (one instance in N)")
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX
+
+
+def _schedule(value: str) -> str:
+    parse_schedule(value)
+    return value
+
+
+def _timetable(value: str) -> str:
+    parse_timetable(value)
+    return value
+
+
+def _executor(value: str) -> str:
+    if value == "local":
+        return value
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("has no valid port; write for example tcp://scheduler:8786") from exc
+    named = _HOST.fullmatch(parts.hostname or "") and port and not parts.path and "@" not in value
+    if parts.scheme not in ("tcp", "tls") or not named:
+        raise ValueError("must be local, tcp://HOST:PORT or tls://HOST:PORT (a Dask scheduler)")
+    return value
+
+
+def _retention(value: str) -> str:
+    number, unit = value[:-1], value[-1:]
+    if value == "keep" or (_is_count(number) and unit in UNITS_S):
+        return value
+    raise ValueError("must be keep or a duration such as 24h (units: s, m, h, d)")
+
+
+def _span_or_off(value: str) -> str:
+    if value == "off" or (_is_count(value[:-1]) and int(value[:-1]) and value[-1:] in UNITS_S):
+        return value
+    raise ValueError("must be off or a duration such as 7d (units: s, m, h, d)")
+
+
+def _percent(value: str) -> str:
+    number = value.removesuffix("%")
+    if value.endswith("%") and _PERCENT.fullmatch(number) and float(number) <= 100:
+        return value
+    raise ValueError("must be a percentage from 0% to 100%, such as 1% or 0.5%")
+
+
+def _mirror_deletions(value: str) -> str:
+    if value == "off":
+        return value
+    kind, _, span = value.partition(":")
+    if kind == "after" and _is_count(span[:-1]) and span[-1:] in UNITS_S:
+        return value
+    raise ValueError("must be off or after:DURATION, such as after:7d (units: s, m, h, d)")
+
+
+def _seconds(span: str) -> float:
+    return float(span[:-1]) * UNITS_S[span[-1]]
+
+
+Url = Annotated[str, AfterValidator(_base_url)]
+Name = Annotated[str, AfterValidator(_name)]
+File = Annotated[str | None, AfterValidator(_readable_file)]
+Start = Annotated[str | int, BeforeValidator(_start)]
+Verify = Annotated[str, AfterValidator(_verify)]
+Schedule = Annotated[str, AfterValidator(_schedule)]
+Timetable = Annotated[str, AfterValidator(_timetable)]
+SpanOrOff = Annotated[str, AfterValidator(_span_or_off)]
+Percent = Annotated[str, AfterValidator(_percent)]
+MirrorDeletions = Annotated[str, AfterValidator(_mirror_deletions)]
+Executor = Annotated[str, AfterValidator(_executor)]
+Retention = Annotated[str, AfterValidator(_retention)]
 
 PREFIX = "BRIDGE_"
-DOTENV_PATH = Path(".env")
+
+# It tells of a line without telling of which file; read_dotenv tells what matters.
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)
 
 SECRETS = (
     *(
@@ -52,48 +233,83 @@ SECRETS = (
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
 
+def _risks(value: str) -> str:
+    named = [name.strip() for name in value.split(",") if name.strip()]
+    for name in named:
+        if name not in list(Risk):
+            raise ValueError(f"names {name}: must be of {', '.join(Risk)}")
+    return ",".join(named)
+
+
 class Settings(BaseSettings):
     """Every setting that is not a secret. The description of each is its documentation."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=DOTENV_PATH,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
-    source_url: Url = Field(description="Base URL of the first Orthanc; a path prefix is allowed.")
-    target_url: Url = Field(description="Base URL of the second Orthanc; a path prefix is allowed.")
-    source_ca_file: File = Field(None, description="CA certificates (PEM) to trust the source by.")
-    source_client_cert_file: File = Field(None, description="Client certificate (PEM), source.")
+    source_url: Url = Field(
+        description="Base URL of the first Orthanc (its REST API); a path prefix is allowed."
+    )
+    target_url: Url = Field(
+        description="Base URL of the second Orthanc (its REST API); a path prefix is allowed."
+    )
+    source_ca_file: File = Field(None, description="CA certificates (PEM) that verify the source.")
+    source_client_cert_file: File = Field(
+        None, description="Client certificate (PEM) for the source."
+    )
     source_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
-    target_ca_file: File = Field(None, description="CA certificates (PEM) to trust the target by.")
-    target_client_cert_file: File = Field(None, description="Client certificate (PEM), target.")
+    target_ca_file: File = Field(None, description="CA certificates (PEM) that verify the target.")
+    target_client_cert_file: File = Field(
+        None, description="Client certificate (PEM) for the target."
+    )
     target_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
     http_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Longest silence of a server during a request, seconds."
+        30.0, gt=0, le=3600, description="Seconds that a server may be silent during a request."
     )
     transfer_syntax: Annotated[str, BeforeValidator(lambda v: target_syntax_uid(str(v)))] = Field(
         "ExplicitVRLittleEndian",
         validate_default=True,
-        description="Syntax at the target: DICOM keyword or UID, uncompressed or lossless.",
+        description="Transfer syntax at the target: DICOM keyword or UID, uncompressed or "
+        "lossless.",
     )
-    state_path: Path = Field(Path("state/bridge.sqlite3"), description="The ledger (SQLite).")
+    state_path: Path = Field(
+        Path("state/bridge.sqlite3"),
+        description="The state file (SQLite), also called ledger. Keep it on a disk that lasts.",
+    )
+    shared_directory: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="When every user may write to the directory of the state file, the audit file "
+        "or .env: refuse (exit 2), or accept, where no other user can reach it (a volume of a "
+        "container).",
+    )
     start: Start = Field(
         "beginning",
         description="Where to start without a checkpoint: beginning, now, snapshot (list what is "
         "there, then follow) or a sequence.",
     )
     on_feed_reset: Literal["stop", "snapshot"] = Field(
-        "stop", description="When the source's feed is another one: stop (exit 13) or snapshot."
+        "stop",
+        description="When the source's feed (its change log) was reset or replaced: stop (exit "
+        "13), or take a snapshot and follow the new feed.",
     )
     on_undecodable: Literal["park", "forward"] = Field(
-        "park", description="Corrupt or unsupported pixel data: park, or forward as it is."
+        "park",
+        description="Corrupt, unsupported or wrongly labelled pixel data: park, or forward "
+        "unchanged.",
+    )
+    on_wrong_label: Literal["park", "decode"] = Field(
+        "park",
+        description="A JPEG code stream that its label contradicts (another JPEG process, another "
+        "colour): park, or decode as the code stream says.",
     )
     on_video: Literal["forward", "park"] = Field(
-        "forward", description="Video and referenced pixel data: forward as it is, or park."
+        "forward", description="Video and referenced pixel data: forward unchanged, or park."
     )
     rules_file: File = Field(
         None,
@@ -108,107 +324,274 @@ class Settings(BaseSettings):
         default_factory=default_workers,
         ge=1,
         le=WORKERS_MAX,
-        description="Worker processes; default: two more than CPUs.",
+        description="Worker processes; default: number of CPUs plus two.",
     )
     executor: Executor = Field(
         "local",
         description="Where workers run: local, or the Dask scheduler at tcp://HOST:PORT or "
-        "tls://HOST:PORT (docs/cluster.md).",
+        "tls://HOST:PORT (orthanc-bridge docs cluster).",
     )
     dask_tls_ca_file: File = Field(
-        None, description="CA certificates (PEM) to trust the Dask scheduler by; for tls://."
+        None, description="CA certificates (PEM) that verify the Dask scheduler; for tls://."
     )
     dask_tls_cert_file: File = Field(
-        None, description="Certificate (PEM) that shows the bridge to the Dask scheduler."
+        None, description="Client certificate (PEM) for the Dask scheduler."
     )
     dask_tls_key_file: File = Field(None, description="Key of that certificate (PEM).")
     worker_memory_mb: int = Field(
-        2048, ge=256, description="Address space of one worker process, MB; enforced."
+        2048,
+        ge=256,
+        le=1_048_576,
+        description="Memory limit of each worker process, MB. An instance spooled to disk does "
+        "not count.",
     )
     spool_above_mb: int = Field(
-        64, ge=1, description="Larger instances are spooled to disk (TMPDIR) instead of memory, MB."
+        64,
+        ge=1,
+        le=1_048_576,
+        description="Larger instances are spooled to disk (TMPDIR) instead of memory, MB.",
     )
     max_instances_s: float = Field(
-        0.0, ge=0, description="Instances moved a second at most, on average; 0 means no limit."
+        0.0, ge=0, description="Limit of instances per second, on average; 0 means no limit."
     )
     max_mbit_s: float = Field(
         0.0,
         ge=0,
-        description="Megabits a second at most, both directions together; 0 means no limit.",
+        description="Limit of megabits per second, both directions together; 0 means no limit.",
     )
     schedule: Schedule = Field(
         "",
-        description="Quiet hours in which nothing is moved, for example mon-fri 07:00-19:00 "
-        "Europe/Berlin; several are separated by commas.",
+        description="Quiet hours in which no instance is started, for example mon-fri 07:00-19:00 "
+        "Europe/Berlin; separate several with commas.",
+    )
+    rate_timetable: Timetable = Field(
+        "",
+        description="Megabits a second by the hour, instead of BRIDGE_MAX_MBIT_S, for example "
+        "08:00,20 18:00,off Europe/Berlin; sat-08:00,off for one day of the week.",
     )
     window: int = Field(
         0,
         ge=0,
         le=10_000,
-        description="Instances in flight at most; 0 means 3 for each worker (thread of a cluster).",
+        description="Limit of instances in flight; 0 means 3 for each worker (thread of a "
+        "cluster).",
     )
     task_timeout_s: float = Field(
-        300.0, gt=0, le=86_400, description="One attempt at one instance, seconds."
+        300.0, gt=0, le=86_400, description="Time limit of one attempt at one instance, seconds."
     )
     attempts: int = Field(
         3, ge=1, le=100, description="Attempts at an instance before it is parked."
     )
+    parked_retry: Literal["on", "off"] = Field(
+        "on",
+        description="Try parked instances again by policy, beside the feed: on, or off, so that "
+        "only a person does (orthanc-bridge docs operations).",
+    )
+    parked_retries_per_hour: int = Field(
+        60,
+        ge=1,
+        le=100_000,
+        description="So many of them in an hour at most, one after the other, and only while "
+        "nothing else waits.",
+    )
     poll_interval_s: float = Field(
-        1.0, ge=0.05, le=3600, description="Time between two looks at an idle feed, seconds."
+        1.0, ge=0.05, le=3600, description="Seconds between two requests to an idle feed."
     )
     page_size: int = Field(
-        1000, ge=1, le=100_000, description="Rows asked for at once while catching up."
+        1000, ge=1, le=100_000, description="Rows of the feed requested at once while catching up."
     )
     feed_overlap: int = Field(
         500,
         ge=1,
         le=100_000,
-        description="Sequences read again at the end of the feed, so that changes that became "
-        "visible late and a changed history are noticed.",
+        description="Sequences at the end of the feed that are read again, to notice changes that "
+        "became visible late and a feed that was replaced.",
+    )
+    feed_gap_hours: float = Field(
+        6.0,
+        gt=0,
+        le=720,
+        description="How long to ask for a missing sequence, hours. Only for sources whose "
+        "database can show rows late (PostgreSQL and other plugins).",
+    )
+    feed_gaps_max: int = Field(
+        50_000,
+        ge=1,
+        le=1_000_000,
+        description="Limit of remembered ranges of missing sequences; beyond it the oldest are "
+        "given up, and /health says so.",
+    )
+    recount_interval_s: float = Field(
+        1800.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between two comparisons of the source's own count of instances with "
+        "its feed. They find and move instances that the feed did not report. 0 turns them off.",
     )
     proof: Literal["answer", "stored"] = Field(
         "answer",
-        description="What proves arrival: the target's answer, or also the MD5 it then holds.",
+        description="What proves arrival: answer (the target's answer), or stored (also the MD5 "
+        "of the stored file).",
     )
     source_retention: Retention = Field(
         "keep",
-        description="What to do with delivered instances at the source: keep, or delete them after "
-        "a duration such as 24h. Only what is proved is deleted (implies proof=stored).",
+        description="Whether to delete delivered instances from the source: keep, or a duration "
+        "such as 24h after which they are deleted. Deletes only proved instances (implies "
+        "proof=stored).",
+    )
+    retention_per_hour: int = Field(
+        10_000, ge=0, description="Limit of deletions at the source per hour; 0 means no limit."
+    )
+    retention_day_share: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Share of the source's instances that may be deleted within a day; more needs "
+        "retention --confirm. 1000 instances are always allowed; 1 means no limit.",
+    )
+    retention_risk: Annotated[str, AfterValidator(_risks)] = Field(
+        "",
+        description="Risks that you accept with BRIDGE_SOURCE_RETENTION, separated by commas: "
+        "target-recycles, target-limits-untold, target-read-only, target-emptied, unregistered; "
+        "the last two also with BRIDGE_MIRROR_DELETIONS (orthanc-bridge docs security).",
+    )
+    verify_every: SpanOrOff = Field(
+        "off",
+        description="Compare all instances of both servers again and again, beside everything "
+        "else: off, or how often, such as 7d (orthanc-bridge docs mirror). The target reads each "
+        "of its files for it.",
+    )
+    verify_rate: float = Field(
+        10.0,
+        ge=0,
+        le=100_000,
+        description="Limit of verified instances per second; 0 means no limit.",
+    )
+    verify_deep: Percent = Field(
+        "0%",
+        description="Share of instances, such as 1%, whose files are fetched from both servers, "
+        "decoded and compared in each verification; chosen at random.",
+    )
+    repair: Literal["off", "missing", "all"] = Field(
+        "off",
+        description="What a verification (BRIDGE_VERIFY_EVERY) repairs: off, missing (moves what "
+        "the target lacks) or all. all also DELETES copies at the target that are damaged, have no "
+        "file, the wrong syntax or an older version, and sends the source's instance instead.",
+    )
+    repair_limit: Percent = Field(
+        "1%",
+        description="Share of the source's instances that may be repaired, or deleted at the "
+        "target, within a day; more needs check --confirm. 10 instances are always allowed.",
+    )
+    mirror_deletions: MirrorDeletions = Field(
+        "off",
+        description="off; or after:DURATION: DELETE at the target what this bridge has delivered "
+        "and the source has lacked for so long. This deletes the last copy, also of what was "
+        "deleted at the source by mistake (orthanc-bridge docs mirror). Not with "
+        "BRIDGE_SOURCE_RETENTION.",
+    )
+    servers_are_distinct: bool = Field(
+        False,
+        description="Set it to true to assure that the two addresses are two servers, where the "
+        "bridge cannot tell (one is a copy of the other, and neither lets it set a mark).",
     )
     command_patience_s: float = Field(
         60.0,
         ge=0,
-        description="How long run --once, replay and parked retry bear an outage, seconds, before "
-        "they end with exit code 10 or 11. run itself waits for ever.",
+        description="Seconds that run --once, replay and parked retry tolerate an outage before "
+        "they end with exit code 10 or 11, and that run --once and replay wait for late rows "
+        "before they end with 3. run itself waits for ever.",
+    )
+    keep_studies_days: float = Field(
+        30.0,
+        ge=0,
+        le=3650,
+        description="Days for which the bridge remembers of each study how many instances arrived "
+        "(page /studies), counted from the last one. 0: it remembers none.",
     )
     audit_path: Path | None = Field(
         None,
-        description="Proof for the record: a JSON Lines file that gets a line for each instance "
-        "(docs/audit.md). Not set: none is written.",
+        description="Audit file (JSON Lines): one line for each instance (orthanc-bridge docs "
+        "audit). Not set: none is written.",
     )
     audit_max_mb: int = Field(
-        100, ge=1, le=100_000, description="Size at which the audit file is put aside, MB."
+        100, ge=1, le=100_000, description="Size at which a new audit file is begun, MB."
     )
     shutdown_timeout_s: float = Field(
-        30.0, ge=0, le=3600, description="How long running instances may finish after SIGTERM."
+        30.0,
+        ge=0,
+        le=3600,
+        description="Seconds that running instances may take to finish after SIGTERM.",
     )
     health_host: str = Field("127.0.0.1", description="Address of the monitoring server.")
     health_port: int = Field(
-        8080, ge=0, le=65_535, description="Its port; 0 means any free port, printed."
+        8080,
+        ge=0,
+        le=65_535,
+        description="Port of the monitoring server; 0 means any free port (the log names it).",
+    )
+    name: Name = Field(
+        "",
+        max_length=NAME_CHARACTERS_MAX,
+        description="Name of this bridge, for people who have several: the status page, status, "
+        "the metrics and the log show it.",
+    )
+    source_public_url: Url | None = Field(
+        None,
+        description="Address at which people reach the source: the status page links to its "
+        "Explorer. Not set: no links.",
+    )
+    target_public_url: Url | None = Field(
+        None,
+        description="Address at which people reach the target: the status page links to its "
+        "Explorer. Not set: no links.",
+    )
+    command_prefix: Name = Field(
+        "",
+        max_length=NAME_CHARACTERS_MAX,
+        description="What you type before the commands that the status page and /health show, for "
+        "example docker compose exec bridge.",
     )
     stall_after_s: float = Field(
-        600.0, gt=0, description="Work but no progress for this long makes /health say stalled."
+        600.0,
+        gt=0,
+        description="Seconds with work but without progress after which /health says stalled.",
     )
     lag_limit_s: float = Field(
-        0.0, ge=0, description="Lag that makes /health say lag_above_limit; 0 means no limit."
+        0.0,
+        ge=0,
+        description="Lag in seconds above which /health says lag_above_limit; 0 means no limit.",
     )
     parked_limit: int = Field(
-        0, ge=0, description="More parked instances than this make /health say parked."
+        0,
+        ge=0,
+        le=MAX_SEQUENCE,
+        description="Number of parked instances above which /health says parked.",
     )
-    log_format: Literal["text", "json"] = Field("text", description="Logs: text or json.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: text or json."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Logs: debug, info, warning or error."
+        "info", description="Least level that is logged: debug, info, warning or error."
     )
+
+    @field_validator(
+        "shared_directory",
+        "on_feed_reset",
+        "on_undecodable",
+        "on_wrong_label",
+        "on_video",
+        "parked_retry",
+        "proof",
+        "repair",
+        "log_format",
+        "log_level",
+        mode="before",
+    )
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        """Accept a choice in any case: INFO is info."""
+        return value.lower() if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -219,6 +602,20 @@ class Settings(BaseSettings):
             if key is not None and cert is None:
                 name = f"{PREFIX}{side.upper()}_CLIENT"
                 raise ValueError(f"{name}_KEY_FILE is set, {name}_CERT_FILE is not: set both")
+        if self.max_mbit_s and self.rate_timetable:
+            raise ValueError(
+                "BRIDGE_MAX_MBIT_S and BRIDGE_RATE_TIMETABLE are both set: set one of them"
+            )
+        if self.verify_every == "off" and self.mirror_deletions != "off":
+            raise ValueError(
+                "BRIDGE_MIRROR_DELETIONS does nothing without verifications: set "
+                "BRIDGE_VERIFY_EVERY, such as BRIDGE_VERIFY_EVERY=7d"
+            )
+        if self.mirror_deletions != "off" and self.source_retention != "keep":
+            raise ValueError(
+                "BRIDGE_MIRROR_DELETIONS and BRIDGE_SOURCE_RETENTION exclude each other: what "
+                "retention deletes at the source would be deleted at the target, too"
+            )
         tls = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
         if self.executor.startswith("tls://") and None in tls:
             raise ValueError(
@@ -244,7 +641,8 @@ class Settings(BaseSettings):
         )
 
     def job(self) -> Job:
-        """Return what a worker needs to know."""
+        """Return what a worker needs to know. Raises ConfigurationError for the rules file."""
+        rules, generation = self.rules()
         return Job(
             source=self.endpoint(SideName.SOURCE),
             target=self.endpoint(SideName.TARGET),
@@ -252,12 +650,17 @@ class Settings(BaseSettings):
             on_undecodable=self.on_undecodable,
             on_video=self.on_video,
             proof=self.proof if self.retention_s is None else "stored",
-            rules=self.rules(),
+            rules=rules,
+            rules_generation=generation,
             keeps_evidence=self.retention_s is not None,
+            notes_sums=self.verify_every_s is not None,
+            keep_studies_s=86_400.0 * self.keep_studies_days,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
             transcode=TranscodeOptions(
-                verify=self.verify, hash_samples=self.audit_path is not None
+                verify=self.verify,
+                on_wrong_label=self.on_wrong_label,
+                hash_samples=self.audit_path is not None,
             ),
         )
 
@@ -268,20 +671,69 @@ class Settings(BaseSettings):
             poll_interval_s=self.poll_interval_s,
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
+            verify_every_s=self.verify_every_s,
         )
 
-    def rules(self) -> tuple[Rule, ...]:
-        """Read the rules file. Raises ConfigurationError that names the line."""
+    def names(self) -> BridgeNames:
+        """Return what people call this bridge and both servers."""
+        return BridgeNames(
+            bridge=self.name,
+            source_url=self.source_url,
+            target_url=self.target_url,
+            source_public_url=self.source_public_url or "",
+            target_public_url=self.target_public_url or "",
+            command_prefix=self.command_prefix,
+        )
+
+    def gap_limits(self, *, patience_s: float | None = None) -> GapLimits:
+        """Return how many gaps of the feed are remembered, and for how long.
+
+        ``patience_s``: how long a command waits for one.
+        """
+        return GapLimits(
+            count=self.feed_gaps_max, age_s=3600.0 * self.feed_gap_hours, patience_s=patience_s
+        )
+
+    def rules(self) -> tuple[tuple[Rule, ...], str]:
+        """Read the rules file, and tell by a word which one it is.
+
+        Raises ConfigurationError that names the line.
+        """
         if self.rules_file is None:
-            return ()
+            return (), ""
         try:
-            text = Path(self.rules_file).read_text(encoding="utf-8")
+            with Path(self.rules_file).open("rb") as file:
+                content = file.read(RULES_BYTES_MAX + 1)
+            text = content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigurationError(
                 f"BRIDGE_RULES_FILE cannot be read: {type(exc).__name__}.",
                 advice="It must be a UTF-8 text file.",
             ) from exc
-        return parse_rules(text)
+        if len(content) > RULES_BYTES_MAX:
+            raise ConfigurationError(
+                f"BRIDGE_RULES_FILE has more than {RULES_BYTES_MAX} bytes.",
+                advice="Use patterns (* and ?) instead of long lists.",
+            )
+        return parse_rules(text), hashlib.sha256(content).hexdigest()[:GENERATION_DIGITS]
+
+    def check_directories(self) -> None:
+        """Refuse to keep files where every user may put others. Raises ConfigurationError."""
+        if self.shared_directory == "accept":
+            return
+        for name in ("state_path", "audit_path"):
+            path: Path | None = getattr(self, name)
+            try:
+                reason = "" if path is None else why_not_trusted(path.parent)
+            except OSError:
+                continue  # whoever opens it says what is wrong with it
+            if reason:
+                raise ConfigurationError(
+                    f"{variable_of(name)} ({path}) {reason}.",
+                    advice="Make the directory writable for the bridge's user alone (chmod go-w), "
+                    "or put the file into a directory of its own. In a container whose volume "
+                    f"nobody else reaches: {variable_of('shared_directory')}=accept.",
+                )
 
     def allowance(self) -> Allowance:
         """Return how much may be moved, and when."""
@@ -290,13 +742,58 @@ class Settings(BaseSettings):
             mbit_s=self.max_mbit_s,
             schedule=parse_schedule(self.schedule) if self.schedule else None,
             quiet_hours=self.schedule,
+            timetable=parse_timetable(self.rate_timetable),
+        )
+
+    def retention_rules(self) -> RetentionRules | None:
+        """Return when what may be deleted at the source; None for never."""
+        if self.retention_s is None:
+            return None
+        return RetentionRules(
+            retention_s=self.retention_s,
+            per_hour=self.retention_per_hour,
+            day_share=self.retention_day_share,
+            risks=self.accepted_risks,
+            retention=self.source_retention,
         )
 
     @property
+    def accepted_risks(self) -> frozenset[str]:
+        """The risks of deletions that the operator accepts."""
+        return frozenset(filter(None, self.retention_risk.split(",")))
+
+    @property
+    def verify_every_s(self) -> float | None:
+        """How often both servers are verified, seconds; None means never."""
+        return None if self.verify_every == "off" else _seconds(self.verify_every)
+
+    @property
+    def verify_share(self) -> float:
+        """The share of instances whose files are compared in each verification, 0 to 1."""
+        return float(self.verify_deep.removesuffix("%")) / 100
+
+    @property
+    def repair_share(self) -> float:
+        """The share of instances that may be repaired or deleted in a day, 0 to 1."""
+        return float(self.repair_limit.removesuffix("%")) / 100
+
+    @property
+    def mirror_deletions_after_s(self) -> float | None:
+        """How long the source must lack what is deleted at the target, seconds; None: never."""
+        if self.mirror_deletions == "off":
+            return None
+        return _seconds(self.mirror_deletions.removeprefix("after:"))
+
+    @property
     def retention_s(self) -> float | None:
-        """How old a delivery is when the source may let go of it, seconds; None means never."""
+        """How old a delivery is when it may be deleted at the source, seconds; None means never."""
         value = self.source_retention
         return None if value == "keep" else float(value[:-1]) * UNITS_S[value[-1]]
+
+
+def checked_url(text: str) -> str:
+    """Return the address of a server as settings keep it. Raises ValueError that says why not."""
+    return _base_url(text)
 
 
 def variable_of(field: str) -> str:
@@ -312,8 +809,8 @@ def known_variables() -> set[str]:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """List ``BRIDGE_*`` variables that mean nothing, each with the nearest one that does, or ""."""
-    known = {name.removeprefix(PREFIX) for name in known_variables()}
-    given = environ if environ is not None else {**dotenv_values(DOTENV_PATH), **os.environ}
+    known = {name.removeprefix(PREFIX) for name in known_variables() | {ENV_FILE}}
+    given = environ if environ is not None else {**read_dotenv(), **os.environ}
     unknown = sorted(
         name.removeprefix(PREFIX)
         for name in given
@@ -329,22 +826,23 @@ def load_settings(**overrides: object) -> Settings:
     ``overrides`` are field values that take the place of the environment's (command-line
     options, tests). Raises ConfigurationError with one line for each setting that is wrong.
     """
+    read_dotenv()
     try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]
+        settings = Settings(_env_file=env_file(), **overrides)  # type: ignore[arg-type,call-arg]
     except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+        advice = "All settings: orthanc-bridge docs configuration."
+        if any(error["type"] == "missing" for error in errors):
+            advice = f"To be asked for them: orthanc-bridge init. {advice}"
         raise ConfigurationError(
-            "; ".join(_explain(error) for error in exc.errors(include_url=False)) + ".",
-            advice="All settings are described in docs/configuration.md and .env.example.",
+            "; ".join(_explain(error) for error in errors) + ".",
+            advice=advice,
         ) from None
-    except (UnicodeDecodeError, OSError) as exc:
-        raise ConfigurationError(
-            f"The file {DOTENV_PATH} cannot be read: {type(exc).__name__}.",
-            advice="Make it readable for the user that runs the bridge, in UTF-8.",
-        ) from None  # the cause would carry the file's bytes
     for side in SideName:
         credentials_of(side)
     poke_token()
     settings.rules()
+    settings.check_directories()
     return settings
 
 
@@ -357,5 +855,8 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{name} is not set: give it a value, for example {name}=http://orthanc:8042"
     seen = os.environ.get(name)
-    found = "" if seen is None else f" is {seen!r}:" if "URL" not in name else ":"
-    return f"{name}{found} {text[:1].lower()}{text[1:]}"
+    place = place_in_dotenv(name) if seen is None else ""
+    named = f"{name} {place}".rstrip()
+    if seen is not None:
+        named += f" is {seen!r}:" if "URL" not in name else ":"
+    return f"{named} {text[:1].lower()}{text[1:]}"

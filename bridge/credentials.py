@@ -6,6 +6,7 @@ be pickled: they never travel in a task.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -13,13 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
-from bridge.core.errors import ConfigurationError
-from bridge.core.model import SideName
+from bridge.errors import ConfigurationError
+from bridge.model import SideName
+from bridge.own_files import NotOurs, check_settings_file
 
 DOTENV_PATH = Path(".env")
+ENV_FILE = "BRIDGE_ENV_FILE"
+"""Names another file than ``.env`` of the working directory; only the environment can."""
+SHARED_DIRECTORY = "BRIDGE_SHARED_DIRECTORY"
 SECRET_BYTES_MAX = 64 * 1024
+ENV_FILE_BYTES_MAX = 1024 * 1024
 POKE_TOKEN = "BRIDGE_POKE_TOKEN"  # noqa: S105  (its name)
 POKE_TOKEN_LENGTH_MIN = 16
 
@@ -54,8 +60,50 @@ def resolve_secret(
     ``${...}`` is expanded. An empty value counts as not set, as `compose` passes them.
     Raises ConfigurationError when both are set in one place, or when a file cannot be read.
     """
+    name, value = _given(variable, environ, dotenv_path)
+    return _read_secret(name, Path(value)) if value and name != variable else value
+
+
+def name_given(
+    variable: str,
+    environ: Mapping[str, str] | None = None,
+    dotenv_path: Path = DOTENV_PATH,
+) -> str | None:
+    """Name the variable that gives a secret: itself, or ``<variable>_FILE``; None when none does.
+
+    Raises ConfigurationError as ``resolve_secret`` does, but for files, which are not read.
+    """
+    name, value = _given(variable, environ, dotenv_path)
+    return name if value else None
+
+
+def login_settings(
+    side: SideName,
+    environ: Mapping[str, str] | None = None,
+    dotenv_path: Path = DOTENV_PATH,
+) -> str:
+    """Name the settings to look at when a server refuses us: those that are set, if any is."""
+    prefix = f"BRIDGE_{side.name}_"
+    try:
+        token, username, password = (
+            name_given(prefix + name, environ, dotenv_path)
+            for name in ("TOKEN", "USERNAME", "PASSWORD")
+        )
+    except ConfigurationError:
+        token = username = password = None  # told where they are needed
+    if token is not None:
+        return token
+    if username is not None and password is not None:
+        return f"{username} and {password}"
+    return f"{prefix}USERNAME and {prefix}PASSWORD, or {prefix}TOKEN"
+
+
+def _given(
+    variable: str, environ: Mapping[str, str] | None, dotenv_path: Path
+) -> tuple[str, str | None]:
+    """Return the variable that gives a secret, and its value: the secret, or a path."""
     process = os.environ if environ is None else environ
-    for place, values in (("the environment", process), (".env", _dotenv(dotenv_path))):
+    for place, values in (("the environment", process), (".env", read_dotenv(dotenv_path))):
         file_variable = f"{variable}_FILE"
         value, file_name = values.get(variable), values.get(file_variable)
         if value and file_name:
@@ -64,10 +112,10 @@ def resolve_secret(
                 advice="Keep one of them.",
             )
         if value:
-            return value
+            return variable, value
         if file_name:
-            return _read_secret(file_variable, Path(file_name))
-    return None
+            return file_variable, file_name
+    return variable, None
 
 
 def credentials_of(
@@ -84,39 +132,44 @@ def credentials_of(
         resolve_secret(prefix + name, environ, dotenv_path)
         for name in ("USERNAME", "PASSWORD", "TOKEN")
     )
+    named = {
+        name: name_given(prefix + name, environ, dotenv_path) or prefix + name
+        for name in ("USERNAME", "PASSWORD", "TOKEN")
+    }
     if token is not None and (username is not None or password is not None):
+        other = named["USERNAME" if username is not None else "PASSWORD"]
         raise ConfigurationError(
-            f"{prefix}TOKEN is set together with {prefix}USERNAME or {prefix}PASSWORD.",
+            f"{named['TOKEN']} is set together with {other}.",
             advice="A server takes a token or a login, not both: unset one of them.",
         )
     if password is not None and username is None:
         raise ConfigurationError(
-            f"{prefix}PASSWORD is set without {prefix}USERNAME.",
+            f"{named['PASSWORD']} is set without {prefix}USERNAME.",
             advice=f"Set {prefix}USERNAME too.",
         )
     if username is not None and password is None:
         raise ConfigurationError(
-            f"{prefix}USERNAME is set without {prefix}PASSWORD.",
+            f"{named['USERNAME']} is set without {prefix}PASSWORD.",
             advice=f"Set {prefix}PASSWORD or {prefix}PASSWORD_FILE too.",
         )
     if username is not None and ":" in username:
         raise ConfigurationError(
-            f"{prefix}USERNAME contains a colon, which basic authentication cannot carry.",
+            f"{named['USERNAME']} contains a colon, which basic authentication cannot carry.",
             advice="Use another user, or a token.",
         )
     for name, value in (("USERNAME", username), ("PASSWORD", password)):
         if value is not None and _CONTROL_CHARACTER.search(value):
             raise ConfigurationError(
-                f"{prefix}{name} contains a line break or another control character.",
+                f"{named[name]} contains a line break or another control character.",
                 advice="Check the file or the quotes that it comes from.",
             )
         if value is not None and _SURROGATE.search(value):
             raise ConfigurationError(
-                f"{prefix}{name} is not UTF-8.", advice="Set it in UTF-8, or from a file in UTF-8."
+                f"{named[name]} is not UTF-8.", advice="Set it in UTF-8, or from a file in UTF-8."
             )
     if token is not None and not BEARER_TOKEN.fullmatch(token):
         raise ConfigurationError(
-            f"{prefix}TOKEN contains a character that an HTTP header cannot carry.",
+            f"{named['TOKEN']} contains a character that an HTTP header cannot carry.",
             advice="Give the token alone: no blanks, no line breaks, ASCII only.",
         )
     return Credentials(username=username, password=password, token=token)
@@ -133,22 +186,93 @@ def poke_token(
     if token is None:
         return None
     if len(token) < POKE_TOKEN_LENGTH_MIN or not BEARER_TOKEN.fullmatch(token):
+        name = name_given(POKE_TOKEN, environ, dotenv_path)
         raise ConfigurationError(
-            f"{POKE_TOKEN} has fewer than {POKE_TOKEN_LENGTH_MIN} characters, or one that an HTTP "
+            f"{name} has fewer than {POKE_TOKEN_LENGTH_MIN} characters, or one that an HTTP "
             "header cannot carry.",
             advice="Make one with: openssl rand -hex 24",
         )
     return token
 
 
-def _dotenv(path: Path) -> Mapping[str, str | None]:
+def read_dotenv(path: Path = DOTENV_PATH) -> Mapping[str, str | None]:
+    """Read a ``.env``, values taken literally; nothing when there is none.
+
+    Raises ConfigurationError that names the file, and the line where one of ours cannot be
+    understood: it would else be a setting that silently does not count.
+    """
+    lines = _lines_of_dotenv(path)
+    for line in lines:
+        if line.error and "BRIDGE_" in line.original.string:
+            raise ConfigurationError(
+                f"Line {_number(line)} of the file {env_file(path).name} cannot be understood.",
+                advice="Write NAME=value, and close every quote that is opened.",
+            )
+    return {line.key: line.value for line in lines if line.key is not None}
+
+
+def place_in_dotenv(variable: str, path: Path = DOTENV_PATH) -> str:
+    """Tell where a ``.env`` gives a variable, for messages; "" when it does not."""
+    at = [line for line in _lines_of_dotenv(path) if line.key == variable]
+    return f"in {env_file(path).name}, line {_number(at[-1])}," if at else ""
+
+
+def _number(line: Binding) -> int:
+    """Return the line of a file in which something is: what comes before it may be blank lines."""
+    text = line.original.string
+    return line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _lines_of_dotenv(path: Path) -> list[Binding]:
+    place = env_file(path)
     try:
-        return dotenv_values(path, interpolate=False, encoding="utf-8")
+        if not place.is_file():
+            return []
+        with place.open("rb") as file:
+            raw = file.read(ENV_FILE_BYTES_MAX + 1)
+        if len(raw) > ENV_FILE_BYTES_MAX:
+            raise ConfigurationError(
+                f"The file {place} is larger than {ENV_FILE_BYTES_MAX} bytes.",
+                advice="It should contain settings and nothing else.",
+            )
+        return list(parse_stream(io.StringIO(raw.decode("utf-8"), newline=None)))
     except (OSError, UnicodeDecodeError) as exc:
+        raise _unreadable(place, exc) from None  # the cause would carry the file's bytes
+
+
+def env_file(path: Path = DOTENV_PATH) -> Path:
+    """Return the file of settings: ``.env``, or what ``BRIDGE_ENV_FILE`` names.
+
+    Raises ConfigurationError for one that somebody else may have written: it says to which server
+    images go, and as which user we log in.
+    """
+    named = os.environ.get(ENV_FILE)
+    place = Path(named) if named else path
+    try:
+        if named and not place.is_file():
+            raise ConfigurationError(
+                f"The file that {ENV_FILE} names is not there, or is no file.",
+                advice=f"Correct {ENV_FILE}, or unset it. A pipe will not do: workers read it too.",
+            )
+        check_settings_file(place, shared=os.environ.get(SHARED_DIRECTORY) == "accept")
+    except NotOurs as exc:
         raise ConfigurationError(
-            f"The file {path.name} cannot be read: {type(exc).__name__}.",
-            advice="Make it readable for the user that runs the bridge, in UTF-8.",
+            f"The file {place} {exc.strerror}.",
+            advice="Let it belong to root or to the user that runs the bridge (chown; in a "
+            "container, to that user's number), and let no other user write to it or to its "
+            f"directory (chmod o-w); or put it elsewhere and name it in {ENV_FILE}. In a volume of "
+            f"a container that every user may write to: {SHARED_DIRECTORY}=accept.",
         ) from exc
+    except OSError as exc:
+        raise _unreadable(place, exc) from exc
+    return place
+
+
+def _unreadable(path: Path, exc: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"The file {path} cannot be read: {type(exc).__name__}.",
+        advice="Make it readable for the user that runs the bridge, in UTF-8.",
+    )
 
 
 def _read_secret(variable: str, path: Path) -> str:

@@ -1,40 +1,74 @@
-"""Puts the parts together for each job: follow, replay, retry. Signals arrive here.
+"""Each job as phases of one pipeline: follow, replay, retry. Signals arrive here.
 
-Every job is the same pipeline with another source of moves; a job may have phases (a snapshot,
-then following), each a pipeline of its own over the same workers.
+Every job is the same pipeline with another source of moves. `Following` has phases (a snapshot,
+then following), each a pipeline of its own over the same workers; its methods stand in their order.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 from bridge.audit import audit_trails
-from bridge.brake import Brake, CourteousBrake, OperatorsBrake
+from bridge.checks.throughput import Throughput
 from bridge.config import Settings
-from bridge.core.errors import BridgeError, ConfigurationError, FeedWentBackwards
-from bridge.core.events import Observer
-from bridge.core.model import Move, Outcome, SideName, Task
-from bridge.core.policy import Limits
-from bridge.core.resets import Resets
-from bridge.feed import LOOK_BACK_EVERY_S, FollowFeed, GivenMoves, MoveSource, ReplayRange
-from bridge.feed_reader import feed_end
-from bridge.janitor import Janitor
-from bridge.journal import CommandJournal, FollowJournal, Journal, Rehearsal, ReplayJournal
-from bridge.ledger import NEWEST_DATE_KEY, Ledger
-from bridge.listing import Believed, FeedEnd, KnownPlace, Lacking, Listing, OfKnownPlace, Place
-from bridge.machinery import ClosableExecutor, Machinery, Observers, RealMachinery
-from bridge.neighbour import Neighbour
-from bridge.pipeline import Pace, Pipeline
-from bridge.runtime import TaskDone
-from bridge.summary import Summary
-from bridge.throughput import Throughput
+from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards
+from bridge.events import Observer, Summary
+from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
+from bridge.feed.gaps import age_s_of
+from bridge.feed.identity import KnownPlace, Place
+from bridge.feed.listing import ConfirmedListing, Lacking, Listing
+from bridge.feed.pages import FeedClient, range_end
+from bridge.feed.polling import Resets
+from bridge.feed.sources import FeedEnd, FromKnownSource, GivenMoves, MoveSource, ReplayRange
+from bridge.ledger.records import Entry
+from bridge.ledger.store import GAPS_NOTED_KEY, NEWEST_DATE_KEY, Ledger
+from bridge.ledger.verifications import VerificationProgress
+from bridge.log import log
+from bridge.mirror.judge_copy import CopyState
+from bridge.mirror.mirror_thread import (
+    REPAIRS,
+    MirrorParts,
+    MirrorThread,
+    MirrorWorkers,
+    OperatorsPace,
+)
+from bridge.mirror.repair import is_repair_begun
+from bridge.model import Gap, Move, Reason, SideName
+from bridge.orthanc.session import SideClient
+from bridge.pipeline.ask_for_other_instances import LISTED_MAX
+from bridge.pipeline.journal import (
+    CommandJournal,
+    DryRunLedger,
+    FollowJournal,
+    ReplayJournal,
+    WithUnnumbered,
+)
+from bridge.pipeline.missed_instances import (
+    RECOUNT_KEY,
+    Beginning,
+    JournalOfFound,
+    LastRecount,
+    Recount,
+    load_last_recount,
+)
+from bridge.retention.background import OperatorsHold, SweepRunner, Trouble
+from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
+from bridge.retention.sweep import is_unfinished
+from bridge.wiring import Machinery, Observers, Pipelines, RealMachinery
 
 SNAPSHOT_KEY = "snapshot_last"
 """Ledger: set while a snapshot is not finished."""
 SNAPSHOT_PENDING = "pending"
+WHEREVER = sys.maxsize
+"""A sequence that no feed reaches: ``run --once`` then ends where the feed does."""
 
 
 class Service:
@@ -52,31 +86,24 @@ class Service:
         self._machinery = machinery or RealMachinery(settings)
         self._audits = audit_trails(settings)
         self._throughput = Throughput()
-        self._observer = Observers((*observers, *self._audits, self._throughput))
-        self._job = settings.job()
-        self._pace = Pace(
-            window=settings.window,
-            poll_interval_s=settings.poll_interval_s,
-            patience_s=settings.command_patience_s if bounded else None,
-            shutdown_timeout_s=settings.shutdown_timeout_s,
-            limits=Limits(attempts_max=settings.attempts),
+        self._trouble = Trouble()
+        self._observer = Observers((*observers, *self._audits, self._throughput, self._trouble))
+        self._pipelines = Pipelines(
+            settings,
+            self._machinery,
+            self._observer,
+            bounded=bounded,
+            troubles=self._trouble.count,
         )
-        self._source = self._machinery.client(SideName.SOURCE)
-        self._probes = {side: self._machinery.client(side) for side in SideName}
-        self._inbox = self._machinery.inbox()
-        self._pipeline: Pipeline | None = None
-        self._executor: ClosableExecutor | None = None
-        self._stopping = False
-        self._resets = Resets()
         self._stack = ExitStack()
+        self._stopped = threading.Event()
         self.sweep_failure: BridgeError | None = None
         """Why ``follow`` with ``once``, which has ended well, could not delete at the source."""
 
     def __enter__(self) -> Self:
-        for client in (self._source, *self._probes.values()):
-            self._stack.callback(client.close)
         for audit in self._audits:
             self._stack.callback(audit.close)
+        self._stack.callback(self._pipelines.close)
         return self
 
     def __exit__(
@@ -85,313 +112,575 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._executor is not None:
-            self._executor.close()
         self._stack.close()
 
     def stop(self) -> None:
         """Drain and end; safe in a signal handler."""
-        self._stopping = True
-        if self._pipeline is not None:
-            self._pipeline.stop()
+        self._stopped.set()
+        self._pipelines.stop()
 
     def poke(self) -> None:
         """Look at the feed soon; safe in any thread."""
-        if self._pipeline is not None:
-            self._pipeline.poke()
+        self._pipelines.poke()
 
-    def preflight(self) -> None:
-        """Make sure that both servers can be used. Raises SourceError or TargetError."""
+    def read_rules_again(self) -> None:
+        """Read the rules file again soon; safe in a signal handler."""
+        self._pipelines.read_rules_again()
+
+    # Before a job
+
+    def preflight(self, *, follows: Ledger | None = None) -> None:
+        """Make sure that both servers can be used. Raises SourceError or TargetError.
+
+        ``follows``: the ledger of a bridge that follows the source: it is noted there, whatever
+        becomes of the target.
+        """
+        if follows is not None:
+            self._pipelines.probes.announce(follows)
         for side in (SideName.SOURCE, SideName.TARGET):
-            self._probes[side].system()
-        self._source.last_change()
+            self._pipelines.probes.contact(side)
+        self._pipelines.source.last_change()
 
     def check_history(self, ledger: Ledger) -> None:
         """Make sure that the source is the one that was followed: another lacks what is parked.
 
         Raises SourceError, FeedWentBackwards.
         """
-        known = self._followed_place(ledger)
-        if known is not None:
-            known.look()
-
-    def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:
-        """Follow the feed: for ever, or (``once``) to its present end.
-
-        Raises FeedWentBackwards (BRIDGE_ON_FEED_RESET=stop), StateError, and with ``once``
-        SourceError and TargetError.
-        """
-        total = Summary()
-        with self._sweeping(ledger, once=once), self._throughput.kept_in(ledger):
-            self._follow_on(ledger, total, once=once)
-        return total
-
-    def _follow_on(self, ledger: Ledger, total: Summary, *, once: bool) -> None:
-        while True:
-            try:
-                if not self._stopping:
-                    self._begin(ledger, total)
-                if not self._stopping and ledger.meta(SNAPSHOT_KEY) is not None:
-                    self._snapshot(ledger, total)
-                if not self._stopping:
-                    self._follow(ledger, total, once=once)
-                return
-            except FeedWentBackwards:
-                if self._settings.on_feed_reset == "stop":
-                    raise
-                ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
-                if not self._leave_alone():
-                    raise
-
-    def _leave_alone(self) -> bool:
-        """Wait before a feed that was reset is looked at again; False when patience is over."""
-        clock, patience_s = self._machinery.clock, self._pace.patience_s
-        now_s = clock.steady_s()
-        until_s = now_s + self._resets.note(now_s, chance=self._machinery.chance())
-        while not self._stopping and now_s < until_s:
-            # What an earlier phase has abandoned may end here: it is done again in any case.
-            self._inbox.take(until_s - now_s)
-            now_s = clock.steady_s()
-        return patience_s is None or self._resets.lasted_s(now_s) <= patience_s
+        look_at_feed(ledger, self._pipelines.source, overlap=self._settings.feed_overlap)
 
     def replay_end(self, *, start: int, end: int | None) -> int:
         """Check a range against the feed and return its last sequence.
 
         Raises ConfigurationError when the range is beyond the feed, SourceError.
         """
-        last = feed_end(self._source, at_least=max(start, end or 0))
-        if start > last or (end is not None and end > last):
-            raise ConfigurationError(
-                f"The range {start}..{'' if end is None else end} is beyond the feed: its last "
-                f"change is {last}. Nothing was done.",
-                advice=f"Choose --from and --to up to {last}.",
+        return range_end(self._pipelines.source, start=start, end=end)
+
+    def _bind(self, ledger: Ledger) -> None:
+        """Let the records of deliveries be about the target that is set. Raises StateError."""
+        forgotten = ledger.bind_deliveries(self._settings.target_url)
+        if forgotten:
+            text = (
+                "BRIDGE_TARGET_URL names another target than before: the records of "
+                f"{forgotten} deliveries to that one are forgotten. What the new target holds is "
+                "neither replaced nor deleted before this bridge has delivered it there."
             )
-        return last if end is None else end
+            log(logging.WARNING, "deliveries_forgotten", text, deliveries=forgotten)
 
-    def replay(self, ledger: Ledger, *, start: int, end: int, dry_run: bool) -> Summary:
-        """Move the instances of the changes start..end again.
+    # Jobs
 
-        Raises SourceError, TargetError, StateError.
+    def follow(self, ledger: Ledger, *, once: bool = False) -> Summary:
+        """Follow the feed: for ever, or (``once``) to its present end.
+
+        What is old enough is deleted at the source meanwhile, or (``once``) at the end. Raises
+        FeedWentBackwards (BRIDGE_ON_FEED_RESET=stop), StateError, and with ``once`` SourceError
+        and TargetError.
         """
-        total = Summary()
-        moves: MoveSource = ReplayRange(
-            self._source, start=start, end=end, page_size=self._settings.page_size
+        self._bind(ledger)
+        self._pipelines.probes.announce(ledger)
+        following = Following(
+            ledger,
+            pipelines=self._pipelines,
+            settings=self._settings,
+            machinery=self._machinery,
+            observer=self._observer,
+            once=once,
         )
-        if dry_run:
-            # Imported here: it looks into files, and the codecs that brings are only for workers.
-            from bridge.rehearsal import RehearsalExecutor
+        with (
+            self._sweeping(ledger, once=once),
+            self._verifying(ledger, once=once),
+            self._throughput.kept_in(ledger),
+        ):
+            return following.run()
 
-            self._executor = RehearsalExecutor(self._done, self._job)
-        known = self._known_place(ledger, total)
-        if known is not None:
-            moves = OfKnownPlace(moves, known)
-        writer = Rehearsal() if dry_run else ledger
-        beside = None if dry_run else ledger
-        journal = ReplayJournal(writer, start=start)
-        self._run(moves, journal, total, phase="replaying", beside=beside)
-        return total
+    @contextmanager
+    def _verifying(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
+        """Verify both servers meanwhile, if that is wished; not with ``once``.
 
-    def retry(self, ledger: Ledger, moves: Iterable[Move]) -> Summary:
-        """Move given instances again, parked ones for example.
-
-        What the source lacks is no longer parked, so it must be the one that was followed. Raises
-        FeedWentBackwards when it is not.
+        Where it is not, what a killed ``check --repair`` has begun is ended all the same: the
+        target may lack the copy.
         """
-        total = Summary()
-        given: MoveSource = GivenMoves(moves, page_size=self._settings.page_size)
-        known = self._known_place(ledger, total)
-        if known is not None:
-            given = OfKnownPlace(given, known)
-        self._run(given, CommandJournal(ledger), total, phase="retrying", beside=ledger)
-        return total
+        settings = self._settings
+        every_s = settings.verify_every_s
+        if once or (every_s is None and not is_repair_begun(ledger)):
+            yield
+            return
+        stop = threading.Event()
+        with self._mirror(stop, repairs=REPAIRS[settings.repair]) as parts:
+            thread = MirrorThread(
+                state_path=ledger.path,
+                every_s=every_s,
+                workers=parts.workers,
+                make=parts.verification,
+                observer=self._observer,
+                stop=stop,
+            )
+            thread.start()
+            try:
+                yield
+            finally:
+                thread.stop(settings.http_timeout_s)
 
-    def _known_place(self, ledger: Ledger, total: Summary) -> KnownPlace | None:
-        """Return what the source is known again by, followed or not; None when stopped."""
-        known = self._followed_place(ledger)
-        if known is None:
-            place = self._place(ledger, total)
-            if place is not None:
-                known = KnownPlace(self._source, place, overlap=self._settings.feed_overlap)
-        return known
+    @contextmanager
+    def _mirror(
+        self,
+        stop: threading.Event,
+        *,
+        repairs: frozenset[CopyState],
+        command: bool = False,
+        share: float | None = None,
+        beyond_limit: bool = False,
+    ) -> Iterator[MirrorParts]:
+        """Give what a verification is made of. ``command``: a person waits for it."""
+        settings = self._settings
+        with (
+            closing(SideClient(settings.endpoint(SideName.SOURCE))) as source,
+            closing(SideClient(settings.endpoint(SideName.TARGET))) as target,
+            MirrorWorkers(
+                settings.job(), memory_bytes=settings.worker_memory_mb * 1024 * 1024
+            ) as workers,
+        ):
+            pace = OperatorsPace(
+                settings.allowance(),
+                rate_s=0.0 if command else settings.verify_rate,
+                clock=self._machinery.clock,
+                stop=stop,
+                heeds_hold=not command,
+            )
+            yield MirrorParts(
+                settings=settings,
+                source=source,
+                target=target,
+                workers=workers,
+                pace=pace,
+                observer=self._observer,
+                recorded=lambda: not any(audit.failing for audit in self._audits),
+                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                repairs=repairs,
+                share=settings.verify_share if share is None else share,
+                keeps_place=not command,
+                beyond_limit=beyond_limit,
+            )
 
-    def _followed_place(self, ledger: Ledger) -> KnownPlace | None:
-        checkpoint = ledger.checkpoint()
-        if checkpoint is None:
-            return None
-        rows = tuple((s, i) for s, i in ledger.recent().items() if s <= checkpoint)
-        place = Place(checkpoint, rows, ledger.meta(NEWEST_DATE_KEY) or "")
-        return KnownPlace(self._source, place, overlap=self._settings.feed_overlap)
+    def verify(
+        self, ledger: Ledger, *, repair: bool, deep: bool, beyond_limit: bool
+    ) -> VerificationProgress | None:
+        """Verify both servers once, from the beginning; None when it was stopped, or cannot end.
+
+        ``deep``: compare the files of all instances. Raises SourceError, TargetError, StateError,
+        FeedWentBackwards, ConfigurationError, OSError (TMPDIR is full).
+        """
+        self._bind(ledger)
+        repairs = REPAIRS["all" if repair else "off"]
+        with self._mirror(
+            self._stopped,
+            repairs=repairs,
+            command=True,
+            share=1.0 if deep else 0.0,
+            beyond_limit=beyond_limit,
+        ) as parts:
+            verification = parts.verification(ledger)
+            verification.run()
+            return verification.ended
 
     @contextmanager
     def _sweeping(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
-        """Let the source go of what is old enough: meanwhile, or (``once``) at the end."""
-        retention_s = self._settings.retention_s
-        if retention_s is None:
+        """Delete at the source what is old enough: meanwhile, or (``once``) at the end.
+
+        Where nothing is deleted any more, what a killed sweep has left is looked after all the
+        same.
+        """
+        rules = self._settings.retention_rules()
+        if rules is None and is_unfinished(ledger):
+            rules = NEVER_OLD_ENOUGH
+        if rules is None:
             yield
             return
         with (
             closing(self._machinery.client(SideName.SOURCE)) as source,
             closing(self._machinery.client(SideName.TARGET)) as target,
         ):
-            janitor = Janitor(
+            runner = SweepRunner(
                 state_path=ledger.path,
                 source=source,
                 target=target,
-                retention_s=retention_s,
+                rules=rules,
                 observer=self._observer,
+                look_at_feed=partial(
+                    look_at_feed, source=source, overlap=self._settings.feed_overlap
+                ),
+                hold=OperatorsHold(self._settings.allowance(), self._machinery.clock),
+                trouble=self._trouble.count,
+                recorded=lambda: not any(audit.failing for audit in self._audits),
             )
             if once:
                 yield
                 try:
-                    while not self._stopping and janitor.sweep_once().more:
-                        pass
+                    runner.sweep_all(lambda: self._pipelines.stopping)
                 except BridgeError as error:
                     # All has been moved, and is told first.
                     self.sweep_failure = error
                 return
-            janitor.start()
+            runner.start()
             try:
                 yield
             finally:
-                janitor.stop(self._settings.http_timeout_s)
+                runner.stop(self._settings.http_timeout_s)
 
-    # The phases of following
+    def replay(self, ledger: Ledger, *, start: int, end: int, dry_run: bool) -> Summary:
+        """Move the instances of the changes start..end again.
 
-    def _begin(self, ledger: Ledger, total: Summary) -> None:
-        """Give a new ledger its first checkpoint."""
-        if ledger.checkpoint() is not None or ledger.meta(SNAPSHOT_KEY) is not None:
+        Parks and unparks; the checkpoint stays where it is. ``dry_run`` asks what would be done
+        and writes nothing. Raises SourceError, TargetError, StateError.
+        """
+        total, settings = Summary(), self._settings
+        if dry_run:
+            # Imported here: it looks into files, and the codecs that brings are only for workers.
+            from bridge.checks.dry_run import DryRunExecutor
+
+            self._pipelines.make_workers = partial(DryRunExecutor, job=self._pipelines.job)
+        moves = self._of_known_source(
+            ReplayRange(self._pipelines.source, start=start, end=end, page_size=settings.page_size),
+            ledger,
+            total,
+        )
+        journal = ReplayJournal(
+            DryRunLedger() if dry_run else ledger,
+            start=start,
+            clock=self._machinery.clock,
+            gap_limits=settings.gap_limits(patience_s=settings.command_patience_s),
+        )
+        if dry_run:
+            self._pipelines.run(moves, journal, total, phase="replaying")
+        else:
+            self._bind(ledger)
+            self._pipelines.run(
+                moves,
+                journal,
+                total,
+                phase="replaying",
+                throttle=self._pipelines.throttle_beside(ledger),
+                lost=_lost_files(ledger),
+            )
+        total.gaps = journal.gaps.sequences
+        return total
+
+    def retry(self, ledger: Ledger, moves: Iterable[Move]) -> Summary:
+        """Move given instances again, parked ones for example.
+
+        Parks and unparks. What the source lacks is no longer parked, so it must be the one that was
+        followed. Raises FeedWentBackwards when it is not.
+        """
+        total = Summary()
+        self._bind(ledger)
+        given = self._of_known_source(
+            GivenMoves(moves, page_size=self._settings.page_size), ledger, total
+        )
+        self._pipelines.run(
+            given,
+            CommandJournal(ledger),
+            total,
+            phase="retrying",
+            throttle=self._pipelines.throttle_beside(ledger),
+            lost=_lost_files(ledger),
+        )
+        return total
+
+    def _of_known_source(self, moves: MoveSource, ledger: Ledger, total: Summary) -> MoveSource:
+        """Have the source known again before a deletion is believed: by what was followed.
+
+        Where nothing was followed yet, by the present end of its feed.
+        """
+        overlap = self._settings.feed_overlap
+        known = followed_place(ledger, self._pipelines.source, overlap=overlap)
+        if known is None:
+            end = FeedEnd(self._pipelines.source, overlap=overlap)
+            ask_end(self._pipelines, end, total)
+            if end.place is None:  # stopped
+                return moves
+            known = KnownPlace(self._pipelines.source, end.place, overlap=overlap)
+        return FromKnownSource(moves, known)
+
+
+class Following:
+    """The job of ``run``, over one ledger: for ever, or (``once``) to the present end of the feed.
+
+    Its phases, each skipped when a stop was asked for, or when it has nothing to do:
+
+    begin      a new ledger gets its first checkpoint, or a snapshot to make
+    snapshot   moves everything that the target lacks; then there is a checkpoint
+    note gaps  learns what may become visible below a checkpoint of an old ledger
+    follow     moves what the feed tells of after the checkpoint
+
+    When the feed turns out to be another one, a snapshot is to be made, and they begin again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        pipelines: Pipelines,
+        settings: Settings,
+        machinery: Machinery,
+        observer: Observer,
+        once: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._pipelines = pipelines
+        self._settings = settings
+        self._machinery = machinery
+        self._clock = machinery.clock
+        self._observer = observer
+        self._once = once
+        self._source = pipelines.source
+        self._overlap = settings.feed_overlap
+        self._resets = Resets()
+        self._total = Summary()
+
+    def run(self) -> Summary:
+        """Go through the phases. Raises as ``Service.follow`` does."""
+        while not self._pipelines.stopping:
+            try:
+                for phase in (self._begin, self._snapshot, self._note_gaps, self._follow):
+                    if not self._pipelines.stopping:
+                        phase()
+                break
+            except FeedWentBackwards:
+                if self._settings.on_feed_reset == "stop":
+                    raise
+                self._ledger.set_meta(RECOUNT_KEY, None)
+                self._ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
+                if not self._wait_after_reset():
+                    raise
+        return self._total
+
+    def _begin(self) -> None:
+        """Give a new ledger its first checkpoint, or note that a snapshot is to be made.
+
+        Raises ConfigurationError when BRIDGE_START is beyond the end of the feed.
+        """
+        if self._ledger.checkpoint() is not None or self._ledger.meta(SNAPSHOT_KEY) is not None:
             return
         start = self._settings.start
         if start == "beginning":
-            ledger.restart_at(0)
+            self._ledger.restart_at(0)
+            self._ledger.set_meta(RECOUNT_KEY, LastRecount(0, 0).text())
         elif start == "snapshot":
-            ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
+            self._ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
+        elif isinstance(start, int):
+            wanted = max(0, start - 1)
+            end = FeedEnd(self._source, overlap=self._overlap, wanted=wanted)
+            ask_end(self._pipelines, end, self._total)
+            _refuse_start_beyond(end, wanted)
+            if end.place is not None:
+                self._restart_at(end.place)
         else:
-            wanted = max(0, start - 1) if isinstance(start, int) else None
-            place = self._place(ledger, total, wanted=wanted)
-            if place is not None:
-                self._restart_at(ledger, place)
+            end = FeedEnd(self._source, overlap=self._overlap, with_gaps=True)
+            ask_end(self._pipelines, end, self._total)
+            if end.place is not None:
+                self._restart_at(end.place, self._gaps(end.place))
 
-    def _restart_at(self, ledger: Ledger, place: Place, *, ours_from: int | None = None) -> None:
-        ledger.restart_at(
-            place.sequence,
-            recent=place.recent,
-            newest_date=place.newest_date,
-            ours_from=ours_from,
-        )
-
-    def _snapshot(self, ledger: Ledger, total: Summary) -> None:
+    def _snapshot(self) -> None:
         """Move everything that the target lacks, then follow from where the feed ended before.
 
         What arrives while we list is in the feed after that end. It is noted anew with each
         listing: the one that was cut short may have been of another feed.
         """
-        end = self._place(ledger, total)
-        if end is None:
+        if self._ledger.meta(SNAPSHOT_KEY) is None:
             return
+        end = FeedEnd(self._source, overlap=self._overlap, with_gaps=True)
+        ask_end(self._pipelines, end, self._total)
+        if end.place is None:
+            return
+        gaps = self._gaps(end.place)
+        known = KnownPlace(self._source, end.place, overlap=self._overlap)
+        listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
         with closing(self._machinery.client(SideName.TARGET)) as target:
-            listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
-            known = KnownPlace(self._source, end, overlap=self._settings.feed_overlap)
-            moves = Lacking(Believed(listing, known), target)
-            ended = self._run(moves, CommandJournal(ledger), total, phase="snapshot", ledger=ledger)
+            ended = self._pipelines.run(
+                Lacking(ConfirmedListing(listing, known), target),
+                CommandJournal(self._ledger),
+                self._total,
+                phase="snapshot",
+                throttle=self._pipelines.throttle_of(self._ledger),
+                lost=_lost_files(self._ledger),
+                settled=_settled(self._ledger),
+            )
         if ended:
             # A row that becomes visible late may be of an instance that the listing lacked.
-            ours_from = max(0, end.sequence - self._settings.feed_overlap)
-            self._restart_at(ledger, end, ours_from=ours_from)
-            ledger.set_meta(SNAPSHOT_KEY, None)
+            ours_from = max(0, end.place.sequence - self._overlap)
+            self._restart_at(end.place, gaps, ours_from=ours_from)
+            self._ledger.set_meta(SNAPSHOT_KEY, None)
 
-    def _follow(self, ledger: Ledger, total: Summary, *, once: bool) -> None:
-        checkpoint = ledger.checkpoint()
+    def _note_gaps(self) -> None:
+        """Note what may still become visible below a checkpoint from before gaps were recorded."""
+        checkpoint = self._ledger.checkpoint()
+        if checkpoint is None or self._ledger.meta(GAPS_NOTED_KEY) is not None:
+            return
+        end = FeedEnd(
+            self._source,
+            overlap=self._overlap,
+            wanted=checkpoint,
+            with_gaps=True,
+            followed=self._ledger.recent(),
+        )
+        ask_end(self._pipelines, end, self._total)
+        # Where the feed ends below the checkpoint, following it tells what that means.
+        if end.place is not None and checkpoint <= end.last:
+            self._ledger.commit(Entry(gaps=self._gaps(end.place)))
+            self._ledger.set_meta(GAPS_NOTED_KEY, "1")
+
+    def _follow(self) -> None:
+        """Move what the feed tells of after the checkpoint, which follows what is settled.
+
+        With recounts (BRIDGE_RECOUNT_INTERVAL_S) also what the feed has not told of.
+        """
+        checkpoint = self._ledger.checkpoint()
         if checkpoint is None:
             return
-        end = self._place(ledger, total) if once else None
-        if end is not None and end.sequence < checkpoint:
-            # Its newest rows were deleted, or the source was another one for a moment.
-            end = self._place(ledger, total)
-        if self._stopping:
+        until = self._present_end(checkpoint) if self._once else None
+        if self._pipelines.stopping:
             return
-        until = end.sequence if end else None
-        overlap = self._settings.feed_overlap
-        journal = FollowJournal(ledger, overlap=overlap)
+        settings, clock = self._settings, self._clock
+        journal = FollowJournal(
+            self._ledger,
+            overlap=self._overlap,
+            clock=clock,
+            gap_limits=settings.gap_limits(
+                patience_s=settings.command_patience_s if self._once else None
+            ),
+        )
         feed = FollowFeed(
             self._source,
             position=checkpoint,
-            page_size=self._settings.page_size,
-            overlap=overlap,
+            page_size=settings.page_size,
+            overlap=self._overlap,
             until=until,
-            recent=ledger.recent(),
+            memory=journal.memory,
+            lag=self._ledger.counter_lag(),
             look_back_every_s=LOOK_BACK_EVERY_S,
-            steady_s=self._machinery.clock.steady_s,
+            steady_s=clock.steady_s,
         )
-        self._run(feed, journal, total, phase="following", ledger=ledger)
-
-    def _place(self, ledger: Ledger, total: Summary, *, wanted: int | None = None) -> Place | None:
-        """Ask for the end of the feed, as patiently as for everything else. None when stopped.
-
-        Raises ConfigurationError when ``wanted`` (from BRIDGE_START) is beyond it.
-        """
-        end = FeedEnd(self._source, overlap=self._settings.feed_overlap, wanted=wanted)
-        self._run(end, CommandJournal(ledger), total, phase="starting")
-        if wanted is not None and end.place is not None and wanted > end.last:
-            raise ConfigurationError(
-                f"BRIDGE_START={wanted + 1} is beyond the feed of the source: its last change is "
-                f"{end.last}. Nothing was done.",
-                advice=f"Set it to {end.last + 1} at most, or to now, beginning or snapshot.",
-            )
-        return end.place
-
-    def _run(
-        self,
-        moves: MoveSource,
-        journal: Journal,
-        total: Summary,
-        *,
-        phase: str,
-        ledger: Ledger | None = None,
-        beside: Ledger | None = None,
-    ) -> bool:
-        """Run one pipeline and add up; True when it came to its end without being stopped.
-
-        With ``ledger`` it obeys pause and quiet hours; with ``beside`` it gives way to the bridge
-        that runs on this ledger, if one does.
-        """
-        self._inbox = self._machinery.inbox()
-        background = self._machinery.background(self._inbox)
-        self._pipeline = Pipeline(
-            job=self._job,
-            pace=self._pace,
-            moves=moves,
-            journal=journal,
-            executor=self._workers(),
-            background=background,
-            inbox=self._inbox,
-            clock=self._machinery.clock,
-            observer=self._observer,
-            probes={side: client.probe for side, client in self._probes.items()},
-            chance=self._machinery.chance,
-            brake=self._brake(ledger, beside),
-            phase=phase,
+        run = partial(
+            self._pipelines.run,
+            total=self._total,
+            phase="following",
+            throttle=self._pipelines.throttle_of(self._ledger),
+            lost=_lost_files(self._ledger),
+            settled=_settled(self._ledger),
+            retries=self._pipelines.retries_of(self._ledger, once=self._once),
         )
-        if self._stopping:
-            self._pipeline.stop()
-        try:
-            self._pipeline.run(total)
-        finally:
-            background.close()
-        return not total.stopped
+        if settings.recount_interval_s:
+            with closing(self._machinery.client(SideName.TARGET)) as target:
+                recount = Recount(
+                    feed,
+                    source=self._source,
+                    target=target,
+                    state_path=self._ledger.path,
+                    record=load_last_recount(self._ledger),
+                    beginning=Beginning(checkpoint, journal.floor),
+                    every_s=settings.recount_interval_s,
+                    once=self._once,
+                    observer=self._observer,
+                    now_s=clock.now_s,
+                    steady_s=clock.steady_s,
+                )
+                with_found = JournalOfFound(journal, self._ledger, recount)
+                run(recount, with_found, listener=recount)
+        else:
+            run(feed, WithUnnumbered(journal, self._ledger))
+        self._total.gaps = journal.gaps.sequences
 
-    def _brake(self, ledger: Ledger | None, beside: Ledger | None) -> Brake:
-        clock = self._machinery.clock
-        brake = OperatorsBrake(self._settings.allowance(), ledger=ledger, clock=clock)
-        if beside is None:
-            return brake
-        neighbour = self._stack.enter_context(Neighbour())
-        return CourteousBrake(brake, neighbour, ledger=beside, clock=clock)
+    def _present_end(self, checkpoint: int) -> int:
+        """Ask up to where ``once`` is to follow."""
+        end = FeedEnd(self._source, overlap=self._overlap, followed=self._ledger.recent())
+        ask_end(self._pipelines, end, self._total)
+        if end.place is None or end.place.sequence < checkpoint:
+            # Its newest rows were deleted, or the source was another one for a moment: the first
+            # page that has nothing behind it ends the feed, wherever that is.
+            return WHEREVER
+        return end.place.sequence
 
-    def _workers(self) -> ClosableExecutor:
-        if self._executor is None:
-            self._executor = self._machinery.executor(self._done)
-        return self._executor
+    def _restart_at(
+        self, place: Place, gaps: Iterable[Gap] = (), *, ours_from: int | None = None
+    ) -> None:
+        """Write the checkpoint of a beginning, and what the feed is known again by."""
+        self._ledger.restart_at(
+            place.sequence,
+            recent=place.recent,
+            newest_date=place.newest_date,
+            ours_from=ours_from,
+            gaps=gaps,
+        )
+        begun = place.sequence if ours_from is None else ours_from
+        self._ledger.set_meta(RECOUNT_KEY, LastRecount(begun, None).text())
 
-    def _done(self, task: Task, outcome: Outcome) -> None:
-        self._inbox.put(TaskDone(task, outcome))
+    def _gaps(self, place: Place) -> tuple[Gap, ...]:
+        """Return what may still become visible before a place."""
+        now_at, limits = self._clock.now_s(), self._settings.gap_limits()
+        gaps = []
+        for gap in place.gaps:
+            age_s = age_s_of(gap, feed_date=place.newest_date, now_at=now_at)
+            if age_s < limits.age_s:
+                gaps.append(Gap(gap.first, gap.last, now_at - age_s, gap.counted))
+        return tuple(gaps[-limits.count :])
+
+    def _wait_after_reset(self) -> bool:
+        """Wait before a feed that was reset is looked at again; False when patience is over."""
+        now_s, patience_s = self._clock.steady_s(), self._pipelines.patience_s
+        self._pipelines.wait(now_s + self._resets.note(now_s, chance=self._machinery.chance()))
+        return patience_s is None or self._resets.lasted_s(self._clock.steady_s()) <= patience_s
+
+
+def ask_end(pipelines: Pipelines, end: FeedEnd, total: Summary) -> None:
+    """Ask where the feed ends, as patiently as for everything else; nothing is moved or written.
+
+    ``end`` has no place after it when a stop was asked for.
+    """
+    pipelines.run(end, CommandJournal(DryRunLedger()), total, phase="starting")
+
+
+def followed_place(ledger: Ledger, source: FeedClient, *, overlap: int) -> KnownPlace | None:
+    """Return what the feed that was followed is known again by; None before the first checkpoint.
+
+    ``overlap``: BRIDGE_FEED_OVERLAP.
+    """
+    checkpoint = ledger.checkpoint()
+    if checkpoint is None:
+        return None
+    rows = tuple((s, i) for s, i in ledger.recent().items() if s <= checkpoint)
+    date = ledger.meta(NEWEST_DATE_KEY) or ""
+    place = Place(checkpoint, rows, date, lag=ledger.counter_lag())
+    return KnownPlace(source, place, overlap=overlap)
+
+
+def look_at_feed(ledger: Ledger, source: FeedClient, *, overlap: int) -> None:
+    """Make sure that a source has the feed that was followed, if one was.
+
+    ``overlap``: BRIDGE_FEED_OVERLAP. Raises SourceError, FeedWentBackwards.
+    """
+    known = followed_place(ledger, source, overlap=overlap)
+    if known is not None:
+        known.look()
+
+
+def _refuse_start_beyond(end: FeedEnd, wanted: int) -> None:
+    if end.place is not None and wanted > end.last:
+        raise ConfigurationError(
+            f"BRIDGE_START={wanted + 1} is beyond the feed of the source: its last change is "
+            f"{end.last}. Nothing was done.",
+            advice=f"Set it to {end.last + 1} at most, or to now, beginning or snapshot.",
+        )
+
+
+def _lost_files(ledger: Ledger) -> list[str]:
+    """Return the first few that are parked since a server did not do its part for them."""
+    parked = ledger.parked(reason=Reason.SERVER_REFUSES_INSTANCE)
+    return [one.move.instance_id for one in islice(parked, LISTED_MAX)]
+
+
+def _settled(ledger: Ledger) -> list[str]:
+    """Return the instances of the last rows that are settled: one that comes again may return."""
+    checkpoint = ledger.checkpoint()
+    if checkpoint is None:
+        return []
+    above = set(ledger.settled_above())
+    return [i for s, i in ledger.recent().items() if s <= checkpoint or s in above]

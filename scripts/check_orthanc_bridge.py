@@ -4,8 +4,9 @@
     check_orthanc_bridge.py [URL] [--timeout SECONDS]
 
 URL is the monitoring server, http://127.0.0.1:8080 unless given. Prints one line with performance
-data and exits with 0 (OK), 1 (WARNING: parked instances or lag only), 2 (CRITICAL: anything else,
-or no answer) or 3 (UNKNOWN: something else answers there). Needs Python alone, nothing of ours.
+data and exits with 0 (OK), 1 (WARNING: only reasons that can wait, CAN_WAIT below), 2 (CRITICAL:
+anything else, or no answer) or 3 (UNKNOWN: something else answers there). Needs Python alone,
+nothing of ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-CAN_WAIT = {"parked", "lag_above_limit"}
+CAN_WAIT = {"parked", "lag_above_limit", "feed_incomplete", "feed_gaps_given_up"}
 ANSWER_BYTES_MAX = 1024 * 1024
 
 

@@ -23,7 +23,6 @@ ENVIRONMENTS = ROOT / "build" / "pythons"
 LOCKS = ("requirements.lock", "requirements-dev.lock", "pyproject.toml")
 SUPPORTED = ("python3.11", "python3.12", "python3.13")
 TESTS = (
-    "tests/core",
     "tests/unit",
     "tests/integration/test_service.py::test_once_moves_everything_and_ends",
 )

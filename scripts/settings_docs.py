@@ -17,15 +17,36 @@ from typing import Literal, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from bridge.config import SECRETS, Settings, variable_of
+from bridge.config import SECRETS, WORKERS_BEYOND_CPUS, Settings, variable_of
 from bridge.credentials import POKE_TOKEN
-from bridge.values import WORKERS_BEYOND_CPUS
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_PATH = ROOT / "docs" / "configuration.md"
 EXAMPLE_PATH = ROOT / ".env.example"
 BEGIN = "<!-- settings: written by make docs -->"
 END = "<!-- settings: end -->"
+
+# Each group begins with what is set most often. A setting that no group names is in the last one.
+_GROUPS = {
+    "Connection": "source_url target_url source_ca_file target_ca_file source_client_cert_file "
+    "source_client_key_file target_client_cert_file target_client_key_file http_timeout_s",
+    "What becomes of instances": "transfer_syntax on_undecodable rules_file start verify on_video "
+    "on_wrong_label",
+    "Pace": "workers max_instances_s schedule max_mbit_s rate_timetable window worker_memory_mb "
+    "spool_above_mb task_timeout_s attempts parked_retry parked_retries_per_hour "
+    "poll_interval_s page_size",
+    "Safety": "state_path proof source_retention on_feed_reset retention_per_hour "
+    "retention_day_share retention_risk servers_are_distinct shared_directory shutdown_timeout_s "
+    "command_patience_s recount_interval_s feed_overlap feed_gap_hours feed_gaps_max",
+    "Keeping two servers equal": "verify_every repair mirror_deletions repair_limit verify_rate "
+    "verify_deep",
+    "Monitoring": "name health_host health_port log_level log_format audit_path audit_max_mb "
+    "keep_studies_days stall_after_s lag_limit_s parked_limit "
+    "source_public_url target_public_url command_prefix",
+    "Cluster": "executor dask_tls_ca_file dask_tls_cert_file dask_tls_key_file",
+    "Others": "",
+}
+GROUPS = {title: tuple(names.split()) for title, names in _GROUPS.items()}
 
 EXAMPLE_WIDTH = 98
 EXAMPLE_URLS = {
@@ -42,10 +63,11 @@ POKE_MEANING = (
     "nobody can poke."
 )
 EXAMPLE_HEAD = """\
-# The settings of orthanc-bridge, each with its default. Written by 'make docs'.
+# The settings of orthanc-bridge. A line that begins with # shows a default.
 #
-# Copy this file to .env in the directory that the bridge is started in, and change what differs.
-# The environment wins over .env. docs/configuration.md says more.
+# The bridge reads this file where it is named .env in the directory that the bridge is started in.
+# A file of another name is named in the environment: BRIDGE_ENV_FILE=/etc/orthanc-bridge.env
+# The environment wins over the file. More on each setting: orthanc-bridge docs configuration
 """
 EXAMPLE_SECRETS = """\
 
@@ -80,10 +102,25 @@ def default(name: str, field: FieldInfo) -> str:
     return str(field.default)
 
 
-def table() -> str:
-    """Return the Markdown table of every setting that is not a secret."""
+def grouped() -> dict[str, list[str]]:
+    """Return the settings of each group, in the order in which they are shown."""
+    named = {name for names in GROUPS.values() for name in names}
+    found = {title: list(names) for title, names in GROUPS.items()}
+    found[list(GROUPS)[-1]] += [name for name in Settings.model_fields if name not in named]
+    return {title: names for title, names in found.items() if names}
+
+
+def tables() -> str:
+    """Return the Markdown tables of every setting that is not a secret, one for each group."""
+    parts = [f"### {title}\n\n{table(names)}" for title, names in grouped().items()]
+    return "\n\n".join(parts)
+
+
+def table(names: list[str]) -> str:
+    """Return the Markdown table of some settings."""
     lines = ["| variable | default | accepts | meaning |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    for name in names:
+        field = Settings.model_fields[name]
         shown = f"`{default(name, field)}`" if default(name, field) else "none"
         if field.is_required():
             shown = "**required**"
@@ -104,7 +141,11 @@ def comment(text: str) -> str:
 def example() -> str:
     """Return the text of .env.example."""
     parts = [EXAMPLE_HEAD]
-    for name, field in Settings.model_fields.items():
+    titles = {names[0]: title for title, names in grouped().items()}
+    for name in (name for names in grouped().values() for name in names):
+        field = Settings.model_fields[name]
+        if name in titles:
+            parts.append(f"\n# ---- {titles[name]} ----\n")
         takes = accepted(field)
         # The descriptions name the words that a setting takes; they leave out its limits.
         limits = f" ({takes})" if takes and "`" not in takes else ""
@@ -129,7 +170,7 @@ def with_table(text: str) -> str:
     _, found, after = rest.partition(END)
     if not found:
         raise SystemExit(f"{TABLE_PATH} has lost its marks: {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
 
 
 def main() -> int:

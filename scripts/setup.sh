@@ -90,7 +90,7 @@ step_venv() {
     require_python
     say "making $VENV from requirements.lock"
     "$PYTHON" -m venv --clear "$VENV"
-    "$VENV/bin/python" -m pip install --quiet --requirement requirements.lock
+    "$VENV/bin/python" -m pip install --quiet --require-hashes --requirement requirements.hashes
 }
 
 step_package() {
@@ -99,7 +99,8 @@ step_package() {
 
 step_dev() {
     say "adding requirements-dev.lock to $VENV"
-    "$VENV/bin/python" -m pip install --quiet --requirement requirements-dev.lock
+    "$VENV/bin/python" -m pip install --quiet --require-hashes \
+        --requirement requirements-dev.hashes
 }
 
 step_orthanc() {

@@ -1,7 +1,7 @@
-"""Write the tables of docs/transfer-syntaxes.md from the tables of the transcoder.
+"""Write the tables of docs/reference/transfer-syntaxes.md from the tables of the transcoder.
 
 python -m scripts.syntax_docs        writes the file
-tests/core/test_transcode_docs.py    calls the same functions and compares
+tests/unit/dicom/test_transcode_docs.py    calls the same functions and compares
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bridge.core.codecs import DECODERS, ENCODERS, Decoder
-from bridge.core.syntaxes import OFFERED_TARGETS, SYNTAXES, Family, Kind, Syntax
+from bridge.dicom.changed_elements import WHAT_CHANGES
+from bridge.dicom.codecs import DECODERS, ENCODERS, Decoder, DecoderRole, StreamKind
+from bridge.dicom.colour import TABLE
+from bridge.dicom.syntaxes import OFFERED_TARGETS, SYNTAXES, Family, Kind, Syntax
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "transfer-syntaxes.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "transfer-syntaxes.md"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,18 +26,15 @@ def _speed(decoder: Decoder) -> str:
     return str(decoder.megabytes_s) if decoder.megabytes_s else ""
 
 
-def _role(decoder: Decoder, position: int) -> str:
-    if not position:
-        return "decodes"
-    roles = ["stands in"] * decoder.fallback + ["checks"] * decoder.checks
-    return ", ".join(roles) + (" (lossless streams)" if decoder.lossless_only else "")
+def _confirms(decoder: Decoder) -> bool:
+    return decoder.role([StreamKind.PLAIN]) is not DecoderRole.NEITHER
 
 
 def _source_row(syntax: Syntax) -> tuple[str, ...]:
     if not syntax.encapsulated:
         return (syntax.keyword, f"`{syntax.uid}`", "", "none needed", "", "")
     first, *others = DECODERS[syntax.family]
-    second = next((d.name for d in others if d.checks), "") if syntax.lossless else ""
+    second = next((d.name for d in others if _confirms(d)), "") if syntax.lossless else ""
     return (
         syntax.keyword,
         f"`{syntax.uid}`",
@@ -70,21 +69,62 @@ def targets() -> str:
 
 
 def decoders() -> str:
-    """The order of decoders, and why."""
+    """The order of decoders."""
     rows = [
         (
             family.value if not position else "",
             decoder.name,
             decoder.library,
-            _role(decoder, position),
-            decoder.why,
+            decoder.role([StreamKind.PLAIN]).value,
+            decoder.damage,
             _speed(decoder),
         )
         for family, table in DECODERS.items()
         if family is not Family.RAW
         for position, decoder in enumerate(table)
     ]
-    return _table(("code stream", "decoder", "library", "role", "why here", "MB/s"), rows)
+    head = ("code stream", "decoder", "library", "plain streams", "damaged streams", "MB/s")
+    return _table(head, rows)
+
+
+def kinds() -> str:
+    """Every decoder with every kind of stream of its family."""
+    rows = [
+        (
+            family.value if not number and not position else "",
+            kind.value if not position else "",
+            decoder.name,
+            decoder.uses[kind].role.value,
+            decoder.uses[kind].why,
+        )
+        for family, table in DECODERS.items()
+        if family is not Family.RAW
+        for number, kind in enumerate(table[0].uses)
+        for position, decoder in enumerate(table)
+    ]
+    return _table(("code stream", "kind", "decoder", "role", "measured"), rows)
+
+
+def changes() -> str:
+    """What may change in a file."""
+    rows = [(row.what, row.rule, row.standard) for row in WHAT_CHANGES]
+    return _table(("element", "rule", "standard"), rows)
+
+
+def colours() -> str:
+    """The colour table for three samples a pixel, without its last row (everything else)."""
+    rows = [
+        (
+            ", ".join("native" if f is Family.NONE else f.value for f in cell.families),
+            ", ".join(cell.labels),
+            ", ".join(said.value for said in cell.said),
+            cell.written or "refused" + f" (`decode`: {cell.trusted})" * bool(cell.trusted),
+            cell.why,
+        )
+        for cell in TABLE[:-1]
+    ]
+    rows.append(("all", "all others", "anything else", "refused", TABLE[-1].why))
+    return _table(("code stream", "label", "the code stream says", "written", "because"), rows)
 
 
 def refused() -> str:
@@ -98,7 +138,15 @@ def refused() -> str:
     return _table(("syntax", "UID", "reason"), rows)
 
 
-TABLES = {"sources": sources, "targets": targets, "decoders": decoders, "refused": refused}
+TABLES = {
+    "sources": sources,
+    "targets": targets,
+    "decoders": decoders,
+    "kinds": kinds,
+    "changes": changes,
+    "colours": colours,
+    "refused": refused,
+}
 
 
 def filled(page: str) -> str:

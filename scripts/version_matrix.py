@@ -20,26 +20,23 @@ from pathlib import Path
 
 import httpx
 
-from bridge.core.errors import BridgeError
-from bridge.sandbox import OrthancServer, find_orthanc
+from bridge.demo.orthanc_server import OrthancServer, find_orthanc
+from bridge.errors import BridgeError
 from scripts.compatibility_page import table, when_and_where, write_section
 from scripts.pytest_runs import Outcome, failures_text, run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = "installed"
 DEBIANS = ("trixie", "sid")
-END_TO_END = tuple(
-    f"tests/integration/test_{name}.py"
-    for name in (
-        "service",
-        "kill",
-        "replay",
-        "check",
-        "snapshot",
-        "faults_identity",
-        "feed_faults_history",
-        "retention_real",
-    )
+END_TO_END = (
+    "tests/integration/test_service.py",
+    "tests/integration/pipeline/test_kill.py",
+    "tests/integration/pipeline/test_replay.py",
+    "tests/integration/checks/test_check.py",
+    "tests/integration/feed/test_snapshot.py",
+    "tests/integration/pipeline/test_faults_identity.py",
+    "tests/integration/feed/test_feed_faults_history.py",
+    "tests/integration/retention/test_retention_real.py",
 )
 
 

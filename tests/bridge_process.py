@@ -13,10 +13,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from tests.preloaded import WORKER_SERVER, Preloaded, can_be_preloaded
+from tests.preloaded import start as preloaded_start
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WAIT_S = 30.0
@@ -58,17 +61,60 @@ def run_bridge(
     *arguments: str, settings: Mapping[str, str], cwd: Path, timeout_s: float = 60.0
 ) -> Finished:
     """Run a command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bridge", *arguments],
-        env=process_environment(settings),
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = start_process(
+            "bridge",
+            arguments,
+            environment=process_environment(settings),
+            cwd=cwd,
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
+            own_session=False,
+        )
+        try:
+            code = process.wait(timeout_s)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        said = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            said.append(file.read().decode())
+    return Finished(code, *said)
+
+
+def start_process(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    stdout: int,
+    stderr: int,
+    own_session: bool,
+    fresh: bool = False,
+) -> Preloaded | subprocess.Popen[bytes]:
+    """Start ``python -m module``. ``fresh``: as a new interpreter, for a test of its start."""
+    if not fresh and can_be_preloaded(environment):
+        return preloaded_start(
+            module,
+            arguments,
+            environment=environment,
+            cwd=cwd,
+            stdout=stdout,
+            stderr=stderr,
+            own_session=own_session,
+        )
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env=dict(environment),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=own_session,
     )
-    return Finished(done.returncode, done.stdout, done.stderr)
 
 
 class _LogFile:
@@ -116,22 +162,32 @@ class BridgeProcess:
     """
 
     def __init__(
-        self, *arguments: str, settings: Mapping[str, str], cwd: Path, module: str = "bridge"
+        self,
+        *arguments: str,
+        settings: Mapping[str, str],
+        cwd: Path,
+        module: str = "bridge",
+        fresh: bool = False,
     ) -> None:
         environment = process_environment(
             {"BRIDGE_LOG_FORMAT": "json", "BRIDGE_HEALTH_PORT": "0"} | dict(settings)
         )
         self._log = _LogFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env=environment,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log.file,
-            text=True,
-            start_new_session=True,
-        )
+        said, write = os.pipe()
+        self._stdout = os.fdopen(said)
+        try:
+            self._process = start_process(
+                module,
+                arguments,
+                environment=environment,
+                cwd=cwd,
+                stdout=write,
+                stderr=self._log.file.fileno(),
+                own_session=True,
+                fresh=fresh,
+            )
+        finally:
+            os.close(write)
         self._out: list[str] = []
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
         self._reader.start()
@@ -208,6 +264,19 @@ class BridgeProcess:
         wait_until(asked, what)
         return said
 
+    def wait_reason(self, code: str) -> Line:
+        """Wait until /health gives this reason among others; returns what /health says."""
+        return self.wait_health(lambda said: code in reasons_in(said), f"reason {code}")
+
+    def wait_unready(self, holds: Callable[[list[str]], bool], what: str) -> None:
+        """Wait until /readyz answers 503 with reasons that are what is wanted."""
+
+        def asked() -> bool:
+            status, said = self.get("/readyz")
+            return status == 503 and holds(reasons_in(said))
+
+        wait_until(asked, what)
+
     def workers(self) -> list[int]:
         """The processes that it has started (not the helper that only tracks resources)."""
         return [pid for pid in children_of(self.pid) if not is_tracker(pid)]
@@ -239,10 +308,13 @@ class BridgeProcess:
         return self.is_running or self._reader.is_alive()
 
     def _read_stdout(self) -> None:
-        stdout = self._process.stdout
-        assert stdout is not None
-        with stdout:
-            self._out += stdout
+        with self._stdout:
+            self._out += self._stdout
+
+
+def reasons_in(said: Line) -> list[str]:
+    """The codes of the reasons in an answer of /health or /readyz."""
+    return [reason["code"] for reason in said["reasons"]]
 
 
 def is_alive(pid: int) -> bool:
@@ -260,12 +332,19 @@ def children_of(pid: int) -> list[int]:
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += [int(child) for child in listing.read_text().split()]
-    return found
+    return [child for child in found if _name(child) != WORKER_SERVER]
 
 
 def is_tracker(pid: int) -> bool:
     """Whether it is the helper of multiprocessing that only tracks resources."""
     return b"resource_tracker" in _command_line(pid)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _command_line(pid: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, servers, clients, and a stranger. Made by openssl."""
+"""Certificates for tests: an authority, servers and clients. Made by openssl."""
 
 from __future__ import annotations
 

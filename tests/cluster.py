@@ -15,7 +15,7 @@ from typing import Self
 
 from tests.bridge_process import children_of, process_environment, wait_until
 
-OWN = "bridge.cluster.remote"
+OWN = "bridge.worker.dask.remote"
 INSTEAD = "tests.cluster_preload"
 """A preload: workers run what TEST_FUNCTION names instead of moving instances."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 
-from bridge.cluster import remote
+from bridge.worker.dask import remote
 
 
 def dask_setup(worker: remote.DaskWorker) -> None:

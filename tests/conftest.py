@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from bridge.core.errors import ConfigurationError
-from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
+from bridge.demo.orthanc_server import EXECUTABLE_VARIABLE, OrthancServer, find_orthanc
+from bridge.errors import ConfigurationError
+from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient, RetryPolicy
-from bridge.sandbox import EXECUTABLE_VARIABLE, OrthancServer, find_orthanc
 from tests.absent import absent
 from tests.fake_orthanc import FakeOrthanc
 from tests.fault_proxy import FaultProxy
+from tests.shared_samples import FOLDERS
 
 # A busy machine is no failure: what takes long is a matter for the benchmarks.
 settings.register_profile("bridge", deadline=None)
@@ -39,13 +40,25 @@ def require_orthanc(name: str = "") -> Path:
         absent(str(exc))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked ``corpus``, ``cases`` or ``traces`` needs that folder beside the repository."""
+    for name, folder in FOLDERS.items():
+        if item.get_closest_marker(name) and not folder.is_dir():
+            absent(f"the folder shared/{name} is not beside the repository")
+
+
 @pytest.fixture(autouse=True)
 def bridge_logger_as_it_was() -> Iterator[None]:
     """Some tests set up the bridge's logging in this process; the next must not find it."""
     logger = logging.getLogger("orthanc_bridge")
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    of_root, root_level = list(logging.root.handlers), logging.root.level
     yield
     logger.handlers[:], logger.propagate = handlers, propagate
+    for added in [handler for handler in logging.root.handlers if handler not in of_root]:
+        if added.__class__.__module__ == "bridge.log":
+            logging.root.removeHandler(added)
+    logging.root.setLevel(root_level)
     logger.setLevel(level)
 
 

@@ -2,18 +2,25 @@
 
     python -m tests.crash_campaign --kills 200 --seed 7
     python -m tests.crash_campaign --kills 50 --workers
+    python -m tests.crash_campaign --kills 40 --sweeps
 
 Instances arrive all the time. The bridge (or, with ``--workers``, one of its workers) is killed at
 a moment that the seed chooses, and started again. After each death: the checkpoint has passed
 nothing that the target does not hold, and never went back. At the end the target has seen every
-instance exactly once and nothing is parked. Prints the seed and the figures; exit code 1 when a
-promise is broken. The seed repeats the plan, not the scheduling of the machine.
+instance exactly once and nothing is parked. With ``--sweeps`` the bridge also deletes at the source
+and dies there: after each death each instance is at the source or at the target, at the end with
+the bytes that were sent, no mark and no held file is left, and each deletion is on record.
+
+Prints the seed and the figures; exit code 1 when a promise is broken. The seed repeats the plan,
+not the scheduling of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
+import json
 import os
 import random
 import signal
@@ -21,15 +28,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.uid import RLELossless
 
-from bridge.ledger import Ledger
-from bridge.sandbox import OrthancServer
-from tests.bridge_process import BridgeProcess, is_alive
+from bridge.checks.audit_reader import read_lines
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.ledger.store import Ledger
+from bridge.marks import PROBE_PEER, marks_on_record
+from bridge.retention.first_deletion import AWAITED_FROM, FATE_S, UNVERIFIED_KEY, held_path
+from tests.bridge_process import BridgeProcess, is_alive, wait_until
 from tests.dicom_samples import small_ct, small_ct_dataset
 from tests.fault_bench import FOLLOWING_ONLY, Bench
 
@@ -40,6 +50,10 @@ LIFE_S_MAX = 2.0
 """A bridge that is killed by the clock lives at most so long: its start takes about one second."""
 AFTER_DELIVERY_S_MAX = 0.03
 """One that is killed at work dies within so long of a delivery: settling takes milliseconds."""
+
+
+PER_SWEEP = 6
+"""Instances that arrive in each life of a bridge that deletes."""
 
 
 class Broken(Exception):
@@ -56,10 +70,24 @@ class Figures:
     at_work: int = 0
     instances: int = 0
     repeated: int = 0
+    deleted: int = 0
+    unanswered: int = 0
+    """Deaths at a first deletion that was not verified yet."""
+    on_record_only: int = 0
+    """Deletions on record that the kill has prevented."""
+    marks: int = 0
+    """Deaths that left a mark on record."""
     seconds: float = 0.0
     checkpoints: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
+        if self.deleted:
+            return (
+                f"seed {self.seed}: {self.kills} kills of sweeps ({self.at_start} by the clock), "
+                f"{self.unanswered} at a first deletion, {self.marks} with a mark set, "
+                f"{self.on_record_only} between record and deletion; {self.deleted} instances "
+                f"deleted at the source and whole at the target; {self.seconds:.0f} s"
+            )
         return (
             f"seed {self.seed}: {self.kills} kills ({self.at_start} by the clock, {self.at_work} "
             f"at work), {self.instances} instances, each in the target once; {self.repeated} were "
@@ -92,6 +120,93 @@ def campaign(*, kills: int, seed: int, home: Path, workers: bool = False) -> Fig
         _check_end(bench, sent)
     figures.seconds = time.monotonic() - begun_s
     return figures
+
+
+def sweeps(*, kills: int, seed: int, home: Path) -> Figures:
+    """Kill a bridge that deletes, ``kills`` times at work, and check after each; raises Broken."""
+    figures = Figures(seed)
+    begun_s = time.monotonic()
+    chance = random.Random(seed)
+    audit = home / "audit.jsonl"
+    deleting = {"SOURCE_RETENTION": "0s", "AUDIT_PATH": str(audit)}
+    with (
+        OrthancServer("source", home / "source", config=FOLLOWING_ONLY) as source,
+        OrthancServer("target", home / "target", config=FOLLOWING_ONLY) as target,
+        Bench(source.url, target.url, home) as bench,
+    ):
+        sent: dict[str, bytes] = {}
+        for _ in range(kills):
+            for _ in range(PER_SWEEP):
+                data = small_ct(rows=SIZE, columns=SIZE, seed=chance.randrange(2**32))
+                sent[bench.send(data)] = data
+            enough = len(_deletions(audit)) + chance.randint(1, PER_SWEEP - 1)
+            bridge = bench.start("run", **deleting)
+            if chance.random() < 0.3:
+                figures.at_start += 1
+                threading.Event().wait(chance.uniform(0, LIFE_S_MAX))
+            else:
+                figures.at_work += 1
+                wait_until(lambda enough=enough: len(_deletions(audit)) >= enough, "it", 120.0)  # type: ignore[misc]
+                threading.Event().wait(chance.uniform(0, AFTER_DELIVERY_S_MAX))
+            bridge.kill()
+            figures.kills += 1
+            lost = sent.keys() - set(bench.source.list_instances(0, 100_000)) - bench.held()
+            if lost:
+                raise Broken(f"seed {seed}: {sorted(lost)} are nowhere")
+            _pass_time(bench, figures)
+        done = bench.run("run", "--once", **deleting)
+        if done.exit_code != 0:
+            raise Broken(f"seed {seed}: the last run ended with {done.exit_code}: {done.stderr}")
+        _check_sweeps(bench, audit, sent, figures)
+    figures.instances = len(sent)
+    figures.seconds = time.monotonic() - begun_s
+    return figures
+
+
+def _pass_time(bench: Bench, figures: Figures) -> None:
+    """Let the time pass in which a deletion without an answer is waited for."""
+    if not bench.state_path.exists():
+        return  # killed before it had one
+    with Ledger(bench.state_path, create=False) as ledger:
+        figures.marks += bool(marks_on_record(ledger))
+        note = ledger.meta(UNVERIFIED_KEY)
+        if note is not None:
+            figures.unanswered += 1
+            waited = json.loads(note) | {AWAITED_FROM: -FATE_S}
+            ledger.set_meta(UNVERIFIED_KEY, json.dumps(waited))
+
+
+def _deletions(audit: Path) -> list[dict[str, object]]:
+    """What the audit file says was about to be deleted."""
+    lines = read_lines(audit) if audit.exists() else ()
+    return [dict(line) for line in lines if line.get("outcome") == "deletes"]
+
+
+def _check_sweeps(bench: Bench, audit: Path, sent: Mapping[str, bytes], figures: Figures) -> None:
+    here, there = set(bench.source.list_instances(0, 100_000)), bench.held()
+    if here:
+        raise Broken(f"{len(here)} are still at the source")
+    if there != sent.keys():
+        raise Broken(f"{sorted(sent.keys() ^ there)} are not at the target, or not ours")
+    told = _deletions(audit)
+    for instance_id, data in sent.items():
+        if bench.file(instance_id) != data:
+            raise Broken(f"{instance_id} has other bytes")
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        lines = [line for line in told if line["instance"] == instance_id]
+        if not lines or any(line["source_md5"] != md5 for line in lines):
+            raise Broken(f"the deletion of {instance_id} is not on record as it was")
+        if any(name.isdigit() for name in bench.target.instance_metadata(instance_id)):
+            raise Broken(f"a mark is left on {instance_id}")
+    figures.deleted, figures.on_record_only = len(sent), len(told) - len(sent)
+    if figures.on_record_only > figures.kills:
+        raise Broken(f"{figures.on_record_only} deletions are on record twice")
+    for client in (bench.source, bench.target):
+        if any(name.startswith(PROBE_PEER) for name in client.peers()):
+            raise Broken("a peer is left")
+    with Ledger(bench.state_path, create=False) as ledger:
+        if marks_on_record(ledger) or ledger.meta(UNVERIFIED_KEY) or held_path(ledger).exists():
+            raise Broken("a mark, a note or a held file is left")
 
 
 def _kill_bridges(
@@ -198,14 +313,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--workers", action="store_true", help="kill workers, not the bridge")
+    parser.add_argument("--sweeps", action="store_true", help="kill a bridge that deletes")
     chosen = parser.parse_args()
     seed = random.SystemRandom().randrange(2**31) if chosen.seed is None else chosen.seed
     print(f"seed {seed}", flush=True)  # noqa: T201
     with tempfile.TemporaryDirectory(prefix="crash-campaign-") as home:
         try:
-            figures = campaign(
-                kills=chosen.kills, seed=seed, home=Path(home), workers=chosen.workers
-            )
+            kills, path = chosen.kills, Path(home)
+            if chosen.sweeps:
+                figures = sweeps(kills=kills, seed=seed, home=path)
+            else:
+                figures = campaign(kills=kills, seed=seed, home=path, workers=chosen.workers)
         except Broken as broken:
             print(f"BROKEN: {broken}", file=sys.stderr)  # noqa: T201
             return 1

@@ -69,10 +69,8 @@ def _number(text: str | None, default: int) -> int:
 def _changes(fake: Server, query: dict[str, str], _body: bytes) -> Answer:
     store = fake.store
     if "last" in query:
-        with store.lock:
-            rows: Sequence[FeedRow] = [store.rows[-1]] if store.rows else []
-            last = rows[-1].seq if rows else store.counter
-        return _page(fake, rows, done=True, last=last)
+        row, last = store.last()
+        return _page(fake, [row] if row else [], done=True, last=last)
     types, to = None, None
     if fake.extended_changes:
         types = frozenset(query["type"].split(";")) if "type" in query else None
@@ -99,8 +97,7 @@ def _clear_changes(fake: Server, _query: dict[str, str], _body: bytes) -> Answer
 
 
 def _list(fake: Server, query: dict[str, str], _body: bytes) -> Answer:
-    with fake.store.lock:
-        ids = list(fake.store.instances)
+    ids = fake.store.listing()
     since = _number(query.get("since"), 0)
     return _json(ids[since : since + _number(query.get("limit"), len(ids))])
 
@@ -127,7 +124,9 @@ def store_answer(
     )
 
 
-def _instance(fake: Server, _query: dict[str, str], _body: bytes, *where: str) -> Answer:
+def _instance(  # noqa: PLR0911 (a table of routes)
+    fake: Server, _query: dict[str, str], _body: bytes, *where: str
+) -> Answer:
     instance_id, rest = where
     stored = fake.store.instances.get(instance_id)
     if stored is None:
@@ -140,10 +139,26 @@ def _instance(fake: Server, _query: dict[str, str], _body: bytes, *where: str) -
             return Answer(stored.data, content_type="application/dicom")
         case "/metadata":
             return _json(stored.metadata)
+        case "/attachments/dicom/info":
+            fields = {"CompressedMD5": stored.md5, "UncompressedMD5": stored.md5, "ContentType": 1}
+            size = len(stored.data)
+            sizes = {"CompressedSize": size, "UncompressedSize": size}
+            return _json(fields | sizes | {"Uuid": stored.uuid})
         case "/attachments/dicom/md5":
             return Answer(stored.md5.encode(), content_type="text/plain")
-        case _:
+        case "/attachments/dicom/size":
             return Answer(str(len(stored.data)).encode(), content_type="text/plain")
+        case _:
+            return Answer(status=404, content_type=None)
+
+
+def _bulk(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
+    """Tell the metadata of those that are there, in an order of its own, as 1.9.4 and newer do."""
+    asked = json.loads(body)
+    found = [i for i in reversed(asked["Resources"]) if i in fake.store.instances]
+    return _json(
+        [{"ID": i, "Type": "Instance", "Metadata": fake.store.instances[i].metadata} for i in found]
+    )
 
 
 def _delete(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str) -> Answer:
@@ -159,6 +174,16 @@ def _verify(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str
     return _json({})
 
 
+def _metadata_value(
+    fake: Server, _query: dict[str, str], _body: bytes, instance_id: str, name: str
+) -> Answer:
+    with fake.store.lock:
+        stored = fake.store.instances.get(instance_id)
+        if stored is None or name not in stored.metadata:
+            return Answer(status=404, content_type=None)
+        return Answer(stored.metadata[name].encode(), content_type="text/plain")
+
+
 def _set_metadata(
     fake: Server, _query: dict[str, str], body: bytes, instance_id: str, name: str
 ) -> Answer:
@@ -167,7 +192,43 @@ def _set_metadata(
         if stored is None:
             return Answer(status=404, content_type=None)
         stored.metadata[name] = body.decode()
+        fake.store.add_change("UpdatedMetadata", instance_id)
     return Answer(content_type=None)
+
+
+def _patient(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str) -> Answer:
+    stored = fake.store.instances.get(instance_id)
+    if stored is None:
+        return Answer(status=404, content_type=None)
+    return _json({"ID": stored.parents[2], "Type": "Patient"})
+
+
+def _protect(fake: Server, _query: dict[str, str], _body: bytes, patient_id: str) -> Answer:
+    fake.store.protected.add(patient_id)
+    return Answer(content_type=None)
+
+
+def _is_protected(fake: Server, _query: dict[str, str], _body: bytes, patient_id: str) -> Answer:
+    protected = patient_id in fake.store.protected
+    return Answer(b"1" if protected else b"0", content_type="text/plain")
+
+
+def _peers(fake: Server, _query: dict[str, str], _body: bytes) -> Answer:
+    with fake.store.lock:
+        return _json({name: {"Url": url} for name, url in fake.store.peers.items()})
+
+
+def _set_peer(fake: Server, _query: dict[str, str], body: bytes, name: str) -> Answer:
+    with fake.store.lock:
+        url = json.loads(body)["Url"]
+        fake.store.peers[name] = url if url.endswith("/") else f"{url}/"  # as Orthanc does
+    return Answer(content_type=None)
+
+
+def _delete_peer(fake: Server, _query: dict[str, str], _body: bytes, name: str) -> Answer:
+    with fake.store.lock:
+        gone = fake.store.peers.pop(name, None)
+    return Answer(status=404 if gone is None else 200, content_type=None)
 
 
 def _delete_metadata(
@@ -227,6 +288,7 @@ def _parent(fake: Server, _query: dict[str, str], _body: bytes, level: str, want
 _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
     ("GET", "/tools/now"): _now,
     ("POST", "/tools/lookup"): _lookup,
+    ("POST", "/tools/bulk-content"): _bulk,
     ("GET", "/(studies|series)/([^/]+)"): _parent,
     ("GET", "/system"): lambda fake, _query, _body: _json(fake.system()),
     ("GET", "/statistics"): _statistics,
@@ -234,9 +296,19 @@ _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
     ("DELETE", "/changes"): _clear_changes,
     ("GET", "/instances"): _list,
     ("POST", "/instances"): _upload,
-    ("GET", r"/instances/([^/]+)(|/file|/metadata|/attachments/dicom/(?:md5|size))"): _instance,
+    (
+        "GET",
+        r"/instances/([^/]+)(|/file|/metadata|/attachments/dicom/\w+)",
+    ): _instance,
     ("DELETE", "/instances/([^/]+)"): _delete,
     ("POST", "/instances/([^/]+)/attachments/dicom/verify-md5"): _verify,
+    ("GET", r"/instances/([^/]+)/metadata/(\d+)"): _metadata_value,
     ("PUT", r"/instances/([^/]+)/metadata/(\d+)"): _set_metadata,
+    ("GET", "/instances/([^/]+)/patient"): _patient,
+    ("PUT", "/patients/([^/]+)/protected"): _protect,
+    ("GET", "/patients/([^/]+)/protected"): _is_protected,
+    ("GET", "/peers"): _peers,
+    ("PUT", "/peers/([^/]+)"): _set_peer,
+    ("DELETE", "/peers/([^/]+)"): _delete_peer,
     ("DELETE", r"/instances/([^/]+)/metadata/(\d+)"): _delete_metadata,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from bridge.ledger import Ledger
+from bridge.ledger.store import Ledger
 from tests.bridge_process import BridgeProcess, Finished, run_bridge
 
 
@@ -39,6 +39,12 @@ class FakePair:
         """Start a command. BRIDGE_ is put before the names of settings."""
         both = self.environment | _prefixed(settings)
         return self._stack.enter_context(BridgeProcess(*arguments, settings=both, cwd=self.home))
+
+    def start_new(self, *arguments: str, **settings: str) -> BridgeProcess:
+        """Start a command as a new interpreter, for a test of its memory or of its start."""
+        both = self.environment | _prefixed(settings)
+        process = BridgeProcess(*arguments, settings=both, cwd=self.home, fresh=True)
+        return self._stack.enter_context(process)
 
     def run(self, *arguments: str, **settings: str) -> Finished:
         """Run a command to its end."""

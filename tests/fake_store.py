@@ -12,8 +12,9 @@ import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
+from uuid import uuid4
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -50,6 +51,8 @@ class StoredInstance:
     data: bytes
     parents: tuple[str, str, str]  # series, study, patient
     metadata: dict[str, str]
+    uuid: str = field(default_factory=lambda: str(uuid4()))
+    """The name of its file in the storage area."""
 
     @property
     def md5(self) -> str:
@@ -81,6 +84,8 @@ class FakeStore:
     def __init__(self, *, overwrite: bool = False) -> None:
         self.overwrite = overwrite
         self.instances: dict[str, StoredInstance] = {}
+        self.peers: dict[str, str] = {}
+        self.protected: set[str] = set()
         self.rows: Sequence[FeedRow] = []
         self.counter = 0
         self.lock = threading.RLock()
@@ -141,6 +146,17 @@ class FakeStore:
             self.instances.clear()
             self.rows = []
             self.counter = 0
+
+    def listing(self) -> list[str]:
+        """Every instance, in the order of arrival."""
+        with self.lock:
+            return list(self.instances)
+
+    def last(self) -> tuple[FeedRow | None, int]:
+        """Return the newest row that is left, and the ``Last`` that goes with it."""
+        with self.lock:
+            row = self.rows[-1] if self.rows else None
+            return row, row.seq if row else self.counter
 
     def page(
         self, since: int, limit: int, *, to: int | None = None, types: frozenset[str] | None = None

@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
-from bridge.entry import Attempts, Parked
-from bridge.ledger import Ledger
+from bridge.ledger.records import Attempts, Parked
+from bridge.ledger.store import Ledger
+from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient
-from tests.bridge_process import BridgeProcess, Finished, Line, run_bridge, wait_until
+from tests.bridge_process import BridgeProcess, Finished, Line, reasons_in, run_bridge, wait_until
 from tests.dicom_samples import small_series
 
 POLL_S = 0.5
 RESUME_POLLS = 2
 """Work goes on within so many poll intervals after a server is back."""
-OPERATIONS_S = 1.0
-"""What starting one task on a busy machine may take beside waiting."""
-WORKERS_START_S = 4.0
+OPERATIONS_S = 8.0
+"""What starting one task on a busy machine may take beside waiting; pauses would be longer."""
+WORKERS_START_S = 20.0
 """The first instance of a bridge also waits for its workers: interpreters, numpy, codecs."""
 FOLLOWING_ONLY = {"StableAge": 600}
 """Orthanc options: no Stable* rows during a test, so that the feed is ours alone."""
@@ -166,14 +166,9 @@ class Outage:
     resumed_s: float
 
 
-def reasons_in(said: Line) -> list[str]:
-    """The codes of the reasons in an answer of /health or /readyz."""
-    return [reason["code"] for reason in said["reasons"]]
-
-
 def explanation(bridge: BridgeProcess, code: str) -> str:
     """Wait until /health gives this reason; what it says about it, advice included."""
-    said = bridge.wait_health(lambda answer: code in reasons_in(answer), f"reason {code}")
+    said = bridge.wait_reason(code)
     (reason,) = (r for r in said["reasons"] if r["code"] == code)
     return f"{reason['message']} {reason['advice']}"
 
@@ -181,20 +176,19 @@ def explanation(bridge: BridgeProcess, code: str) -> str:
 def send_others_after_a_refusal(bench: Bench, bridge: BridgeProcess) -> list[str]:
     """Have others served after an instance was refused; their IDs.
 
-    Before that nobody can tell that it is about this instance.
+    Before that nobody can tell that it is about this instance: an outage, unless others of the same
+    moment were served after it.
     """
-    bridge.wait_logged("side_down")
+    wait_until(lambda: any(map(bridge.logged, ("side_down", "instance_retried"))), "it is refused")
     others = bench.send_all(small_series(2))
     bench.await_all(others)
     return others
 
 
 def await_reason(bridge: BridgeProcess, code: str) -> Line:
-    """Wait until /health gives this reason; /readyz must then give it too."""
-    said = bridge.wait_health(lambda answer: code in reasons_in(answer), f"reason {code}")
-    status, ready = bridge.get("/readyz")
-    assert status == 503
-    assert code in reasons_in(ready)
+    """Wait until /health gives this reason, and /readyz too."""
+    said = bridge.wait_reason(code)
+    bridge.wait_unready(lambda codes: code in codes, f"not ready: {code}")
     return said
 
 

@@ -25,6 +25,8 @@ class HostileServer:
         self.honest = FakeOrthanc()
         self.prefix = "/nothing"
         self.answer: Answer | None = None
+        self.writes = True
+        """Whether methods but GET are answered, and not by a page with status 501."""
         self.stopping = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), HostileHandler)
         self._server.daemon_threads = True
@@ -54,20 +56,26 @@ class HostileHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hostile: HostileServer
 
-    def do_GET(self) -> None:
+    def do_any(self) -> None:
         hostile = self.hostile
         try:
+            sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if self.command != "GET" and not hostile.writes:
+                self.send_error(501)
+                return
             if hostile.answer is not None and self.path.startswith(hostile.prefix):
                 self.close_connection = True
                 hostile.answer(self)
                 return
-            answer = answer_to(hostile.honest, "GET", self.path, b"")
+            answer = answer_to(hostile.honest, self.command, self.path, sent)
             self.send_response_only(answer.status)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    do_GET = do_PUT = do_DELETE = do_any  # noqa: N815  (names that http.server calls)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Print nothing."""
@@ -104,6 +112,18 @@ def body(content: bytes, *headers: tuple[str, str]) -> Answer:
     def send(handler: HostileHandler) -> None:
         handler.begin(("Content-Length", str(len(content))), *headers)
         handler.wfile.write(content)
+
+    return send
+
+
+def retry_after(value: str) -> Answer:
+    """Make an answer that says when to come again."""
+
+    def send(handler: HostileHandler) -> None:
+        handler.send_response_only(503)
+        handler.send_header("Retry-After", value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
 
     return send
 

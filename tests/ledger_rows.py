@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.core.model import Move, Reason
-from bridge.entry import Parked
+from bridge.ledger.records import Parked
+from bridge.model import Move, Reason
 
 
 def parked(
@@ -23,4 +23,5 @@ def parked(
         parked_at=parked_at,
         source_syntax="1.2.840.10008.1.2.4.90",
         sop_instance_uid="1.2.3",
+        tried_at=parked_at,
     )

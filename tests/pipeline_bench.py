@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from bridge.brake import Hold
-from bridge.core.crew import Crew
-from bridge.core.errors import BridgeError, SideError, side_error
-from bridge.core.events import Event, Progress
-from bridge.core.model import (
+from bridge.errors import BridgeError, SideError, side_error
+from bridge.events import Event, Progress, Summary, Workforce
+from bridge.feed.gaps import Ask
+from bridge.feed.pages import MovePage
+from bridge.feed.sources import GivenMoves, MoveSource
+from bridge.ledger.records import UNKNOWN_VERSIONS, Entry
+from bridge.model import (
     Action,
     Delivered,
     Endpoint,
@@ -25,13 +27,14 @@ from bridge.core.model import (
     StageTimes,
     Task,
 )
-from bridge.entry import Entry
-from bridge.feed import GivenMoves, MoveSource
-from bridge.feed_reader import MovePage
-from bridge.journal import CommandJournal, Journal
-from bridge.pipeline import Pace, Pipeline
-from bridge.runtime import Answered, Found, Message, TaskDone
-from bridge.summary import Summary
+from bridge.pipeline.ask_for_other_instances import FailedFile
+from bridge.pipeline.failure_policy import Others
+from bridge.pipeline.holds import Hold
+from bridge.pipeline.journal import CommandJournal, Journal
+from bridge.pipeline.loop import Pace, Pipeline
+from bridge.pipeline.parked_retries import ParkedRetries
+from bridge.pipeline.runtime import Answered, Found, Message, TaskDone
+from bridge.pipeline.urgency import AskUrgent
 
 JOB = Job(Endpoint(SideName.SOURCE, "http://a"), Endpoint(SideName.TARGET, "http://b"), "1.2")
 DELIVERED = Delivered("Success", Action.UNCHANGED, "1.2", "1.2", "1", 10, 10, StageTimes())
@@ -94,7 +97,7 @@ class Time:
 
 
 class Free:
-    """A brake that holds nothing."""
+    """A throttle that holds nothing."""
 
     def hold(self) -> Hold:
         return Hold.NONE
@@ -140,7 +143,7 @@ class Bench:
         self.work_s = work_s
         self.script: dict[str, list[Outcome]] = {}
         self.holding: set[str] = set()
-        self.workers = Crew(threads=2, workers=2)
+        self.workers = Workforce(threads=2, workers=2)
         self.running: dict[int, Task] = {}
         self.started: list[str] = []
         self.most_running = 0
@@ -152,6 +155,13 @@ class Bench:
         self.ledger = Recording()
         self.summary = Summary()
         self.pace = Pace(window=window, **pace)
+        self.lost: list[str] = []
+        self.settled: list[str] = []
+        self.ask_for_another: Callable[[FailedFile], Others] | None = None
+        self.retries: ParkedRetries | None = None
+        self.tried_by = UNKNOWN_VERSIONS
+        self.job_now: Callable[[], Job] | None = None
+        self.ask_urgent: AskUrgent | None = None
 
     def pipeline(
         self, moves: MoveSource | Iterable[str], *, journal: Journal | None = None
@@ -172,13 +182,21 @@ class Bench:
             inbox=self.time,
             clock=self.time,
             observer=self,
-            probes={side: partial(self._probe, side) for side in SideName},
+            probes={side: partial(self.probe, side) for side in SideName},
             chance=lambda: 1.0,
-            brake=Free(),
+            throttle=Free(),
+            summary=self.summary,
+            ask_for_another=self.ask_for_another,
+            lost=self.lost,
+            settled=self.settled,
+            retries=self.retries,
+            tried_by=self.tried_by,
+            job_now=self.job_now,
+            ask_urgent=self.ask_urgent,
         )
 
     def run(self, moves: MoveSource | Iterable[str], *, journal: Journal | None = None) -> Summary:
-        self.pipeline(moves, journal=journal).run(self.summary)
+        self.pipeline(moves, journal=journal).run()
         return self.summary
 
     def happened(self, kind: type[Event]) -> list[Any]:
@@ -198,7 +216,15 @@ class Bench:
         page: MovePage = self.moves.look_back()
         return page
 
-    def crew(self) -> Crew:
+    def ask_again(self, ask: Ask) -> MovePage:
+        page: MovePage = self.moves.ask_again(ask)
+        return page
+
+    def newest(self) -> int | None:
+        found: int | None = self.moves.newest()
+        return found
+
+    def workforce(self) -> Workforce:
         return self.workers
 
     def submit(self, task: Task) -> None:
@@ -234,7 +260,7 @@ class Bench:
         self.progress.append(progress)
         self.reported_at.append(self.time.now_s())
 
-    def _probe(self, side: SideName) -> ServerInfo:
+    def probe(self, side: SideName) -> ServerInfo:
         if side in self.probe_errors:
             raise self.probe_errors[side]
         return ServerInfo(f"1.0-{side}", 1, has_extended_changes=False)

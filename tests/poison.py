@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from bridge.core.codecs import DECODERS, Decoder
-from bridge.core.codestream import StreamInfo
-from bridge.core.model import Outcome, Task
-from bridge.core.pixels import Description
-from bridge.core.syntaxes import Family
-from bridge.transfer import move
+from bridge.dicom.codecs import DECODERS, Decoder, DecoderRole, DecoderUse, StreamKind
+from bridge.dicom.codestream import StreamInfo
+from bridge.dicom.description import Description
+from bridge.dicom.syntaxes import Family
+from bridge.model import Outcome, Task
+from bridge.worker.transfer import move
 
 POISON_FILE = Path("poison.json")
 EATEN_BYTES = 64 * 1024 * 1024
@@ -80,4 +80,5 @@ KINDS: Mapping[str, Callable[[bytes, StreamInfo, Description], NoReturn]] = {
 
 
 def _decoder(decode: Callable[[bytes, StreamInfo, Description], NoReturn]) -> Decoder:
-    return Decoder("poison", "tests", decode, "a test gave it")
+    uses = dict.fromkeys(StreamKind, DecoderUse(DecoderRole.DECODES, "a test gave it"))
+    return Decoder("poison", "tests", "tests", decode, uses)

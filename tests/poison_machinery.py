@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bridge.config import Settings
-from bridge.core.model import Outcome, Task
-from bridge.machinery import ClosableExecutor, RealMachinery
-from bridge.workers import LocalExecutor
+from bridge.model import Outcome, Task
+from bridge.wiring import ClosableExecutor, RealMachinery
+from bridge.worker.pool import LocalExecutor
 from tests.poison import poisoned_move
 
 

@@ -11,14 +11,14 @@ def main() -> None:
     """Follow the feed until a signal; monitoring and logs as in ``run``."""
     import logging
 
-    from bridge.board import Board
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.config import load_settings
-    from bridge.health import MonitoringServer, application
-    from bridge.ledger import Ledger
-    from bridge.log_lines import log
-    from bridge.logs import LogObserver
-    from bridge.metrics import Metrics
+    from bridge.ledger.store import Ledger
+    from bridge.log import log
+    from bridge.monitoring.board import Board
+    from bridge.monitoring.logs import LogObserver
+    from bridge.monitoring.metrics import Metrics
+    from bridge.monitoring.server import MonitoringServer, application
     from bridge.service import Service
     from tests.poison_machinery import PoisonMachinery
 

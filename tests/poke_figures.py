@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from bridge.sandbox import OrthancServer
+from bridge.demo.orthanc_server import OrthancServer
 from tests.bridge_process import wait_until
 from tests.dicom_samples import small_series
 from tests.integration.conftest import ORTHANC, Pair

@@ -24,7 +24,7 @@ from typing import Self
 
 import pytest
 
-from bridge.sandbox import find_orthanc
+from bridge.demo.orthanc_server import find_orthanc
 from tests.absent import absent
 from tests.bridge_process import WAIT_S, wait_until
 

@@ -37,11 +37,11 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
-from bridge.ledger import Ledger
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.ledger.store import Ledger
+from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient
-from bridge.sandbox import OrthancServer
 from tests.bridge_process import BridgeProcess, wait_until
 from tests.dicom_samples import file_bytes, small_ct_dataset
 from tests.fault_proxy import Direction, DropAnswer, FaultProxy, Reset

@@ -23,8 +23,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from rle.utils import encode_pixel_data
 
-from bridge.core.model import Action, TranscodeOptions
-from bridge.core.transcode import Transcoded, transcode
+from bridge.dicom.transcode import Transcoded, transcode
+from bridge.model import Action, TranscodeOptions
 
 Array = NDArray[Any]
 WHEEL = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -37,6 +37,7 @@ JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.57"
 JPEG_SV1 = "1.2.840.10008.1.2.4.70"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
+JPEG_LS_NEAR = "1.2.840.10008.1.2.4.81"
 J2K = "1.2.840.10008.1.2.4.90"
 J2K_LOSSY = "1.2.840.10008.1.2.4.91"
 JPEG_XL = "1.2.840.10008.1.2.4.110"
@@ -181,8 +182,9 @@ def _rle(image: Image, frame: Array) -> bytes:
 
 
 def _sv1(image: Image, frame: Array) -> bytes:
+    space = "UNKNOWN" if image.photometric.startswith("YBR") else "RGB"
     colour: dict[str, Any] = (
-        {"colorspace": "RGB", "outcolorspace": "RGB"} if image.samples == 3 else {}
+        {"colorspace": space, "outcolorspace": space} if image.samples == 3 else {}
     )
     unsigned = np.ascontiguousarray(frame).view(f"u{frame.itemsize}")
     bits = image.allocated if image.signed else image.stored

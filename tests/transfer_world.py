@@ -6,20 +6,23 @@ import pickle
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from pydicom.encaps import encapsulate
-from pydicom.uid import MPEG2MPML, UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-
-from bridge.core.model import (
-    Endpoint,
-    Job,
-    Move,
-    Outcome,
-    SideName,
-    Task,
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
 )
-from bridge.transfer import move
+
+from bridge.model import Endpoint, Job, Move, Outcome, SideName, Task
+from bridge.worker.transfer import move
 from tests.dicom_samples import file_bytes, small_ct_dataset
 from tests.fake_orthanc import FakeOrthanc
+from tests.jpeg_lossless import Lossless, encode
 
 OTHER_ID = "11111111-22222222-33333333-44444444-55555555"
 PATIENT = "SOME^PATIENT"
@@ -67,4 +70,8 @@ def encapsulated(syntax: str, frame: bytes) -> bytes:
 
 
 UNDECODABLE = encapsulated(JPEG2000Lossless, b"no codestream at all")
+MISLABELLED = encapsulated(
+    JPEGLosslessSV1, encode(np.full((16, 16), 7, "<u2"), Lossless(precision=12))
+).replace(JPEGLosslessSV1.encode(), JPEGLSLossless.encode())
+"""Lossless JPEG under the label of JPEG-LS: both UIDs are of one length."""
 VIDEO = encapsulated(MPEG2MPML, b"no frame at all")

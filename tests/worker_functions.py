@@ -10,15 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge.core.model import (
-    Action,
-    Delivered,
-    Outcome,
-    Reason,
-    Skipped,
-    StageTimes,
-    Task,
-)
+from bridge.model import Action, Delivered, Outcome, Reason, Skipped, StageTimes, Task
 
 PATIENT = "SECRET^PATIENT"
 WORK_S = 0.05

@@ -1,7 +1,5 @@
-"""Workers on a Dask cluster. Needs the extra ``dask``; imported only when it is configured.
+"""Nothing but an old name: what was here is in bridge/worker/dask/.
 
-executor.py   in the bridge: hands tasks to workers that are known, gets outcomes back
-link.py       in the bridge: one connection to a scheduler; the only client of Dask
-remote.py     in a Dask worker: says who it is, and does tasks in processes of its own
-build.py      on both sides: what this installation would make of an image
+Operators have ``bridge.cluster.remote`` in their ``--preload`` options, and bridges of every
+version ask a worker by that name. remote.py says where it leads; nothing else belongs here.
 """

@@ -7,58 +7,111 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.commands.results import Format, chosen_format, print_result
-from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from bridge.commands.output import Format, chosen_format, print_result
+from bridge.errors import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    ConfigurationError,
+)
 
 if TYPE_CHECKING:
-    from bridge.commands.counting import Show
-    from bridge.comparison import Check
+    from bridge.checks.ask_both_servers import Show
+    from bridge.checks.compare import Check
+    from bridge.checks.differences import Differences
     from bridge.config import Settings
-    from bridge.findings import Findings
-    from bridge.ledger import Ledger
+    from bridge.ledger.store import Ledger
 
 COLUMNS = ("instance", "state", "source_syntax", "target_syntax", "detail")
 
 
-def check(
+def check(  # noqa: PLR0917 (typer gives them by name)
     deep: Annotated[
-        bool, typer.Option("--deep", help="Fetch both files and compare every pixel.")
+        bool,
+        typer.Option("--deep", help="Fetch the files of both servers and compare every pixel."),
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Move what is missing, then say what still differs.")
+        bool, typer.Option("--fix", help="Deliver what is missing, then list what still differs.")
     ] = False,
     sample: Annotated[
         int | None,
-        typer.Option("--sample", min=1, metavar="N", help="Compare the pixels of N at random."),
+        typer.Option(
+            "--sample", min=1, metavar="N", help="Compare the pixels of N random instances."
+        ),
     ] = None,
-    how: Annotated[Format, typer.Option("--format", help="Print it as.")] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Replace copies that are missing, damaged, older or in the wrong syntax at the "
+            "target: DELETES such a copy, then sends the source's instance. The target reads all "
+            "its files.",
+        ),
+    ] = False,
+    beyond_limit: Annotated[
+        bool,
+        typer.Option("--beyond-limit", help="With --repair: exceed BRIDGE_REPAIR_LIMIT."),
+    ] = False,
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm",
+            help="Allow a running bridge to repair and delete beyond BRIDGE_REPAIR_LIMIT for one "
+            "day. Compares nothing.",
+        ),
+    ] = False,
+    how: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> int:
-    """Compare the two servers: what is missing, extra, in the wrong syntax, or another image.
+    """Compare both servers: list what is missing, extra or different.
 
-    Exit code 3 when differences remain.
+    Changes nothing without --fix or --repair. Compares pixels with --deep or --sample only. Exit
+    code 3 if differences remain.
     """
-    from bridge.commands.counting import counting
+    from bridge.checks.differences import State
+    from bridge.checks.disk_lists import spooling
+    from bridge.commands.check_repair import confirm as confirm_repairs
+    from bridge.commands.check_repair import repair_copies
     from bridge.commands.lifecycle import begin
-    from bridge.commands.output import on_terminal
+    from bridge.commands.output import on_terminal, say
+    from bridge.commands.progress_bar import counting
     from bridge.config import load_settings
-    from bridge.ledger import Ledger
-    from bridge.spool import spooling
-    from bridge.state_file import there_may_be
+    from bridge.ledger.lock import there_may_be
+    from bridge.ledger.store import Ledger
 
+    if (fix or sample is not None or confirm) and repair:
+        raise ConfigurationError(
+            "--repair does not go with --fix, --sample or --confirm.",
+            advice="--repair alone also delivers what is missing.",
+        )
+    if beyond_limit and not repair:
+        raise ConfigurationError(
+            "--beyond-limit goes with --repair only.",
+            advice="To let a running bridge go on: orthanc-bridge check --confirm",
+        )
     settings = load_settings()
     begin(settings, level="warning" if on_terminal() else None)
+    if confirm:
+        return confirm_repairs(settings)
+    if repair:
+        chosen = chosen_format(how, as_json=as_json)
+        return repair_copies(settings, chosen, deep=deep, beyond_limit=beyond_limit)
     interrupted = False
     with spooling(), ExitStack() as stack:
         path = settings.state_path
         ledger = stack.enter_context(Ledger(path)) if fix or there_may_be(path) else None
+        given_up = ledger.gaps_given_up() if ledger is not None else 0
         with counting("check") as show:
             result = _compare(stack, settings, ledger, show, deep=deep, sample=sample)
-        findings = result.findings
+        differences = result.differences
         if fix and ledger is not None:
-            findings, interrupted = _fix(stack, settings, ledger, findings)
-        remain = _print(chosen_format(how, as_json=as_json), settings, result, findings)
+            differences, interrupted = _fix(stack, settings, ledger, differences)
+        complete = not interrupted and not differences.counts[State.MISSING]
+        if given_up and ledger is not None and complete:
+            ledger.answer_given_up(given_up)
+        remain = _print(chosen_format(how, as_json=as_json), settings, result, differences)
     if interrupted:
+        say("check: interrupted; run check --fix again to deliver what is still missing", err=True)
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if remain else EXIT_DONE
 
@@ -73,20 +126,20 @@ def _compare(
     sample: int | None,
 ) -> Check:
     """Compare; what is found lives as long as ``stack``."""
-    from bridge.comparison import Check
-    from bridge.images import ImageChecks
-    from bridge.lookers import Lookers, inspector
+    from bridge.checks.ask_both_servers import BothServers, inspector
+    from bridge.checks.compare import Check
+    from bridge.checks.pixels import ImageComparer
 
     job = settings.job()
     images = None
     if deep or sample is not None:
         memory_bytes = settings.worker_memory_mb * 1024 * 1024
         images = stack.enter_context(
-            ImageChecks(job, workers=settings.workers, memory_bytes=memory_bytes)
+            ImageComparer(job, workers=settings.workers, memory_bytes=memory_bytes)
         )
-    lookers = stack.enter_context(Lookers(lambda side: inspector(settings.endpoint(side))))
+    servers = stack.enter_context(BothServers(lambda side: inspector(settings.endpoint(side))))
     found = Check(
-        lookers,
+        servers,
         job=job,
         known=ledger,
         page_size=settings.page_size,
@@ -101,20 +154,20 @@ def _compare(
 
 
 def _fix(
-    stack: ExitStack, settings: Settings, ledger: Ledger, findings: Findings
-) -> tuple[Findings, bool]:
+    stack: ExitStack, settings: Settings, ledger: Ledger, differences: Differences
+) -> tuple[Differences, bool]:
     """Move what is missing; returns what is to be said then, and whether it was interrupted."""
+    from bridge.checks.ask_both_servers import inspector
+    from bridge.checks.compare import reviewed
+    from bridge.checks.differences import MOVABLE
     from bridge.commands.lifecycle import draining_on_signals
-    from bridge.core.model import SideName
-    from bridge.findings import MOVABLE
-    from bridge.listing import place_of
-    from bridge.logs import LogObserver
-    from bridge.lookers import inspector
-    from bridge.review import reviewed
+    from bridge.feed.sources import place_of
+    from bridge.model import SideName
+    from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
-    if not any(findings.counts[state] for state in MOVABLE):
-        return findings, False
+    if not any(differences.counts[state] for state in MOVABLE):
+        return differences, False
     with (
         Service(settings, (LogObserver(),), bounded=True) as service,
         draining_on_signals(service.stop) as interruption,
@@ -126,10 +179,10 @@ def _fix(
         )
         # As it was before anything is moved: another one lacks what is to be moved.
         place = place_of(source)
-        service.retry(ledger, findings.moves())
+        service.retry(ledger, differences.moves())
         after = stack.enter_context(
             reviewed(
-                findings,
+                differences,
                 source=source,
                 target=target,
                 known=ledger,
@@ -139,15 +192,15 @@ def _fix(
     return after, interruption.signal_number is not None
 
 
-def _print(how: Format, settings: Settings, result: Check, findings: Findings) -> bool:
+def _print(how: Format, settings: Settings, result: Check, differences: Differences) -> bool:
     """Print the result; returns whether differences remain."""
-    from bridge.findings import State
+    from bridge.checks.differences import State
 
     totals = result.totals
-    # A source that lets go of what was delivered is meant to hold less than the target.
+    # A source from which delivered instances are deleted holds less than the target.
     harmless = {State.FIXED} | ({State.EXTRA} if settings.retention_s is not None else set())
-    remain = sum(count for state, count in findings.counts.items() if state not in harmless)
-    counts = {str(state): findings.counts[state] for state in State if findings.counts[state]}
+    remain = sum(count for state, count in differences.counts.items() if state not in harmless)
+    counts = {str(state): differences.counts[state] for state in State if differences.counts[state]}
     summary: dict[str, object] = {
         "source_instances": totals.source,
         "target_instances": totals.target,
@@ -161,13 +214,13 @@ def _print(how: Format, settings: Settings, result: Check, findings: Findings) -
     }
     rows = (
         {
-            "instance": finding.instance_id,
-            "state": str(finding.state),
-            "source_syntax": finding.source_syntax,
-            "target_syntax": finding.target_syntax,
-            "detail": finding.detail,
+            "instance": difference.instance_id,
+            "state": str(difference.state),
+            "source_syntax": difference.source_syntax,
+            "target_syntax": difference.target_syntax,
+            "detail": difference.detail,
         }
-        for finding in findings
+        for difference in differences
     )
     print_result(
         how,

@@ -6,21 +6,24 @@ from typing import Annotated
 
 import typer
 
-LEVEL_WORDS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
+LEVEL_WORDS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Check the settings, both servers, the decoders and the state file.
+    """Check settings, servers and decoders; say what to fix.
 
-    The exit code is that of the first error: 2 settings, 10 source, 11 target, 12 state file,
-    13 a feed that is not the one that was followed.
+    Also checks the state file, directories and worker processes. Changes nothing.
+
+    Exit code of the first error: 2 settings, 10 source, 11 target, 12 state file, 13 the source's
+    feed was reset or replaced.
     """
     from dataclasses import asdict
 
-    from bridge.commands.output import print_json
-    from bridge.diagnosis import diagnose
+    from bridge.commands.output import print_json, say
+    from bridge.doctor import diagnose
+    from bridge.untrusted_text import visible
 
     findings = diagnose()
     if as_json:
@@ -28,7 +31,7 @@ def doctor(
     else:
         for finding in findings:
             word = LEVEL_WORDS[finding.level]
-            typer.echo(f"{word:<8} {finding.subject}: {finding.message}")
+            say(f"{word:<8} {visible(finding.subject)}: {visible(finding.message)}")
             if finding.advice:
-                typer.echo(f"{'':<8} -> {finding.advice}")
+                say(f"{'':<8} -> {visible(finding.advice)}")
     return next((f.exit_code for f in findings if f.level == "error"), 0)

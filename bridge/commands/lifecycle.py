@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from bridge.config import Settings, unknown_variables
-from bridge.core.errors import EXIT_INTERRUPTED
-from bridge.core.model import SideName
-from bridge.log_lines import log, set_up_logging
+from bridge.config import Settings
+from bridge.errors import EXIT_INTERRUPTED
+from bridge.log import set_up_logging
+from bridge.model import SideName
 from bridge.orthanc import tls_context
 
 
 def begin(settings: Settings, *, level: str | None = None) -> None:
-    """Set up the logs, look at the certificates and warn of settings that mean nothing.
+    """Set up the logs and look at the certificates.
 
     Raises ConfigurationError for a certificate that cannot be used: at the start that is a mistake;
-    later it is being renewed, and waited for (bridge.sides).
+    later it is being renewed, and waited for (bridge.orthanc.session).
     """
-    set_up_logging(log_format=settings.log_format, level=level or settings.log_level)
-    for name, meant in unknown_variables():
-        hint = f"; did you mean {meant}?" if meant else ""
-        text = f"{name} is not a setting and has no effect{hint}"
-        log(logging.WARNING, "unknown_setting", text, setting=name)
+    level = level or settings.log_level
+    set_up_logging(log_format=settings.log_format, level=level, bridge=settings.name)
     for side in SideName:
         tls_context(settings.endpoint(side))
 

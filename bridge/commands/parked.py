@@ -1,81 +1,279 @@
-"""``orthanc-bridge parked list / show / retry / drop`` (``export`` is in parked_export.py)."""
+"""``orthanc-bridge parked list / show / retry / drop / export``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import functools
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.commands.parked_export import export_parked
-from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, ConfigurationError
-from bridge.core.model import Reason
+from bridge.errors import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_INTERRUPTED,
+    ConfigurationError,
+    InstanceError,
+)
+from bridge.ledger.records import Parked
+from bridge.ledger.store import Ledger
+from bridge.model import Reason
 
 if TYPE_CHECKING:
-    from bridge.entry import Parked
-    from bridge.ledger import Ledger
-    from bridge.selection import Selection
+    from bridge.pipeline.parked_policy import NextRetry
+
+# Which of the parked instances a person means.
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Filters, all of which must hold. Ages in hours, sequences inclusive, syntax as UID."""
+
+    reason: Reason | None = None
+    older_than_h: float | None = None
+    newer_than_h: float | None = None
+    first: int | None = None
+    last: int | None = None
+    syntax: str | None = None
+    study: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is filtered."""
+        return self == Selection()
+
+    def chosen(
+        self, ledger: Ledger, *, dropped: bool = False, now_s: Callable[[], float] = time.time
+    ) -> Iterator[Parked]:
+        """Iterate over what is meant of what is parked, or was dropped. Raises StateError."""
+        now = now_s()
+        before = None if self.older_than_h is None else now - self.older_than_h * 3600
+        after = None if self.newer_than_h is None else now - self.newer_than_h * 3600
+        of_study = None if self.study is None else _instances_of(ledger, self.study)
+        for parked in ledger.parked(reason=self.reason, parked_before=before, dropped=dropped):
+            if of_study is not None and parked.move.instance_id not in of_study:
+                continue
+            if (after is None or parked.parked_at >= after) and self._matches(parked):
+                yield parked
+
+    def _matches(self, parked: Parked) -> bool:
+        sequence = parked.move.sequence
+        if self.first is not None and (sequence is None or sequence < self.first):
+            return False
+        if self.last is not None and (sequence is None or sequence > self.last):
+            return False
+        return self.syntax is None or parked.source_syntax == self.syntax
+
+
+def _instances_of(ledger: Ledger, study: str) -> frozenset[str]:
+    """Return the instances of a study that are parked or were dropped."""
+    return frozenset(
+        instance_id
+        for record in ledger.find_studies(study, limit=1)
+        for instance_id in ledger.lacking_of_study(record.study.uid)
+    )
+
+
+def syntax_uid(name_or_uid: str | None) -> str | None:
+    """Return the UID of any transfer syntax, given its keyword or UID. Raises ConfigurationError.
+
+    "" asks for instances whose syntax is not known.
+    """
+    from bridge.dicom.syntaxes import SYNTAXES
+
+    if name_or_uid in (None, ""):
+        return name_or_uid
+    wanted = str(name_or_uid).strip()
+    for uid, syntax in SYNTAXES.items():
+        if wanted == uid or wanted.lower() == syntax.keyword.lower():
+            return uid
+    if all(character in "0123456789." for character in wanted):
+        return wanted
+    raise ConfigurationError(
+        f"--syntax {wanted} is neither a UID nor the keyword of a transfer syntax.",
+        advice="For example JPEG2000Lossless or 1.2.840.10008.1.2.4.90.",
+    )
+
+
+FILTERS = {
+    "reason": Annotated[
+        Reason | None,
+        typer.Option(
+            "--reason",
+            metavar="REASON",
+            help=f"Only instances with this reason: {', '.join(Reason)}.",
+        ),
+    ],
+    "older_than_h": Annotated[
+        float | None,
+        typer.Option(
+            "--older-than", min=0, metavar="HOURS", help="Only instances parked earlier than that."
+        ),
+    ],
+    "newer_than_h": Annotated[
+        float | None,
+        typer.Option(
+            "--newer-than", min=0, metavar="HOURS", help="Only instances parked later than that."
+        ),
+    ],
+    "first": Annotated[
+        int | None,
+        typer.Option("--from", min=0, metavar="SEQ", help="Only instances from this sequence on."),
+    ],
+    "last": Annotated[
+        int | None,
+        typer.Option("--to", min=0, metavar="SEQ", help="Only instances up to this sequence."),
+    ],
+    "syntax": Annotated[
+        str | None,
+        typer.Option(
+            "--syntax",
+            metavar="SYNTAX",
+            help="Only instances with this transfer syntax (keyword or UID).",
+        ),
+    ],
+    "study": Annotated[
+        str | None,
+        typer.Option(
+            "--study",
+            metavar="STUDY",
+            help="Only instances of this study (Study Instance UID or Orthanc ID).",
+        ),
+    ],
+}
+"""The options that make a Selection, by its fields."""
+
+
+def selecting(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of FILTERS where its signature has ``selection``."""
+    signature = inspect.signature(command, eval_str=True)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in FILTERS.items()
+    ]
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += options if name == "selection" else [parameter]
+
+    @functools.wraps(command)
+    def selected(**given: Any) -> int:  # noqa: ANN401 (what the options hold)
+        filters = {name: given.pop(name) for name in FILTERS}
+        filters["syntax"] = syntax_uid(filters["syntax"])
+        return command(**given, selection=Selection(**filters))
+
+    selected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    selected.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+    return selected
+
+
+# ``orthanc-bridge parked export``.
+
+QUESTION = (
+    "This writes a file made from a patient's image. Names, dates, identifiers, private and "
+    "unknown elements are removed and all UIDs are replaced. The pixels stay as they are. Continue?"
+)
+
+
+def export_parked(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Orthanc instance ID.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Write an anonymised copy of a source instance, for a bug report.
+
+    Pixel data stays byte for byte: look at the image for burned-in names before you send it. Exit
+    code 3 if the instance cannot be anonymised with certainty.
+    """
+    from bridge.checks.bugreport import export, why_not_exported
+    from bridge.commands.output import print_json, print_pairs, say
+    from bridge.config import load_settings
+    from bridge.model import SideName
+    from bridge.orthanc.session import connect
+    from bridge.untrusted_text import visible
+
+    settings = load_settings()
+    if not confirmed:
+        if not sys.stdin.isatty():
+            raise ConfigurationError(
+                "An export must be confirmed.", advice="Answer at a terminal, or give --yes."
+            )
+        typer.confirm(QUESTION, abort=True, err=True)
+    with connect(settings.endpoint(SideName.SOURCE)) as client:
+        try:
+            done = export(
+                client,
+                instance,
+                out,
+                spool_above_bytes=settings.spool_above_mb * 1024 * 1024,
+                deadline_s=settings.task_timeout_s,
+            )
+        except InstanceError as exc:
+            say(f"orthanc-bridge: {visible(why_not_exported(exc))}", err=True)
+            return EXIT_INCOMPLETE
+    told: dict[str, object] = {
+        "file": str(done.path),
+        "bytes": done.file_bytes,
+        "syntax": done.syntax,
+        "elements_removed": done.removed,
+        "elements_replaced": done.replaced,
+    }
+    if as_json:
+        print_json(told | {"warnings": list(done.warnings)})
+    else:
+        print_pairs(told)
+    for warning in done.warnings:
+        say(f"WARNING: {visible(warning)}", err=True)
+    return EXIT_DONE
+
 
 parked_app = typer.Typer(
-    help="The instances that were given up: look at them, try them again, or let them go.",
+    help="List, retry or discard instances that could not be delivered.",
     no_args_is_help=True,
 )
 
-ReasonOption = Annotated[
-    Reason | None, typer.Option("--reason", help="Only those parked for this reason.")
-]
-OlderOption = Annotated[
-    float | None,
-    typer.Option("--older-than", min=0, metavar="HOURS", help="Only those parked before."),
-]
-NewerOption = Annotated[
-    float | None,
-    typer.Option("--newer-than", min=0, metavar="HOURS", help="Only those parked since."),
-]
-FromOption = Annotated[
-    int | None,
-    typer.Option("--from", min=0, metavar="SEQ", help="Only those from this change on."),
-]
-ToOption = Annotated[
-    int | None, typer.Option("--to", min=0, metavar="SEQ", help="Only those up to this change.")
-]
-SyntaxOption = Annotated[
-    str | None,
-    typer.Option(
-        "--syntax", metavar="SYNTAX", help="Only those of this transfer syntax: keyword or UID."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 InstanceArguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[INSTANCE]...", help="Orthanc instance IDs.")
+    list[str] | None, typer.Argument(metavar="INSTANCE", help="Orthanc instance IDs.")
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+DroppedOption = Annotated[
+    bool, typer.Option("--dropped", help="List discarded instances that have not arrived since.")
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All parked instances.")]
 
 
 @parked_app.command("list")
+@selecting
 def list_parked(
     *,
-    reason: ReasonOption = None,
-    older_than_h: OlderOption = None,
-    newer_than_h: NewerOption = None,
-    first: FromOption = None,
-    last: ToOption = None,
-    syntax: SyntaxOption = None,
+    selection: Selection,
+    dropped: DroppedOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """List the parked instances."""
-    from bridge.commands.output import moment, on_terminal, print_json, print_table
-    from bridge.core.syntaxes import syntax_of
+    """List parked instances: those that could not be delivered.
 
-    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
+    The originals stay at the source. A parked instance does not stop others.
+    """
+    from bridge.commands.output import moment, on_terminal, print_json, print_table, say
+    from bridge.dicom.syntaxes import syntax_of
+
+    told_next = _next_retries()
     with _ledger() as ledger:
-        rows = list(selection.chosen(ledger))
+        rows = list(selection.chosen(ledger, dropped=dropped))
     if as_json:
-        print_json([_fields(parked) for parked in rows])
+        print_json([_fields(parked, None if dropped else told_next) for parked in rows])
     elif not rows:
-        typer.echo("Nothing is parked." if selection.is_empty else "Nothing like that is parked.")
+        what = "dropped" if dropped else "parked"
+        say(f"Nothing {'is' if selection.is_empty else 'like that is'} {what}.")
     else:
         print_table(
-            ("INSTANCE", "SEQUENCE", "REASON", "ATTEMPTS", "PARKED", "SYNTAX"),
+            ("INSTANCE", "SEQUENCE", "REASON", "ATTEMPTS", "PARKED", "SYNTAX", "NEXT RETRY"),
             (
                 (
                     p.move.instance_id,
@@ -84,27 +282,33 @@ def list_parked(
                     p.attempts,
                     moment(p.parked_at),
                     syntax_of(p.source_syntax).keyword if p.source_syntax else "-",
+                    "-" if dropped else _in_short(told_next(p)),
                 )
                 for p in rows
             ),
         )
-        if on_terminal():
-            hint = "orthanc-bridge parked show INSTANCE says why; parked retry tries again."
-            typer.echo(hint, err=True)
+        if on_terminal() and not dropped:
+            hint = (
+                "Why: orthanc-bridge parked show INSTANCE. Try again: orthanc-bridge parked retry."
+            )
+            say(hint, err=True)
     return EXIT_DONE
 
 
 @parked_app.command("show")
 def show_parked(
-    instance: Annotated[str, typer.Argument(help="Orthanc instance ID.")],
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Orthanc instance ID.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Show what a bug report needs of one parked instance; nothing of it names a person."""
-    from bridge.bugreport import describe_bridge, describe_instance
+    """Show why an instance is parked, and what a bug report needs.
+
+    Prints no patient data.
+    """
+    from bridge.checks.bugreport import describe_bridge, describe_instance
     from bridge.commands.output import print_json, print_pairs
     from bridge.config import load_settings
-    from bridge.core.model import SideName
-    from bridge.sides import SideClient
+    from bridge.model import SideName
+    from bridge.orthanc.session import SideClient
 
     settings = load_settings()
     with _ledger() as ledger:
@@ -116,7 +320,7 @@ def show_parked(
         described = describe_instance(client, parked)
     finally:
         client.close()
-    told = _fields(parked) | {
+    told = _fields(parked, _next_retries()) | {
         "bridge": describe_bridge(parked, settings.transfer_syntax),
         "source": described,
     }
@@ -128,26 +332,24 @@ def show_parked(
 
 
 @parked_app.command("retry")
+@selecting
 def retry_parked(
     instances: InstanceArguments = None,
     *,
     every: AllOption = False,
-    reason: ReasonOption = None,
-    older_than_h: OlderOption = None,
-    newer_than_h: NewerOption = None,
-    first: FromOption = None,
-    last: ToOption = None,
-    syntax: SyntaxOption = None,
+    selection: Selection,
     as_json: JsonOption = False,
 ) -> int:
-    """Try parked instances again, now. Those that arrive are not parked any more."""
+    """Try parked instances again now.
+
+    Delivered instances leave the list; the others stay parked. Exit code 3 if one stays.
+    """
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import print_summary
     from bridge.config import load_settings
-    from bridge.logs import LogObserver
+    from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
-    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
     settings = load_settings()
     begin(settings)
     with _ledger() as ledger:
@@ -166,32 +368,61 @@ def retry_parked(
 
 
 @parked_app.command("drop")
+@selecting
 def drop_parked(
     instances: InstanceArguments = None,
     *,
     every: AllOption = False,
-    reason: ReasonOption = None,
-    older_than_h: OlderOption = None,
-    newer_than_h: NewerOption = None,
-    first: FromOption = None,
-    last: ToOption = None,
-    syntax: SyntaxOption = None,
+    selection: Selection,
+    confirmed: YesOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Let parked instances go: they will not reach the target unless replayed."""
-    from bridge.commands.output import print_json
-    from bridge.entry import Entry
+    """Discard parked instances without delivering them.
 
-    selection = _selection(reason, older_than_h, newer_than_h, first, last, syntax)
+    Nothing is deleted on either server. Asks before it discards more than one. Discarded instances
+    stay on record (parked list --dropped). replay and check --fix still deliver them.
+    """
+    from bridge.audit import audit_trails
+    from bridge.commands.lifecycle import begin
+    from bridge.commands.output import print_json, say
+    from bridge.config import load_settings
+    from bridge.events import InstanceDropped, Observer
+    from bridge.ledger.records import Entry
+    from bridge.monitoring.health import counted
+    from bridge.monitoring.logs import LogObserver
+
+    settings = load_settings()
+    begin(settings)
     with _ledger() as ledger:
         chosen = _named(ledger, instances, selection, every=every)
         dropped = [parked.move.instance_id for parked in chosen]
-        ledger.commit(Entry(unparked=tuple(dropped)))
+        if len(dropped) > 1 and not confirmed:
+            _confirm(f"Discard {counted(len(dropped), 'instance')}? They were not delivered.")
+        trails = audit_trails(settings)
+        try:
+            observers: list[Observer] = [*trails, LogObserver()]
+            for observer in observers:
+                for parked in chosen:
+                    observer.on_event(InstanceDropped(parked.move, parked.reason))
+            ledger.commit(Entry(dropped=tuple(dropped), dropped_at=time.time()))
+        finally:
+            for trail in trails:
+                trail.close()
     if as_json:
         print_json({"dropped": dropped})
     else:
-        typer.echo(f"dropped {len(dropped)}")
+        say(f"dropped {len(dropped)}")
     return EXIT_DONE
+
+
+def _confirm(question: str) -> None:
+    """Ask at a terminal. Raises ConfigurationError where nobody can answer, typer.Abort on no."""
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "Discarding more than one instance must be confirmed.",
+            advice="Answer at a terminal, or give --yes.",
+        )
+    typer.confirm(question, abort=True, err=True)
 
 
 parked_app.command("export")(export_parked)
@@ -199,23 +430,8 @@ parked_app.command("export")(export_parked)
 
 def _ledger() -> Ledger:
     from bridge.config import load_settings
-    from bridge.ledger import Ledger
 
     return Ledger(load_settings().state_path, create=False)
-
-
-def _selection(  # noqa: PLR0917 (one for each option)
-    reason: Reason | None,
-    older_than_h: float | None,
-    newer_than_h: float | None,
-    first: int | None,
-    last: int | None,
-    syntax: str | None,
-) -> Selection:
-    from bridge.selection import Selection, syntax_uid
-
-    uid = syntax_uid(syntax)
-    return Selection(reason, older_than_h, newer_than_h, first, last, uid)
 
 
 def _named(
@@ -243,10 +459,35 @@ def _not_parked(instances: list[str]) -> ConfigurationError:
     )
 
 
-def _fields(parked: Parked) -> dict[str, object]:
+def _next_retries() -> Callable[[Parked], NextRetry]:
+    """Return what tells when an instance is tried again, with the settings and what is installed.
+
+    A bridge that runs with other settings, or on another machine, may know it otherwise.
+    """
+    from bridge.config import load_settings
+    from bridge.pipeline.parked_policy import NextRetry, Trigger, next_retry
+    from bridge.wiring import present_versions
+
+    if load_settings().parked_retry == "off":
+        return lambda _: NextRetry(Trigger.NONE, "BRIDGE_PARKED_RETRY is off")
+    return functools.partial(next_retry, now_with=present_versions())
+
+
+def _in_short(told: NextRetry) -> str:
+    from bridge.commands.output import moment
+    from bridge.pipeline.parked_policy import Trigger
+
+    if told.at is not None:
+        return "due" if told.at <= time.time() else moment(told.at)
+    never = told.trigger is Trigger.NONE
+    return "never" if never else f"other {told.trigger}"
+
+
+def _fields(parked: Parked, told_next: Callable[[Parked], NextRetry] | None) -> dict[str, object]:
+    """Return what is known of one. ``told_next`` None: it was dropped, and nothing follows."""
     from bridge.commands.output import moment
 
-    return {
+    known: dict[str, object] = {
         "instance": parked.move.instance_id,
         "sequence": parked.move.sequence,
         "changed_at": parked.move.changed_at,
@@ -257,6 +498,16 @@ def _fields(parked: Parked) -> dict[str, object]:
         "parked_at": moment(parked.parked_at),
         "source_syntax": parked.source_syntax,
         "sop_instance_uid": parked.sop_instance_uid,
+    }
+    if told_next is None:
+        return known
+    told = told_next(parked)
+    return known | {
+        "retries": parked.retries,
+        "tried_at": moment(parked.tried_at),
+        "next_retry": str(told.trigger),
+        "next_retry_at": None if told.at is None else moment(told.at),
+        "next_retry_why": told.why,
     }
 
 

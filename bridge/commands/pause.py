@@ -7,30 +7,31 @@ from typing import Annotated
 
 import typer
 
-from bridge.core.errors import EXIT_DONE
+from bridge.errors import EXIT_DONE
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def pause(as_json: JsonOption = False) -> int:
-    """Start no more instances until resume; kept over restarts. What is under way finishes.
+    """Stop starting new instances until `resume`.
 
-    A running bridge obeys within a second or two. Replays and retries that a person starts are
-    not held back.
+    Instances in progress finish. Deletions at the source stop too. The pause survives restarts. A
+    running bridge obeys within two seconds. replay and parked retry are not paused. New instances
+    wait at the source; none is lost.
     """
-    return _set(str(int(time.time())), "paused", as_json=as_json)
+    return _set(str(int(time.time())), as_json=as_json)
 
 
 def resume(as_json: JsonOption = False) -> int:
-    """Go on after a pause."""
-    return _set(None, "resumed", as_json=as_json)
+    """Continue after `pause`."""
+    return _set(None, as_json=as_json)
 
 
-def _set(value: str | None, word: str, *, as_json: bool) -> int:
-    from bridge.brake import PAUSED_KEY
-    from bridge.commands.output import print_json
+def _set(value: str | None, *, as_json: bool) -> int:
+    from bridge.commands.output import moment, print_json, say
     from bridge.config import load_settings
-    from bridge.ledger import Ledger
+    from bridge.ledger.store import Ledger
+    from bridge.pipeline.holds import PAUSED_KEY
 
     with Ledger(load_settings().state_path) as ledger:
         before = ledger.meta(PAUSED_KEY)
@@ -38,6 +39,8 @@ def _set(value: str | None, word: str, *, as_json: bool) -> int:
             ledger.set_meta(PAUSED_KEY, value)
     if as_json:
         print_json({"paused": value is not None})
+    elif value is None:
+        say("resumed" if before is not None else "not paused: nothing to do")
     else:
-        typer.echo(word)
+        say("paused" if before is None else f"already paused since {moment(float(before))}")
     return EXIT_DONE

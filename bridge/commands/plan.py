@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.commands.results import Format, chosen_format, print_result
-from bridge.core.errors import EXIT_DONE, ConfigurationError
+from bridge.commands.output import Format, chosen_format, print_result
+from bridge.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from bridge.planning import Plan
+    from bridge.checks.plan import Plan
 
 COLUMNS = ("source_syntax", "does", "to", "why", "instances", "megabytes", "work_s", "estimate")
 
@@ -19,32 +19,31 @@ def plan(
     first: Annotated[
         int | None,
         typer.Option(
-            "--from", min=0, metavar="SEQ", help="First change; without it, after the checkpoint."
+            "--from", min=0, metavar="SEQ", help="First sequence; default: after the checkpoint."
         ),
     ] = None,
     last: Annotated[
         int | None,
         typer.Option(
-            "--to", min=0, metavar="SEQ", help="Last one; without it, to the end of the feed."
+            "--to", min=0, metavar="SEQ", help="Last sequence; default: the end of the feed."
         ),
     ] = None,
-    how: Annotated[Format, typer.Option("--format", help="Print it as.")] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    how: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> int:
-    """Say what would be done from here, and how long it may take. Transfers nothing."""
-    from bridge.commands.counting import counting
+    """Show what a run would do and how long it may take. Transfers nothing."""
+    from bridge.checks.ask_both_servers import BothServers, inspector
+    from bridge.checks.plan import as_fields, make_plan, next_sequence
+    from bridge.checks.throughput import load_throughput
     from bridge.commands.lifecycle import begin
+    from bridge.commands.progress_bar import counting
     from bridge.config import load_settings
-    from bridge.core.model import SideName
-    from bridge.feed_reader import feed_end
-    from bridge.ledger import Ledger
-    from bridge.lookers import Lookers, inspector
-    from bridge.planning import as_fields, make_plan, next_sequence
-    from bridge.state_file import there_may_be
-    from bridge.throughput import load_throughput
+    from bridge.feed.pages import check_order, range_end
+    from bridge.ledger.lock import there_may_be
+    from bridge.ledger.store import Ledger
+    from bridge.model import SideName
 
-    if first is not None and last is not None and last < first:
-        raise ConfigurationError(f"--to {last} is below --from {first}.")
+    check_order(start=first, end=last)
     settings = load_settings()
     begin(settings)
     checkpoint, measured = None, {}
@@ -52,16 +51,16 @@ def plan(
         with Ledger(settings.state_path, create=False) as ledger:
             checkpoint, measured = ledger.checkpoint(), load_throughput(ledger)
     with (
-        Lookers(lambda side: inspector(settings.endpoint(side))) as lookers,
+        BothServers(lambda side: inspector(settings.endpoint(side))) as servers,
         counting("plan") as show,
     ):
-        end = feed_end(lookers.client(SideName.SOURCE), at_least=last or 0)
+        end = range_end(servers.client(SideName.SOURCE), start=first, end=last)
         begun = next_sequence(checkpoint, start=settings.start, end=end)
         made = make_plan(
-            lookers,
+            servers,
             job=settings.job(),
             first=begun if first is None else first,
-            last=end if last is None else min(last, end),
+            last=end,
             page_size=settings.page_size,
             measured=measured,
             show=show,
@@ -76,9 +75,18 @@ def plan(
     return EXIT_DONE
 
 
+def basis(measured_share: float, workers: int) -> str:
+    """Say how good the estimate is; ``measured_share``: of its time, 0 to 1."""
+    if not measured_share:
+        return f"rough estimate: nothing measured yet (orthanc-bridge docs plan); {workers} workers"
+    share = f"{measured_share:.0%} of it measured by this bridge"
+    rest = ", the rest assumed" if measured_share < 1 else ""
+    return f"{share}{rest} (orthanc-bridge docs plan); {workers} workers"
+
+
 def _summary(made: Plan, workers: int) -> dict[str, object]:
-    from bridge.planning import MEGABYTE
-    from bridge.prospects import Deed
+    from bridge.checks.plan import MEGABYTE
+    from bridge.decision import Treatment
 
     seconds = made.seconds(workers)
     share = made.measured_share
@@ -87,9 +95,10 @@ def _summary(made: Plan, workers: int) -> dict[str, object]:
         "instances": made.changes,
         "gone": made.gone,
         "unreadable": dict(made.unreadable),
-        "cannot_be_decoded_here": sum(r.instances for r in made.rows if r.deed == Deed.PARK),
+        "cannot_be_decoded_here": sum(
+            r.instances for r in made.rows if r.treatment == Treatment.PARK
+        ),
         "megabytes_to_read": round(made.source_bytes / MEGABYTE, 1),
         "estimated_seconds": round(seconds),
-        "estimate_rests_on": f"{share:.0%} measurements, {1 - share:.0%} assumptions "
-        f"(docs/plan.md), {workers} workers",
+        "estimate_rests_on": basis(share, workers),
     }

@@ -6,36 +6,40 @@ from typing import Annotated
 
 import typer
 
-from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
+from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
 
 def replay(
     first: Annotated[
-        int, typer.Option("--from", min=0, metavar="SEQ", help="First change to do again.")
+        int, typer.Option("--from", min=0, metavar="SEQ", help="First sequence to deliver again.")
     ],
     last: Annotated[
         int | None,
         typer.Option(
-            "--to", min=0, metavar="SEQ", help="Last one; without it, to the end of the feed."
+            "--to", min=0, metavar="SEQ", help="Last sequence; default: the end of the feed."
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; transfer nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done; transfer nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Do the changes of a range again. The checkpoint of a running bridge is untouched."""
+    """Deliver a range of changes again.
+
+    A sequence is the number of a change in the source's feed; the log and parked list show it.
+    Safe beside a running bridge: its checkpoint does not move, and no instance is stored twice.
+    """
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import on_terminal, print_summary
-    from bridge.commands.progress import range_progress
+    from bridge.commands.progress_bar import range_progress
     from bridge.config import load_settings
-    from bridge.core.errors import ConfigurationError
-    from bridge.ledger import Ledger
-    from bridge.logs import LogObserver
+    from bridge.errors import SideError
+    from bridge.feed.pages import check_order
+    from bridge.ledger.store import Ledger
+    from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
-    if last is not None and last < first:
-        raise ConfigurationError(f"--to {last} is below --from {first}.")
+    check_order(start=first, end=last)
     settings = load_settings()
     # A progress bar and a line for each instance do not go together.
     begin(settings, level="warning" if on_terminal() else None)
@@ -48,8 +52,24 @@ def replay(
         service.preflight()
         end = service.replay_end(start=first, end=last)
         progress.begin(end)
-        summary = service.replay(ledger, start=first, end=end, dry_run=dry_run)
+        try:
+            summary = service.replay(ledger, start=first, end=end, dry_run=dry_run)
+        except SideError:
+            tell_where_to_go_on(progress.next, end, dry_run=dry_run)
+            raise
     print_summary(summary, as_json=as_json)
-    if interruption.signal_number is not None:
+    if summary.stopped or interruption.signal_number is not None:
+        tell_where_to_go_on(progress.next, end, dry_run=dry_run)
         return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if summary.parked else EXIT_DONE
+    return EXIT_INCOMPLETE if summary.parked or summary.gaps else EXIT_DONE
+
+
+def tell_where_to_go_on(first: int, last: int, *, dry_run: bool) -> None:
+    """Say on stderr, for a replay that has not come to its end, which command does the rest."""
+    from bridge.commands.output import say
+
+    if first > last:
+        say("replay: the whole range is done", err=True)
+        return
+    options = f"--from {first} --to {last}" + " --dry-run" * dry_run
+    say(f"replay: to continue, run: orthanc-bridge replay {options}", err=True)

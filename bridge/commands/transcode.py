@@ -4,37 +4,53 @@ from __future__ import annotations
 
 import os
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.core.errors import EXIT_DONE, EXIT_INCOMPLETE, ConfigurationError, InstanceError
+from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, ConfigurationError, InstanceError
 
 if TYPE_CHECKING:
-    from bridge.core.transcode import Transcoded
+    from bridge.dicom.transcode import Transcoded
+
+
+class WrongLabel(StrEnum):
+    """As BRIDGE_ON_WRONG_LABEL."""
+
+    PARK = "park"
+    DECODE = "decode"
 
 
 def transcode(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A DICOM file.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    *,
     syntax: Annotated[
         str, typer.Option("--to", metavar="SYNTAX", help="Transfer syntax: keyword or UID.")
     ] = "ExplicitVRLittleEndian",
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Decode lossless pixels with a second decoder as well."),
+        typer.Option("--verify", help="Check lossless pixels with a second decoder."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    on_wrong_label: Annotated[
+        WrongLabel,
+        typer.Option(
+            "--on-wrong-label", help="What to do with a JPEG that contradicts its transfer syntax."
+        ),
+    ] = WrongLabel.PARK,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Bring one file into another transfer syntax. No server is needed.
+    """Convert one file to another transfer syntax, without a server.
 
-    Exit code 3 when the file cannot be transcoded with certainty; OUT is then not written.
+    Exit code 3 if the file cannot be converted with certainty; OUT is not written then.
     """
-    from bridge.commands.output import print_json, print_pairs
-    from bridge.core.model import TranscodeOptions
-    from bridge.core.syntaxes import target_syntax_uid
-    from bridge.core.transcode import transcode as transcode_bytes
+    from bridge.commands.output import print_json, print_pairs, say
+    from bridge.dicom.syntaxes import target_syntax_uid
+    from bridge.dicom.transcode import transcode as transcode_bytes
+    from bridge.model import TranscodeOptions
+    from bridge.untrusted_text import visible
 
     try:
         wanted = target_syntax_uid(syntax)
@@ -44,12 +60,14 @@ def transcode(
         data = source.read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"{source} cannot be read: {exc.strerror}.") from exc
-    options = TranscodeOptions(verify="all" if verify else "off")
+    options = TranscodeOptions(
+        verify="all" if verify else "off", on_wrong_label=on_wrong_label.value
+    )
     try:
         result = transcode_bytes(data, wanted_syntax=wanted, options=options)
         written = _write(result, target)
     except InstanceError as exc:
-        typer.echo(f"orthanc-bridge: {exc.reason}: {exc.message}", err=True)
+        say(f"orthanc-bridge: {exc.reason}: {visible(exc.message)}", err=True)
         return EXIT_INCOMPLETE
     done: dict[str, object] = {
         "action": str(result.action),
@@ -58,6 +76,7 @@ def transcode(
         "sop_instance_uid": result.sop_instance_uid,
         "decoder": result.decoder,
         "fallbacks": ", ".join(result.fallbacks),
+        "trusted": result.evidence.trusted,
         "verified": _verified(result) if verify else "not asked for",
         "source_bytes": len(data),
         "target_bytes": written,
@@ -72,17 +91,20 @@ def transcode(
 def _verified(result: Transcoded) -> str:
     if result.verified:
         return "yes"
-    return "no: no second decoder for it" if result.decoder else "no pixels were decoded"
+    return "no: there is no second decoder for it" if result.decoder else "no pixels were decoded"
 
 
 def _write(result: Transcoded, target: Path) -> int:
     """Write beside the target and rename: OUT is whole or not there.
 
-    A link is followed. A device or a pipe is written to: a rename would replace it, and root may
-    replace /dev/null.
+    A link is followed, but none that another user has put there: it leads where that user wants.
+    A device or a pipe is written to: a rename would replace it, and root may replace /dev/null.
+    The file has the mode that this user's files have: it is an image of a patient.
     """
+    from bridge.own_files import real_path
+
     try:
-        target = target.resolve()
+        target = real_path(target)
         if target.exists() and not (target.is_file() or target.is_dir()):
             with target.open("wb") as stream:
                 return sum(stream.write(chunk) for chunk in result.body)
@@ -91,7 +113,8 @@ def _write(result: Transcoded, target: Path) -> int:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 written = sum(file.write(chunk) for chunk in result.body)
-            partial.chmod(0o644)
+            os.umask(umask := os.umask(0o077))
+            partial.chmod(0o666 & ~umask)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

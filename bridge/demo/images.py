@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import generate_frames
 
-from bridge.demo.wheel import wheel_dataset
+from bridge.demo.pydicom_wheel import wheel_dataset
 
 MULTI_FRAME_WORD_SC = "1.2.840.10008.5.1.4.1.1.7.3"
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 
-from bridge.core import syntaxes
 from bridge.demo import images
 from bridge.demo.images import Image
+from bridge.dicom import syntaxes
 
 Frame = NDArray[Any]
 Encoder = Callable[[Frame], bytes]

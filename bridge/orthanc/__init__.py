@@ -2,31 +2,31 @@
 
 The only importer of httpx and tenacity.
 
-    client.py     the calls
-    custody.py    the calls before a deletion
-    inspection.py the calls that only look
-    answers.py    what answers must look like
-    wire.py       requests: deadlines, bounds, retries of seconds
-    transport.py  kept connections, TLS, the deadline of a call
-    connection.py one connection: http.client, deadlines byte by byte
-    faults.py     from httpx and HTTP to our errors, by tables.py
+session.py      a client with the credentials of this moment
+client.py       the calls
+bodies.py       files that are downloaded and uploaded
+answers.py      what answers must look like
+wire.py         requests: deadlines, bounds, retries of seconds
+transport.py    connections, TLS, deadlines to the byte
+faults.py       from httpx and HTTP to our errors, by fault_table.py
+fault_table.py  each fault, whose it is and what to do about it
 """
 
-from bridge.orthanc.answers import INSTANCE_ID, Statistics
+from bridge.orthanc.answers import INSTANCE_ID, Statistics, StoredFile
+from bridge.orthanc.bodies import InstanceBody
 from bridge.orthanc.client import OrthancClient
-from bridge.orthanc.custody import CustodyClient
-from bridge.orthanc.downloads import InstanceBody
-from bridge.orthanc.inspection import InspectionClient
+from bridge.orthanc.fault_table import Need, lacks_right
 from bridge.orthanc.transport import tls_context
 from bridge.orthanc.wire import RetryPolicy
 
 __all__ = [
     "INSTANCE_ID",
-    "CustodyClient",
-    "InspectionClient",
     "InstanceBody",
+    "Need",
     "OrthancClient",
     "RetryPolicy",
     "Statistics",
+    "StoredFile",
+    "lacks_right",
     "tls_context",
 ]

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from bridge.core.errors import (
-    ConfigurationError,
-    InstanceError,
-    InstanceGone,
-    SideError,
-)
-from bridge.core.model import Endpoint, Page, Reason, ServerInfo, SideName, SideProblem, StoreAnswer
 from bridge.credentials import Credentials
+from bridge.errors import ConfigurationError, InstanceError, InstanceGone, SideError
+from bridge.model import Endpoint, Page, Reason, ServerInfo, SideName, SideProblem, StoreAnswer
 from bridge.orthanc import answers
-from bridge.orthanc.answers import Statistics, WrongAnswer
-from bridge.orthanc.downloads import INSTANCE_BYTES_MAX, InstanceBody, bounded, content_length
-from bridge.orthanc.faults import not_orthanc
-from bridge.orthanc.tables import Request, Route
-from bridge.orthanc.uploads import Upload
+from bridge.orthanc.answers import (
+    INSTANCE_ID,
+    SHOWN_CHARACTERS_MAX,
+    Statistics,
+    StoredFile,
+    WrongAnswer,
+)
+from bridge.orthanc.bodies import (
+    INSTANCE_BYTES_MAX,
+    InstanceBody,
+    Upload,
+    bounded_body,
+    content_length,
+)
+from bridge.orthanc.fault_table import Need, Request, Route, lacks_right
+from bridge.orthanc.faults import is_page, not_orthanc
 from bridge.orthanc.wire import RetryPolicy, Wire
+from bridge.untrusted_text import shortened, visible
 
 ANSWER_BYTES_MAX = 1024 * 1024
 ROW_BYTES_MAX = 1024
 """A row of /changes or /instances as JSON, indented: about 250 and 50 bytes."""
 CHANGES_BYTES_MAX = 64 * 1024 * 1024
+DICOM_HEAD = bytes(128) + b"DICM"
+"""How a file begins (PS3.10 7.1); the first 128 bytes may be anything."""
 CONTROL_DEADLINE_FACTOR = 2
 """A small answer must be complete within this many time-outs, retries included."""
+
+BULK_MAX = 400
+"""Instances asked for in one request."""
+BULK_BYTES_MAX = 16 * 1024 * 1024
+"""Of its answer: about 1 KB for each of them, and more where users have added metadata."""
+LOOK_S = 2.0
+"""A server that dropped a file is asked at once whether it is still there, and for so long."""
+GONE = frozenset({SideProblem.UNREACHABLE, SideProblem.SERVER_ERROR})
+"""What tells that it is not: no connection, or a proxy that has none."""
+CHILDREN_BYTES_MAX = 16 * 1024 * 1024
+SHOWN = 3
+"""So many listed instances are looked at before another one is believed to be gone."""
+NO_SUCH_INSTANCE = "00000000-00000000-00000000-00000000-00000000"
+NOT_DICOM = b"orthanc-bridge doctor: this is not a DICOM file"
+"""What ``may_store`` sends: it is answered 400 and nothing is stored."""
 
 _Answer = TypeVar("_Answer")
 
 
 class OrthancClient:
-    """The REST API of one side.
+    """The REST API of one side. ``wire``: instead of one with these credentials.
 
     Raises SideError for everything that is the server's or the network's fault, and InstanceError
     or InstanceGone for what concerns one instance only.
@@ -45,9 +71,10 @@ class OrthancClient:
     def __init__(
         self,
         endpoint: Endpoint,
-        credentials: Credentials,
+        credentials: Credentials | None,
         *,
         retries: RetryPolicy | None = None,
+        wire: Wire | None = None,
     ) -> None:
         if not endpoint.url.startswith(("http://", "https://")):
             raise ConfigurationError(
@@ -55,7 +82,10 @@ class OrthancClient:
                 advice="Give the base address of the REST API, such as http://host:8042.",
             )
         self.endpoint = endpoint
-        self._wire = Wire(endpoint, credentials, retries=retries or RetryPolicy())
+        self._no_bulk = False
+        self._wire = wire or Wire(
+            endpoint, credentials or Credentials(), retries=retries or RetryPolicy()
+        )
 
     def close(self) -> None:
         """Close the connections. The client cannot be used afterwards."""
@@ -112,14 +142,19 @@ class OrthancClient:
         )
 
     def has_instance(self, instance_id: str) -> bool:
-        """Whether the server holds the instance. False is certain: /system answered as well."""
+        """Whether the server holds the instance. Raises SideError.
+
+        True: it describes this very instance. False is certain: it shows one that it lists, or
+        lists none. Otherwise the 404 is raised: a proxy may answer so to all of them.
+        """
+        request = Request(self.endpoint, "GET", instance_path(instance_id))
         try:
-            self._get(_instance_path(instance_id), lambda _body: None)
+            told = self._get(request.path, answers.parse_resource_id)
         except SideError as exc:
-            if exc.problem is not SideProblem.NOT_FOUND:
-                raise
-            self.system()  # a wrong base address answers 404 to this as well
+            self._believe_404(exc)
             return False
+        if told != instance_id:
+            raise not_orthanc(request, "it describes another instance")
         return True
 
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
@@ -128,9 +163,44 @@ class OrthancClient:
             instance_id, "/metadata", answers.parse_metadata, query="expand"
         )
 
+    def bulk_metadata(self, instance_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Read the metadata of up to BULK_MAX instances at once (Orthanc 1.9.4 and newer).
+
+        What is missing is asked for by itself: the server lacks it, or it answers no such request.
+        That is remembered. Raises SideError.
+        """
+        if len(instance_ids) > BULK_MAX:
+            raise ValueError(f"{len(instance_ids)} instances at once")
+        if self._no_bulk or not instance_ids:
+            return {}
+        request = Request(self.endpoint, "POST", "/tools/bulk-content")
+        asked = {"Resources": list(instance_ids), "Metadata": True, "Short": True}
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        try:
+            with self._wire.exchange(
+                request, body=json.dumps(asked).encode("ascii"), deadline_s=deadline_s
+            ) as response:
+                return self._parsed(
+                    response,
+                    request,
+                    lambda body: answers.parse_bulk_metadata(body, asked=instance_ids),
+                    BULK_BYTES_MAX,
+                )
+        except SideError as exc:
+            if not lacks_right(exc, Need.WRITE):
+                raise
+            self._no_bulk = True
+            return {}
+
     def stored_md5(self, instance_id: str) -> str:
         """Read the MD5 of the file as stored, before any compression by the storage area."""
         return self._get_of_instance(instance_id, "/attachments/dicom/md5", answers.parse_md5)
+
+    def stored_file(self, instance_id: str) -> StoredFile:
+        """Return the name, the MD5 and the size of an instance's file, without reading it."""
+        return self._get_of_instance(
+            instance_id, "/attachments/dicom/info", answers.parse_stored_file
+        )
 
     def attachment_size(self, instance_id: str) -> int:
         """Read the size of the file in bytes, before any compression by the storage area."""
@@ -141,14 +211,12 @@ class OrthancClient:
 
         Never sent twice: if the first answer is lost, the instance may have come anew meanwhile.
         """
-        request = Request(self.endpoint, "DELETE", _instance_path(instance_id))
+        request = Request(self.endpoint, "DELETE", instance_path(instance_id))
         try:
             with self._control(request, once=True) as response:
                 self._parsed(response, request, answers.parse_deleted, ANSWER_BYTES_MAX)
         except SideError as exc:
-            if exc.problem is not SideProblem.NOT_FOUND:
-                raise
-            self.system()
+            self._believe_404(exc)
             return False
         return True
 
@@ -165,16 +233,31 @@ class OrthancClient:
         ``deadline_s`` bounds the whole block. The pieces together are exactly the file: a body
         that ends early raises SideError UNREACHABLE, one above ``bytes_max`` InstanceError.
         """
-        request = Request(self.endpoint, "GET", _instance_path(instance_id, "/file"), Route.FILE)
+        request = Request(self.endpoint, "GET", instance_path(instance_id, "/file"), Route.FILE)
         with ExitStack() as stack:
+            stack.enter_context(self._looking_after_it())
             with self._explaining_404(instance_id):
                 exchange = self._wire.exchange(request, deadline_s=deadline_s)
                 response = stack.enter_context(exchange)
             pieces = self._wire.pieces(response, request)
             yield InstanceBody(
                 content_length(response.headers, request, bytes_max),
-                bounded(pieces, request, bytes_max),
+                bounded_body(pieces, request, bytes_max),
             )
+
+    def serves_file(self, instance_id: str) -> bool:
+        """Whether the server gives a DICOM file for an instance; the rest is not downloaded.
+
+        Raises SideError, InstanceGone, InstanceError.
+        """
+        gathered = b""
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self.open_instance(instance_id, deadline_s=deadline_s) as body:
+            for chunk in body.chunks:
+                gathered += chunk
+                if len(gathered) >= len(DICOM_HEAD):
+                    break
+        return gathered[128:132] == DICOM_HEAD[128:]
 
     def fetch_instance(
         self,
@@ -207,14 +290,154 @@ class OrthancClient:
         """
         upload = Upload(body, body_bytes)
         request = Request(self.endpoint, "POST", "/instances", Route.STORE)
-        with self._wire.exchange(
+        exchange = self._wire.exchange(
             request,
             headers=upload.headers,
             body=upload.content,
             body_can_be_resent=upload.can_be_resent,
             deadline_s=deadline_s,
-        ) as response:
+        )
+        with self._looking_after_it(), exchange as response:
             return self._parsed(response, request, answers.parse_store, ANSWER_BYTES_MAX)
+
+    # What tells two servers apart, and what comes before a deletion at the source. These calls
+    # write (metadata, peers) or make the server read a whole file: only retention and marks
+    # use them, by protocols of their own.
+
+    def verify_stored(self, instance_id: str) -> bool:
+        """Have the server read its file again and compare the MD5 that it noted at its arrival.
+
+        ``stored_md5`` is that note, and stays right when the file is damaged or lost on disk. So
+        does this, for a file that a server with ``MaximumStorageCacheSize`` still has in memory.
+        False when the server finds it so; InstanceGone or InstanceError when it lacks the instance.
+        """
+        path = instance_path(instance_id, "/attachments/dicom/verify-md5")
+        request = Request(self.endpoint, "POST", path)
+        try:
+            with self._explaining_404(instance_id), self._control(request) as response:
+                self._parsed(response, request, answers.parse_verified, ANSWER_BYTES_MAX)
+        except SideError as exc:
+            if exc.specific and exc.problem is SideProblem.SERVER_ERROR:
+                return False  # 400 without a body: another MD5; 500: no file
+            raise
+        return True
+
+    def metadata_value(self, instance_id: str, name: str) -> tuple[str, str] | None:
+        """Return one metadata of an instance and its ETag ("" where there is none).
+
+        None when the instance has no such metadata. Raises InstanceGone or InstanceError when the
+        server lacks the instance.
+        """
+        request = Request(self.endpoint, "GET", _metadata_path(instance_id, name))
+        try:
+            with self._control(request) as response:
+                etag = answers.parse_etag(response.headers.get("ETag", ""))
+                body = self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+            with self._explaining_404(instance_id):
+                if self.has_instance(instance_id):
+                    return None
+                raise
+        return answers.parse_metadata_value(body), etag
+
+    def set_metadata(self, instance_id: str, name: str, value: str) -> str:
+        """Set a metadata that is not there yet; returns its ETag, for ``delete_metadata``.
+
+        User-defined metadata are numbers from 1024 on. A server with CheckRevisions refuses it
+        (409, SideError) when the metadata is there already.
+        """
+        return self._metadata("PUT", instance_id, name, value.encode("ascii"))
+
+    def delete_metadata(self, instance_id: str, name: str, *, etag: str = "") -> None:
+        """Delete a metadata of an instance, if it is still the one with this ETag.
+
+        Only a server with CheckRevisions looks at the ETag, and insists on it.
+        """
+        self._metadata("DELETE", instance_id, name, None, etag=etag)
+
+    def patient_of(self, instance_id: str) -> str:
+        """Return the Orthanc ID of an instance's patient."""
+        return self._get_of_instance(instance_id, "/patient", answers.parse_resource_id)
+
+    def protect_patient(self, patient_id: str) -> None:
+        """Have the server never recycle a patient. Raises SideError unless it then says so."""
+        path = resource_path("patients", patient_id, "/protected")
+        self._written(Request(self.endpoint, "PUT", path), b"1")
+        self._get(path, answers.parse_protected)
+
+    def peers(self) -> dict[str, str]:
+        """Return the server's Orthanc peers: name -> address."""
+        return self._get("/peers", answers.parse_peers, query="expand")
+
+    def set_peer(self, name: str, url: str) -> None:
+        """Add a peer, or replace it. In memory, unless OrthancPeersInDatabase."""
+        body = json.dumps({"Url": url}).encode("ascii")
+        self._written(Request(self.endpoint, "PUT", _peer_path(name)), body)
+
+    def delete_peer(self, name: str) -> None:
+        """Remove a peer; one that is not there is no error."""
+        try:
+            self._written(Request(self.endpoint, "DELETE", _peer_path(name)), None)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+
+    # What a person's questions need: check, plan, report, doctor.
+
+    def now(self) -> datetime:
+        """Return the server's clock (``/tools/now``): UTC, whole seconds."""
+        return self._get("/tools/now", answers.parse_moment).replace(tzinfo=UTC)
+
+    def head(self, instance_id: str, bytes_max: int) -> bytes:
+        """Return the first bytes of an instance's file; the rest is not downloaded.
+
+        Orthanc 1.10 ignores a Range header here, so the connection is given up instead.
+        """
+        gathered = bytearray()
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self.open_instance(instance_id, deadline_s=deadline_s) as body:
+            for chunk in body.chunks:
+                gathered += chunk
+                if len(gathered) >= bytes_max:
+                    break
+        return bytes(gathered[:bytes_max])
+
+    def lookup(self, uid: str) -> list[tuple[str, str]]:
+        """Find resources by a DICOM identifier: their levels ("Study", ...) and Orthanc IDs."""
+        request = Request(self.endpoint, "POST", "/tools/lookup")
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self._wire.exchange(request, body=uid.encode(), deadline_s=deadline_s) as response:
+            return self._parsed(response, request, answers.parse_lookup, ANSWER_BYTES_MAX)
+
+    def instances_of_study(self, study_id: str) -> list[str] | None:
+        """List the instances of a study by its Orthanc ID; None when the server lacks it."""
+        series = self._children(resource_path("studies", study_id), "Series")
+        if series is None:
+            return None
+        found: list[str] = []
+        for series_id in series:
+            found += self._children(resource_path("series", series_id), "Instances") or []
+        return found
+
+    def may_store(self) -> None:
+        """Make sure that uploads are allowed, without storing anything.
+
+        Raises SideError (LOGIN_REFUSED, FORBIDDEN, ...) when they are not.
+        """
+        try:
+            self.store(NOT_DICOM, deadline_s=CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s)
+        except InstanceError:
+            return  # 400: it has looked at the body, and it is no DICOM file
+        # An Orthanc with a plugin may take other files; it did not say that it refuses us.
+
+    def may_delete(self) -> None:
+        """Make sure that deletions are allowed, by one of an instance that cannot exist.
+
+        Raises SideError when they are not.
+        """
+        self.delete_instance(NO_SUCH_INSTANCE)
 
     def _get(
         self,
@@ -237,7 +460,7 @@ class OrthancClient:
         query: str = "",
     ) -> _Answer:
         with self._explaining_404(instance_id):
-            return self._get(_instance_path(instance_id, rest), parse, query=query)
+            return self._get(instance_path(instance_id, rest), parse, query=query)
 
     @contextmanager
     def _control(
@@ -260,7 +483,8 @@ class OrthancClient:
         try:
             return parse(body)
         except WrongAnswer as exc:
-            raise not_orthanc(request, str(exc)) from None
+            page = is_page(response.headers, body)
+            raise not_orthanc(request, str(exc), page=page) from None
 
     @contextmanager
     def _explaining_404(self, instance_id: str) -> Iterator[None]:
@@ -270,8 +494,7 @@ class OrthancClient:
         except SideError as exc:
             if exc.problem is not SideProblem.NOT_FOUND:
                 raise
-            there = self.has_instance(instance_id)  # raises when the address is wrong
-            if there:
+            if self.has_instance(instance_id):  # raises when the address is wrong
                 # Orthanc answers 404 as well when the file is missing in its storage area.
                 raise InstanceError(
                     Reason.SERVER_REFUSES_INSTANCE,
@@ -289,10 +512,118 @@ class OrthancClient:
                 final=False,
             ) from exc
 
+    @contextmanager
+    def _looking_after_it(self) -> Iterator[None]:
+        """Note whether the server is gone that dropped a file while it was at work.
 
-def _instance_path(instance_id: str, rest: str = "") -> str:
-    return f"/instances/{quote(instance_id, safe='')}{rest}"
+        Whoever asks later, in another process or after a wait, may meet it when it has been started
+        again. A time-out is no such drop.
+        """
+        try:
+            yield
+        except SideError as exc:
+            dropped = exc.begun and exc.problem is not SideProblem.TIMED_OUT
+            if dropped and exc.side is self.endpoint.side:
+                exc.gone = self._is_gone()
+            raise
+
+    def _is_gone(self) -> bool:
+        request = Request(self.endpoint, "GET", "/system")
+        try:
+            with self._wire.exchange(request, retried=False, deadline_s=LOOK_S) as response:
+                self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+        except SideError as exc:
+            return exc.problem in GONE
+        return False
+
+    def _believe_404(self, error: SideError) -> None:
+        """Raise the error again unless it is a 404 that tells what the server lacks."""
+        if error.problem is not SideProblem.NOT_FOUND or not self._shows_instances():
+            raise error
+
+    def _shows_instances(self) -> bool:
+        """Tell whether the server shows an instance that it lists.
+
+        Something on the way may answer 404 for all of them: then none of them is gone. It is asked
+        more than once: those that are listed may be deleted at this moment.
+        """
+        for _ in range(SHOWN):
+            try:
+                listed = self.list_instances(0, SHOWN)
+            except SideError as exc:
+                if exc.problem is SideProblem.FORBIDDEN:
+                    return True  # so it says what it does not show
+                raise  # a wrong base address answers 404 to this as well
+            if not listed or any(map(self._describes, listed)):
+                return True
+        return False
+
+    def _describes(self, instance_id: str) -> bool:
+        try:
+            return self._get(instance_path(instance_id), answers.parse_resource_id) == instance_id
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+            return False
+
+    def _metadata(
+        self, method: str, instance_id: str, name: str, body: bytes | None, *, etag: str = ""
+    ) -> str:
+        request = Request(self.endpoint, method, _metadata_path(instance_id, name))
+        headers = [("If-Match", etag)] if etag else []
+        with self._explaining_404(instance_id):
+            return self._written(request, body, headers)
+
+    def _written(
+        self, request: Request, body: bytes | None, headers: Sequence[tuple[str, str]] = ()
+    ) -> str:
+        """Send a request that writes; returns the ETag of the answer, or ""."""
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self._wire.exchange(
+            request, headers=list(headers), body=body, deadline_s=deadline_s
+        ) as response:
+            self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+            return answers.parse_etag(response.headers.get("ETag", ""))
+
+    def _children(self, path: str, name: str) -> list[str] | None:
+        try:
+            return self._get(
+                path,
+                lambda body: answers.parse_children(body, name),
+                bytes_max=CHILDREN_BYTES_MAX,
+            )
+        except SideError as exc:
+            self._believe_404(exc)
+            return None
+
+
+def resource_path(kind: str, resource_id: str, rest: str = "") -> str:
+    """Return the path of an instance, a series or a study (``kind``), or of something below it.
+
+    The one place where an identifier becomes part of an address: any other text than one of
+    Orthanc's identifiers would ask for something else, with our login. Raises InstanceError.
+    """
+    if not INSTANCE_ID.fullmatch(resource_id):
+        raise InstanceError(
+            Reason.INTERNAL,
+            f"{visible(shortened(resource_id, SHOWN_CHARACTERS_MAX))!r} is not an identifier of "
+            "Orthanc's: nothing is asked for it.",
+        )
+    return f"/{kind}/{resource_id}{rest}"
+
+
+def instance_path(instance_id: str, rest: str = "") -> str:
+    """Return the path of an instance, or of something below it. Raises InstanceError."""
+    return resource_path("instances", instance_id, rest)
 
 
 def _page_bytes_max(rows: int) -> int:
     return min(ANSWER_BYTES_MAX + rows * ROW_BYTES_MAX, CHANGES_BYTES_MAX)
+
+
+def _metadata_path(instance_id: str, name: str) -> str:
+    return instance_path(instance_id, f"/metadata/{quote(name, safe='')}")
+
+
+def _peer_path(name: str) -> str:
+    return f"/peers/{quote(name, safe='')}"

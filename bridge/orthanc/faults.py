@@ -1,9 +1,7 @@
-"""From what httpx raised, or a status said, to our errors; the tables are next door."""
+"""From what httpx raised, or a status said, to our errors; fault_table.py has the tables."""
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import errno
 import socket
 import ssl
@@ -13,13 +11,13 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from bridge.core.errors import BridgeError, ConfigurationError, InstanceError, SideError
-from bridge.core.model import Reason, SideProblem
-from bridge.orthanc import tables
+from bridge.errors import BridgeError, ConfigurationError, InstanceError, SideError
+from bridge.model import Reason, SideProblem
+from bridge.orthanc import fault_table
 from bridge.orthanc.answers import OrthancFault
-from bridge.orthanc.tables import Fault, OurFault, Request, Route
+from bridge.orthanc.fault_table import Fault, OurFault, Request, Route
+from bridge.untrusted_text import cleaned, visible
 
-RETRY_AFTER_S_MAX = 300.0
 CERTIFICATE_HOST_MISMATCH = frozenset({62, 64})  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_
 CERTIFICATE_EXPIRED = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
 ORTHANC_UNKNOWN_RESOURCE = 17  # ErrorCode_UnknownResource
@@ -44,7 +42,10 @@ def error_of_exception(
     seen = entry.seen
     if entry.problem is SideProblem.TIMED_OUT and deadline_passed:
         seen = "was too slow: the time for the whole transfer is over"
-    return request.fails(entry.problem, seen, entry.advice, specific=entry.specific)
+    # What is not HTTP, or does not decode, says nothing of the instance, and may be about that one.
+    strange = entry in (fault_table.NOT_HTTP, fault_table.HTTPX_FAULTS[httpx.DecodingError])
+    specific = entry.specific or (strange and request.about_instance)
+    return request.fails(entry.problem, seen, entry.advice, specific=specific)
 
 
 def error_of_status(
@@ -72,51 +73,48 @@ def error_of_status(
         return _redirected(status, headers.get("location", ""), request)
     if page is not None:
         entry = page
-    elif fault is not None and fault.status in tables.ORTHANC_FAULTS:
-        entry = tables.ORTHANC_FAULTS[fault.status]
-    elif status in tables.STATUS_FAULTS:
-        entry = tables.STATUS_FAULTS[status]
+    elif fault is not None and fault.status in fault_table.ORTHANC_FAULTS:
+        entry = fault_table.ORTHANC_FAULTS[fault.status]
+    elif status in fault_table.STATUS_FAULTS:
+        entry = fault_table.STATUS_FAULTS[status]
+    elif status == 501 and is_page(headers):
+        # Something on the way that knows no PUT, say: a right that is missing, and no outage.
+        entry = fault_table.STATUS_FAULTS[405]
     elif status >= 500:
-        entry = tables.SERVER_ERROR
+        entry = fault_table.SERVER_ERROR
     else:
-        entry = tables.REFUSED if status >= 400 else tables.UNEXPECTED
+        entry = fault_table.REFUSED if status >= 400 else fault_table.UNEXPECTED
     return request.fails(
         entry.problem,
         f"{entry.seen}: {said}",
         entry.advice,
-        # A page for people is a proxy's, which knows nothing of the instance.
-        specific=entry.specific and not headers.get("content-type", "").startswith("text/html"),
-        retry_after_s=retry_after_s(headers.get("retry-after", "")),
+        specific=(entry.specific or (entry is fault_table.UNEXPECTED and request.about_instance))
+        and not is_page(headers),
     )
 
 
 def page_fault(body: bytes) -> Fault | None:
     """Tell what the error page of a proxy means; None when it is not a known one."""
-    return next((fault for text, fault in tables.PROXY_PAGES if text in body), None)
+    return next((fault for text, fault in fault_table.PROXY_PAGES if text in body), None)
 
 
-def not_orthanc(request: Request, detail: str) -> SideError:
-    """Build the error for an answer with a good status and a body that Orthanc would not send."""
+def is_page(headers: Mapping[str, str], body: bytes = b"") -> bool:
+    """Whether an answer is a page for people: a proxy's, which knows nothing of the instance."""
+    told = headers.get("content-type", "").strip().lower()
+    return told.startswith("text/html") or body.lstrip()[:1] == b"<"
+
+
+def not_orthanc(request: Request, detail: str, *, page: bool = False) -> SideError:
+    """Build the error for an answer with a good status and a body that Orthanc would not send.
+
+    ``page``: it is a page for people, so the answer is not about an instance.
+    """
     return request.fails(
         SideProblem.NOT_ORTHANC,
         f"answered, but not as Orthanc does: {detail}",
         "Check that {url} is the base address of an Orthanc REST API.",
+        specific=request.about_instance and not page,
     )
-
-
-def retry_after_s(value: str) -> float | None:
-    """Read a Retry-After header, seconds or a date; None without one, at most five minutes."""
-    text = value.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return min(float(text), RETRY_AFTER_S_MAX)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    wait_s = (moment - datetime.datetime.now(datetime.UTC)).total_seconds()
-    return min(max(wait_s, 0.0), RETRY_AFTER_S_MAX)
 
 
 def is_tls_trouble(exc: Exception) -> bool:
@@ -133,7 +131,7 @@ def _redirected(status: int, location: str, request: Request) -> SideError:
     except ValueError:
         return _redirect(request, status, "another path", "Put the final address into {url}.")
     if here.hostname != there.hostname:
-        where = f"the host {there.hostname}"
+        where = f"the host {visible(cleaned(there.hostname or 'none'))}"
         return _redirect(request, status, where, "Put the final address into {url}.")
     if here.scheme != there.scheme:
         advice = f"Write {there.scheme}:// in {{url}}, with the port that belongs to it."
@@ -160,14 +158,14 @@ def _entry_of(exc: Exception, *, answer_begun: bool) -> Fault | OurFault:
         if isinstance(cause, ssl.SSLError) and not _is_hang_up(cause, exc):
             return _tls_fault(cause)
         if isinstance(cause, socket.gaierror):
-            return tables.NO_DNS
+            return fault_table.NO_DNS
         if isinstance(cause, OSError) and cause.errno in {errno.EMFILE, errno.ENFILE}:
-            return tables.NO_MORE_FILES
+            return fault_table.NO_MORE_FILES
     if isinstance(exc, httpx.RemoteProtocolError) and answer_begun and _is_malformed(exc):
-        return tables.NOT_HTTP
+        return fault_table.NOT_HTTP
     for kind in type(exc).__mro__:
-        if kind in tables.HTTPX_FAULTS:
-            return tables.HTTPX_FAULTS[kind]
+        if kind in fault_table.HTTPX_FAULTS:
+            return fault_table.HTTPX_FAULTS[kind]
     return OurFault.BUG
 
 
@@ -180,17 +178,17 @@ def _is_hang_up(cause: ssl.SSLError, exc: Exception) -> bool:
 def _tls_fault(exc: ssl.SSLError) -> Fault:
     if isinstance(exc, ssl.SSLCertVerificationError):
         if exc.verify_code in CERTIFICATE_HOST_MISMATCH:
-            return tables.TLS_HOST
+            return fault_table.TLS_HOST
         untrusted = exc.verify_code not in CERTIFICATE_EXPIRED
-        fault = tables.TLS_UNKNOWN_CA if untrusted else tables.TLS_EXPIRED
+        fault = fault_table.TLS_UNKNOWN_CA if untrusted else fault_table.TLS_EXPIRED
         return replace(fault, seen=f"{fault.seen} ({exc.verify_message})")
     reason = exc.reason or ""
     if "ALERT" in reason:  # the server's objection; to our certificate, as it has seen little else
-        return tables.TLS_CLIENT if _is_about_certificate(reason) else tables.TLS_OTHER
+        return fault_table.TLS_CLIENT if _is_about_certificate(reason) else fault_table.TLS_OTHER
     return (
-        tables.TLS_NOT_TLS
+        fault_table.TLS_NOT_TLS
         if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}
-        else tables.TLS_OTHER
+        else fault_table.TLS_OTHER
     )
 
 

@@ -16,18 +16,19 @@ import httpx
 import tenacity
 
 import bridge
-from bridge.core.errors import BridgeError, SideError
-from bridge.core.model import Endpoint
 from bridge.credentials import Credentials
+from bridge.errors import BridgeError, SideError
+from bridge.model import Endpoint
 from bridge.orthanc.answers import parse_fault
+from bridge.orthanc.fault_table import COMPRESSED, HTTPX_ERRORS, Request, Route
 from bridge.orthanc.faults import (
     error_of_exception,
     error_of_status,
+    is_page,
     is_tls_trouble,
     not_orthanc,
     page_fault,
 )
-from bridge.orthanc.tables import COMPRESSED, HTTPX_ERRORS, Request, Route
 from bridge.orthanc.transport import Line, Transport
 
 CONNECT_TIMEOUT_S = 5.0
@@ -94,11 +95,13 @@ class Wire:
         headers: Iterable[tuple[str, str]] = (),
         body: Body | None = None,
         body_can_be_resent: bool = True,
+        retried: bool = True,
         deadline_s: float | None,
     ) -> Iterator[httpx.Response]:
         """Send a request and give its answer, headers read, body not; status 2xx only.
 
         ``deadline_s`` bounds all of it: retries, sending, and reading the body inside the block.
+        ``retried``: what may pass is tried again.
         Raises what the fault tables say.
         """
         with self._line.within(deadline_s):
@@ -116,7 +119,7 @@ class Wire:
 
             self._begun = False
             try:
-                response = self._retrying(attempt)
+                response = self._retrying(attempt) if retried else attempt()
             except _Passing as passing:
                 raise passing.error from passing.__cause__
             try:
@@ -137,7 +140,9 @@ class Wire:
         for piece in self.pieces(response, request):
             gathered += piece
             if len(gathered) > bytes_max:
-                raise not_orthanc(request, f"the body has more than {bytes_max} bytes")
+                page = is_page(response.headers, bytes(gathered[:64]))
+                detail = f"the body has more than {bytes_max} bytes"
+                raise not_orthanc(request, detail, page=page)
         return bytes(gathered)
 
     def _attempt(

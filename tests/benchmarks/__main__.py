@@ -1,4 +1,4 @@
-"""``make bench``: measure side by side, print, and write docs/benchmarks.md.
+"""``make bench``: measure side by side, print, and write docs/reference/benchmarks.md.
 
     make bench
     make bench ARGS="--ways ours,floor --inputs j2k --count 200"
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=240, help="CT slices in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=40.0, help="nothing is begun after it")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="write docs/reference/benchmarks.md")
     return parser.parse_args()
 
 

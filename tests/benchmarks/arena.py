@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.sandbox import OrthancServer
+from bridge.demo.orthanc_server import OrthancServer
 from tests.benchmarks.http_line import Arrivals, Line
 from tests.benchmarks.inputs import WANTED, Input
 from tests.benchmarks.usage import Roles, usage_of

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.bridge_process import process_environment
-from tests.integration.test_backlog import run_backlog
+from tests.integration.pipeline.test_backlog import run_backlog
 
 GROWTH_LIMIT_S = 1200.0
 

@@ -18,13 +18,13 @@ import openjpeg.utils
 from pydicom import dcmread
 from pydicom.encaps import generate_frames
 
-from bridge.core import syntaxes
-from bridge.core.model import TranscodeOptions
-from bridge.core.transcode import transcode
 from bridge.demo import images
-from bridge.demo.build import build
+from bridge.demo.build_file import build
+from bridge.demo.pydicom_wheel import TEST_FILES
 from bridge.demo.recipes import RECIPES, Recipe
-from bridge.demo.wheel import TEST_FILES
+from bridge.dicom import syntaxes
+from bridge.dicom.transcode import transcode
+from bridge.model import TranscodeOptions
 
 WANTED = syntaxes.EXPLICIT_LE
 RADIOGRAPH = (

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, written from what was measured and from nothing else."""
+"""docs/reference/benchmarks.md, written from what was measured and from nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.benchmarks.startup import Startup
 from tests.benchmarks.throughput import ROLES, Result, Row
 from tests.benchmarks.ways import CORES, WAYS_BY_NAME
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "benchmarks.md"
 CODEC_TEXT = "the codec's call alone, one process for each core"
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.cluster.executor import DaskExecutor
-from bridge.core.model import Outcome, Task
-from bridge.machinery import ClosableExecutor
+from bridge.model import Outcome, Task
+from bridge.wiring import ClosableExecutor
+from bridge.worker.dask.executor import DaskExecutor
 from tests.benchmarks.usage import usage_of
 from tests.cluster import Cluster
-from tests.integration.test_backlog import DONE, ScriptedMachinery, run_backlog
+from tests.integration.pipeline.test_backlog import DONE, ScriptedMachinery, run_backlog
 
 THREADS = 4
 FUNCTION = "tests.benchmarks.scaling_cluster:nothing"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 GIGABIT_BYTES_S = 125e6
 DEPTH = 3
-"""Instances under way for each thread, as bridge.core.crew has it."""
+"""Instances under way for each thread, as bridge.events has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.sandbox import OrthancServer
+from bridge.demo.orthanc_server import OrthancServer
 from tests.benchmarks.crew import DONE, READY
 from tests.benchmarks.http_line import Line
 from tests.benchmarks.inputs import Input
@@ -74,7 +74,9 @@ def _lacks_cloner() -> str:
 
 
 @contextmanager
-def ours(match: Match, **settings: str) -> Iterator[Look]:
+def ours(
+    match: Match, *, module: str = "bridge", variables: Mapping[str, str] = {}, **settings: str
+) -> Iterator[Look]:
     """``python -m bridge run``, as anybody starts it."""
     environment = process_environment(
         {
@@ -84,10 +86,11 @@ def ours(match: Match, **settings: str) -> Iterator[Look]:
             "BRIDGE_HEALTH_PORT": "0",
         }
         | {f"BRIDGE_{name}": value for name, value in settings.items()}
+        | dict(variables)
     )
     with (match.home / "bridge.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", "run"],
+            [sys.executable, "-m", module, "run"],
             env=environment,
             cwd=match.home,
             stdin=subprocess.DEVNULL,

@@ -168,7 +168,9 @@ class Page:
     def on_event(self, method: str, parameters: Json) -> None:
         """Note what matters: exceptions, refusals (CSP among them) and requests."""
         if method == "Runtime.exceptionThrown":
-            self.errors.append(str(parameters["exceptionDetails"].get("text")))
+            details = parameters["exceptionDetails"]
+            seen = details.get("exception", {}).get("description", "")
+            self.errors.append(f"{details.get('text')} {seen}".strip())
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
         elif method == "Network.requestWillBeSent":

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from bridge.board import Board
-from bridge.core.events import InFlight, InstanceParked, Progress, SideView
-from bridge.core.health import HealthLimits
-from bridge.core.model import Move, Reason
-from bridge.core.pacing import Allowance
-from bridge.entry import Entry, Parked
-from bridge.health import MonitoringServer, application
-from bridge.ledger import Ledger
-from bridge.metrics import Metrics
+from bridge.events import InFlight, InstanceParked, Progress, SideView
+from bridge.ledger.records import Entry, Parked
+from bridge.ledger.store import Ledger
+from bridge.model import Move, Reason
+from bridge.monitoring.board import Board
+from bridge.monitoring.health import HealthLimits
+from bridge.monitoring.metrics import Metrics
+from bridge.monitoring.names import BridgeNames
+from bridge.monitoring.server import MonitoringServer, application
+from bridge.pipeline.pacing import Allowance
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Photographer
 
@@ -81,14 +82,15 @@ def showing(board: Board, browser: Browser) -> Iterator[Showing]:
 def test_full_of_work(showing: Showing, photograph: Photographer) -> None:
     page = showing(busy(50))
     assert page.text("#verdict") == (
-        "All is well: 1,876,544 changes to go, the oldest 2 h 5 min old."
+        "Working on it: 1,876,544 changes to go, the oldest 2 h 5 min old."
     )
+    assert page.ask("document.title").startswith("… ")
     rows = page.ask("[...document.querySelectorAll('#flight tr')].map((r) => r.innerText)")
-    assert len(rows) == 10
+    assert len(rows) == 10, "and none of the two that are under way for less than 10 s"
     assert rows[0].split()[1].startswith("00000031-"), "the oldest first"
     assert rows[0].split()[0] == "123,506"
-    assert page.text("#flight-more") == "and 40 younger ones"
-    assert page.text("#figures").startswith("Lag 1,876,544 changes Oldest of them 2 h 5 min")
+    assert page.text("#flight-more") == "and 38 more"
+    assert page.text("#figures").startswith("Lag 1,876,544 changes Oldest change 2 h 5 min")
     photograph(page, "busy")
 
 
@@ -106,12 +108,13 @@ def test_what_a_server_says_cannot_become_markup(
 
 
 @pytest.mark.parametrize(
-    ("hold", "shown"), [("quiet_hours", "quiet hours"), ("rate_limit", "at its rate limit")]
+    ("hold", "shown"), [("quiet_hours", "quiet hours"), ("rate_limit", "at the rate limit")]
 )
 def test_held_on_purpose(showing: Showing, hold: str, shown: str) -> None:
     page = showing(replace(busy(0), hold=hold))
     assert page.text("#bridge .state") == f"{shown} (following)"
-    assert page.text("#verdict").startswith("All is well: ")
+    lead = {"quiet_hours": "Quiet hours (BRIDGE_SCHEDULE): ", "rate_limit": "Working on it: "}
+    assert page.text("#verdict").startswith(lead[hold])
     assert not page.ask("document.querySelector('#bridge .state').classList.contains('bad')")
 
 
@@ -123,7 +126,7 @@ def test_limits_are_told(tmp_path: Path, browser: Browser) -> None:
     server.start()
     with browser.page() as page:
         page.go(f"{server.url}/")
-        page.wait_text("#bridge .detail", "At most 2.5 instances and 80 Mbit a second.")
+        page.wait_text("#bridge .detail", "At most 2.5 instances/s and 80 Mbit/s.")
         assert page.text("#bridge .detail").endswith("Quiet hours: sat 01:00-02:00 UTC.")
     server.stop()
 
@@ -134,16 +137,18 @@ def test_several_troubles_are_all_told(showing: Showing, tmp_path: Path) -> None
         ledger.commit(Entry(parked=(parked,)))
     down = SideView(False, problem="storage_full", message="It says 507.", down_since=time.time())
     page = showing(replace(busy(3), target=down, state_error="The disk is full."))
-    assert page.text("#verdict").startswith("Attention (2 more below): It says 507. Make room")
+    assert page.text("#verdict").startswith("Attention (2 more below): It says 507. Free storage")
     codes = page.ask("[...document.querySelectorAll('#reasons code')].map((c) => c.textContent)")
     assert codes == ["target_storage_full", "state_unwritable", "parked"]
     assert page.text("#bridge .state") == "in trouble (following)"
     assert page.text("#target .state").endswith(": storage full")
     assert page.text("#parked code.command") == "orthanc-bridge parked retry --reason timed_out"
+    assert page.text("#parked-last td[data-label=Why]") == "timed_out: no"
+    assert page.text("#parked-last code.command") == "orthanc-bridge parked show i"
 
 
 def test_the_page_is_a_document_for_those_who_do_not_see_it(showing: Showing) -> None:
-    page = showing(busy(2))
+    page = showing(busy(5))
     nodes = page.call("Accessibility.getFullAXTree")["nodes"]
     roles = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if "role" in n]
     assert [role for role, _ in roles if role in {"banner", "main", "contentinfo"}] == [
@@ -154,13 +159,98 @@ def test_the_page_is_a_document_for_those_who_do_not_see_it(showing: Showing) ->
     regions = [name for role, name in roles if role == "region"]
     assert regions == [
         "From source to target",
+        "Under way for long",
         "Delivered in the last 15 minutes",
-        "Parked",
-        "In flight",
         "Last failures",
     ]
     (chart,) = [name for role, name in roles if role in {"image", "img"}]
     assert chart == "No instance was delivered."
     assert [role for role, _ in roles].count("status") == 1
     headers = [name for role, name in roles if role == "columnheader"]
-    assert headers[-5:] == ["Change", "Instance", "Stage", "Attempt", "Age"]
+    assert headers == ["Change", "Instance", "Stage", "Attempt", "Age"]
+
+
+COLOUR = "getComputedStyle(document.getElementById('verdict')).getPropertyValue('--tone')"
+
+
+def test_three_colours_and_never_well_while_paused(showing: Showing, tmp_path: Path) -> None:
+    page = showing(replace(WELL, last_progress_at=time.time(), feed_read_at=time.time()))
+    page.wait_text("#verdict", "All is well")
+    seen = {page.ask(COLOUR)}
+    page = showing(replace(busy(0), hold="paused"))
+    page.wait_text("#verdict", "Paused by an operator: 1,876,544 changes to go")
+    assert page.text("#command code") == "orthanc-bridge resume"
+    seen.add(page.ask(COLOUR))
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.commit(Entry(parked=(Parked(Move("i"), Reason.TIMED_OUT, "no", 1, 1.0, 1.0),)))
+    page.wait_text("#verdict", "Attention: 1 instance is parked.")
+    assert page.text("#command code") == "orthanc-bridge parked list"
+    seen.add(page.ask(COLOUR))
+    assert len(seen) == 3
+
+
+NAMES = BridgeNames(
+    bridge="Ward <b>7",
+    source_url="http://source:8042",
+    target_url="https://target/dicom",
+    source_public_url="https://pacs.example/source",
+    command_prefix="docker compose exec bridge",
+)
+
+
+def test_which_bridge_it_is_what_to_do_first_and_how(
+    tmp_path: Path, browser: Browser, photograph: Photographer
+) -> None:
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        many = [
+            Parked(Move(f"i{n:02}"), Reason.TIMED_OUT, "too slow", 1, 1.0, n) for n in range(12)
+        ]
+        ledger.commit(Entry(parked=tuple(many)))
+    board = Board(tmp_path / "state.sqlite3", HealthLimits(), names=NAMES)
+    board.on_progress(busy(5))
+    server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
+    server.start()
+    with browser.page(width=375, height=740) as page:
+        page.go(f"{server.url}/")
+        page.wait_text("#verdict", "Attention: 12 instances are parked.")
+        assert page.ask("document.title") == "! Ward <b>7 · orthanc-bridge"
+        assert page.text("#source .address") == "http://source:8042"
+        assert page.text("#target .address") == "https://target/dicom"
+        shown = ["#verdict", "#command", "#parked-title", "#figures", "#flow", "#flight-title",
+                 "#chart", "#failures-title"]  # fmt: skip
+        tops = [page.ask(f"document.querySelector('{one}').getBoundingClientRect().top")
+                for one in shown]  # fmt: skip
+        assert tops == sorted(tops), "what needs a person comes before progress and the rest"
+        newest = "[...document.querySelectorAll('#parked-last td[data-label=Instance]')]"
+        assert page.ask(f"{newest}.map((cell) => cell.innerText)") == [
+            f"i{n:02}" for n in range(11, 1, -1)
+        ]
+        more = "and 2 more: docker compose exec bridge orthanc-bridge parked list"
+        assert page.text("#parked-more") == more
+        assert page.ask("document.querySelector('#parked-last a').href") == (
+            "https://pacs.example/source/app/explorer.html#instance?uuid=i11"
+        )
+        # What has the focus stays, however often the page is updated.
+        page.ask("document.querySelector('#parked .copy').focus()")
+        page.ask("window.pressed = document.activeElement; null")
+        before = len([url for url in page.requests if url.endswith("/api/status")])
+        until = time.monotonic() + 30
+        while len([url for url in page.requests if url.endswith("/api/status")]) < before + 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert page.ask("document.activeElement === window.pressed && window.pressed.isConnected")
+        page.ask("navigator.clipboard.writeText = (text) => { window.copied = text; }; null")
+        page.ask("window.pressed.click()")
+        page.wait_text("#parked .copy", "Copied")
+        assert page.ask("window.copied") == (
+            "docker compose exec bridge orthanc-bridge parked retry --reason timed_out"
+        )
+        photograph(page, "named")
+        assert page.errors == []
+    server.stop()
+
+
+def test_a_pause_is_marked_where_the_throughput_is(showing: Showing) -> None:
+    page = showing(replace(busy(0), hold="paused"))
+    page.wait("document.querySelectorAll('#chart rect[data-held=paused]').length === 1")
+    assert page.text("#chart-text").endswith("Stripe at the top: paused for 10 s.")

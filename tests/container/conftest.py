@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.sandbox import OrthancServer
+from bridge.demo.orthanc_server import OrthancServer
 from tests.container.image import Image, base_image, built
 from tests.container.machine import missing
 from tests.dockerfile import DOCKERFILE, instructions, stages

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.core.model import Endpoint, SideName
 from bridge.credentials import Credentials
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient
-from bridge.sandbox import OrthancServer
 from tests.bridge_process import wait_until
 from tests.container import contents
 from tests.container.conftest import Servers
@@ -82,6 +82,11 @@ def test_the_image_holds_the_program_and_nothing_that_builds_or_fetches(image: I
     top = {path.parts[0] for path in everything}
     assert top <= {"bin", "etc", "lib", "opt", "root", "sbin", "usr", "var"}
     assert all((ours / path).lstat().st_uid == 0 for path in ("bin/orthanc-bridge", "lib"))
+    (bill,) = packages.glob("orthanc_bridge-*.dist-info/sboms/sbom.cdx.json")
+    named = {part["name"].lower() for part in json.loads(bill.read_text("utf-8"))["components"]}
+    installed = {path.name.partition("-")[0].lower() for path in packages.glob("*.dist-info")}
+    assert {name.replace("-", "_") for name in named} == installed - {"orthanc_bridge"}
+    assert (packages / "bridge" / "docs" / "operations.md").is_file()
 
 
 def test_the_job_is_done_as_a_user_that_can_write_nothing_else(

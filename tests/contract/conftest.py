@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from bridge.core.model import SideName
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.model import SideName
 from bridge.orthanc import OrthancClient
-from bridge.sandbox import OrthancServer
 from tests.fake_orthanc import FakeOrthanc
 
 USERNAME, PASSWORD = "bridge", "correct horse: battery"

@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from bridge.core.model import Page
+from bridge.model import Page
 from bridge.orthanc import OrthancClient
 from tests.dicom_samples import Identity, identity_of, orthanc_id, small_ct, small_series
 

@@ -8,27 +8,30 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge.core.errors import SideError
-from bridge.core.model import Endpoint, SideName, SideProblem
 from bridge.credentials import Credentials
-from bridge.orthanc import InspectionClient
+from bridge.errors import SideError
+from bridge.model import Endpoint, SideName, SideProblem
+from bridge.orthanc import OrthancClient
+from bridge.orthanc.client import BULK_MAX
 from tests.contract.conftest import PASSWORD, USERNAME
 from tests.dicom_samples import file_bytes, identity_of, small_ct, small_ct_dataset, small_series
 
+NOWHERE = "00000000-00000000-00000000-00000000-00000000"
+
 
 @pytest.fixture
-def looking() -> Iterator[Callable[..., InspectionClient]]:
+def looking() -> Iterator[Callable[..., OrthancClient]]:
     with ExitStack() as stack:
 
-        def connect(url: str, username: str = "", password: str = "") -> InspectionClient:
+        def connect(url: str, username: str = "", password: str = "") -> OrthancClient:
             credentials = Credentials(username or None, password or None)
-            client = InspectionClient(Endpoint(SideName.TARGET, url), credentials)
+            client = OrthancClient(Endpoint(SideName.TARGET, url), credentials)
             return stack.enter_context(client)
 
         yield connect
 
 
-Looking = Callable[..., InspectionClient]
+Looking = Callable[..., OrthancClient]
 
 
 def test_the_clock_is_utc(server_url: str, looking: Looking) -> None:
@@ -87,3 +90,22 @@ def test_only_instances_with_pixels_have_their_offset(server_url: str, looking: 
     without = client.store(file_bytes(dataset), deadline_s=10).instance_id
     assert "PixelDataOffset" in client.instance_metadata(with_pixels)
     assert "PixelDataOffset" not in client.instance_metadata(without)
+
+
+def test_metadata_of_many_are_those_of_each(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    ids = [client.store(data, deadline_s=10).instance_id for data in small_series(3)]
+    told = client.bulk_metadata([*ids, NOWHERE])
+    assert told == {instance_id: client.instance_metadata(instance_id) for instance_id in ids}
+    assert told[ids[2]]["TransferSyntax"]
+    assert client.bulk_metadata([NOWHERE]) == {}
+    assert client.bulk_metadata([]) == {}
+
+
+def test_as_many_as_are_asked_for_at_once_are_told(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    instance_id = client.store(small_ct(), deadline_s=10).instance_id
+    others = [f"{number:08x}{NOWHERE[8:]}" for number in range(1, BULK_MAX)]
+    assert set(client.bulk_metadata([*others, instance_id])) == {instance_id}
+    with pytest.raises(ValueError, match=str(BULK_MAX + 1)):
+        client.bulk_metadata([*others, instance_id, NOWHERE])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from bridge.core.errors import SideError
-from bridge.core.model import SideName, SideProblem
+from bridge.errors import SideError
+from bridge.model import SideName, SideProblem
 from bridge.orthanc import OrthancClient
 from tests.contract.conftest import PASSWORD, USERNAME
 from tests.dicom_samples import small_ct

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from bridge.core.errors import SideError
-from bridge.core.model import Endpoint, SideName, SideProblem
 from bridge.credentials import Credentials
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.errors import SideError
+from bridge.model import Endpoint, SideName, SideProblem
 from bridge.orthanc import OrthancClient, RetryPolicy
-from bridge.sandbox import OrthancServer
 from tests.conftest import require_orthanc
 from tests.dicom_samples import small_ct
 from tests.nginx import PASSWORD, USER, Nginx, Trust, changed
@@ -148,7 +148,7 @@ CASES = {
     ),
     "no client certificate": Case(
         SideProblem.TLS,
-        "refused our client certificate or our lack of one",
+        "refused our client certificate, or that we sent none",
         "BRIDGE_TARGET_CLIENT_CERT_FILE",
         {LOCATION: f"ssl_client_certificate CA; ssl_verify_client on; {LOCATION}"},
     ),
@@ -212,7 +212,7 @@ def test_a_proxy_that_has_orthanc_compress(behind: Behind) -> None:
     with behind.client() as client:
         error = _failure(lambda: client.fetch_instance(instance_id, len, deadline_s=10.0))
     assert error.problem is SideProblem.NOT_ORTHANC
-    assert "compressed its answer although we asked it not to" in error.message
+    assert "compressed its answer although it was asked not to" in error.message
     assert "nginx: no proxy_set_header Accept-Encoding" in error.advice
 
 
@@ -255,6 +255,6 @@ def test_a_server_behind_it_that_does_not_answer(behind: Behind) -> None:
     finally:
         behind.server.resume()
     assert error.problem is SideProblem.SERVER_ERROR
-    assert "waited for it in vain: HTTP 504" in error.message
+    assert "got no answer from it in time: HTTP 504" in error.message
     assert "proxy_read_timeout" in error.advice
     assert error.begun, "it may have been the instance that made it hang"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bridge.core.errors import InstanceError, SideError
-from bridge.core.model import Reason, SideName, SideProblem
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.dicom.file_meta import ARCHIVES
+from bridge.errors import InstanceError, SideError
+from bridge.model import Action, Reason, SideName, SideProblem
 from bridge.orthanc import OrthancClient
-from bridge.sandbox import OrthancServer
+from bridge.worker.payload import as_it_is
 from tests.dicom_samples import identity_of, small_ct, small_ct_dataset
 from tests.fault_proxy import Direction, DropAnswer, FaultProxy, Reset
 
@@ -46,6 +50,48 @@ def test_a_filtered_instance_answers_200_and_is_not_stored(
     answer = client.store(data, deadline_s=5)
     assert (answer.instance_id, answer.status) == (identity_of(data).orthanc_id, "FilteredOut")
     assert not client.has_instance(answer.instance_id)
+
+
+def hiding(other: bytes) -> bytes:
+    """A file that is DICOM for who reads DICOM, and a ZIP archive of another for who reads ZIP."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("another.dcm", other)
+    padding = archive.getvalue()
+    padding += bytes(len(padding) & 1)
+    head = struct.pack("<HH2sHI", 0xFFFC, 0xFFFC, b"OB", 0, len(padding))
+    return b"PK\x03\x04".ljust(128, b"\0") + small_ct()[128:] + head + padding
+
+
+def test_an_archive_behind_a_preamble_is_imported_unless_the_preamble_is_cleared(
+    orthanc: Start, client_of: Make
+) -> None:
+    """G8. Orthanc answers with a list for an archive: the one body is stored, the other is not."""
+    server = orthanc()
+    client = client_of(server.url, SideName.TARGET)
+    other = small_ct(patient_id="ANOTHER")
+    data = hiding(other)
+    with pytest.raises((InstanceError, SideError)):
+        client.store(data, deadline_s=5)
+    assert not client.has_instance(identity_of(data).orthanc_id)
+    assert client.has_instance(identity_of(other).orthanc_id), "else there is nothing to prevent"
+
+    third = small_ct(patient_id="A-THIRD")
+    data = hiding(third)
+    body = as_it_is(data, Action.UNCHANGED)
+    answer = client.store(body.body, body_bytes=body.body_bytes, deadline_s=5)
+    assert (answer.instance_id, answer.status) == (identity_of(data).orthanc_id, "Success")
+    assert not client.has_instance(identity_of(third).orthanc_id)
+
+
+def test_with_a_cleared_preamble_every_file_is_itself(orthanc: Start, client_of: Make) -> None:
+    server = orthanc()
+    client = client_of(server.url, SideName.TARGET)
+    for preamble in ARCHIVES:
+        data = preamble.ljust(128, b"x") + small_ct()[128:]
+        body = as_it_is(data, Action.FORWARDED)
+        answer = client.store(body.body, body_bytes=body.body_bytes, deadline_s=5)
+        assert (answer.instance_id, answer.status) == (identity_of(data).orthanc_id, "Success")
 
 
 def test_a_filtered_request_is_forbidden(orthanc: Start, client_of: Make, tmp_path: Path) -> None:

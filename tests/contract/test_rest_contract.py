@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from bridge.core.errors import InstanceError, InstanceGone, SideError
-from bridge.core.model import Reason, SideName, SideProblem
+from bridge.errors import InstanceError, InstanceGone, SideError
+from bridge.model import Reason, SideName, SideProblem
 from bridge.orthanc import OrthancClient
 from tests.dicom_samples import identity_of, small_ct, small_series
 

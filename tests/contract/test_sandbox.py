@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.core.errors import ConfigurationError
-from bridge.sandbox import OrthancServer, ServerFailed, find_orthanc
+from bridge.demo.orthanc_server import OrthancServer, ServerFailed, find_orthanc
+from bridge.errors import ConfigurationError
 from tests.conftest import require_orthanc
 
 Start = Callable[..., OrthancServer]
@@ -140,7 +140,7 @@ class TestLife:
         code = (
             "import os, signal, sys\n"
             "from pathlib import Path\n"
-            "from bridge.sandbox import OrthancServer\n"
+            "from bridge.demo.orthanc_server import OrthancServer\n"
             "server = OrthancServer('orphan', Path(sys.argv[1]))\n"
             "server.start()\n"
             "print(server.pid, flush=True)\n"

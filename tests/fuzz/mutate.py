@@ -26,13 +26,14 @@ from pebble import ProcessExpired, ProcessPool
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from bridge.core.errors import InstanceError
-from bridge.core.model import Action, TranscodeOptions
-from bridge.core.syntaxes import OFFERED_TARGETS, SYNTAXES
-from bridge.core.transcode import transcode
+from bridge.dicom.syntaxes import OFFERED_TARGETS, SYNTAXES
+from bridge.dicom.transcode import transcode
+from bridge.errors import InstanceError
+from bridge.model import Action, TranscodeOptions
+from tests import shared_samples
 from tests.transcode_cases import WHEEL
 
-CORPUS = Path(__file__).parents[3] / "shared" / "corpus" / "files"
+CORPUS = shared_samples.CORPUS / "files"
 FILE_BYTES_MAX = 400_000
 CASE_TIMEOUT_S = 30.0
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE)

@@ -11,11 +11,11 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from bridge.core.model import Change, Endpoint, SideName
 from bridge.credentials import Credentials
-from bridge.ledger import Ledger
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.ledger.store import Ledger
+from bridge.model import Change, Endpoint, SideName
 from bridge.orthanc import OrthancClient
-from bridge.sandbox import OrthancServer
 from tests.bridge_process import BridgeProcess, Finished, run_bridge
 from tests.dicom_samples import file_bytes, small_ct_dataset
 from tests.fault_bench import FOLLOWING_ONLY, Bench
@@ -56,6 +56,12 @@ class Pair:
     def start(self, *arguments: str, **settings: str) -> BridgeProcess:
         """Start a command; it is killed at the end of the test. BRIDGE_ is put before names."""
         process = BridgeProcess(*arguments, settings=self._with(settings), cwd=self.home)
+        return self._stack.enter_context(process)
+
+    def start_new(self, *arguments: str, **settings: str) -> BridgeProcess:
+        """Start a command as a new interpreter, for a test of how it starts."""
+        both = self._with(settings)
+        process = BridgeProcess(*arguments, settings=both, cwd=self.home, fresh=True)
         return self._stack.enter_context(process)
 
     def run(self, *arguments: str, **settings: str) -> Finished:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge.core.model import (
+from bridge.dicom.transcode import peek_syntax
+from bridge.model import (
     Action,
     Delivered,
     Endpoint,
@@ -19,9 +20,8 @@ from bridge.core.model import (
     Skipped,
     Task,
 )
-from bridge.core.rules import parse_rules
-from bridge.core.transcode import peek_syntax
-from bridge.transfer import move, process_client
+from bridge.rules import parse_rules
+from bridge.worker.transfer import move, process_client
 from tests.dicom_samples import small_ct
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from tests.hostile_server import (
     endless_headers,
     one_huge_header,
     page,
+    retry_after,
 )
 
 GROWTH_BYTES_MAX = 120 * 1024 * 1024
@@ -43,7 +44,9 @@ FEEDS: dict[str, Answer] = {
     "Seq is negative": page(Seq=-1),
     "Seq is a fraction": page(Seq=1.5),
     "Seq is true": page(Seq=True),
-    "ID is a path": page(ID="../../../etc/passwd"),
+    "Seq is beyond any database": page(Seq=2**63),
+    "Last is beyond any database": page(Last=2**64),
+    "waits beyond all time": retry_after("Mon, 01 Jan 99999999999999999999 00:00:00 GMT"),
     "ID is huge": page(ID="a" * 100_000),
     "ID is no text": page(ID=["a"]),
     "Done is a text": page(Done="false"),
@@ -89,7 +92,7 @@ def rig(hostile: HostileServer, tmp_path: Path) -> Iterator[tuple[FakeOrthanc, F
 
 def test_a_feed_that_is_none(hostile: HostileServer, rig: tuple[FakeOrthanc, FakePair]) -> None:
     target, pair = rig
-    bridge = pair.start("run")
+    bridge = pair.start_new("run")
     first = hostile.honest.put(small_ct())
     wait_until(lambda: first in target.store.instances, "it works")
     before = peaks(bridge)
@@ -102,7 +105,7 @@ def test_a_feed_that_is_none(hostile: HostileServer, rig: tuple[FakeOrthanc, Fak
         sent.add(hostile.honest.put(small_ct()))
         wait_until(lambda: sent <= target.store.instances.keys(), f"it works after: {name}")
     problems = {line["problem"] for line in bridge.logged("side_down")}
-    assert problems <= {"not_orthanc", "timed_out", "unreachable"}
+    assert problems <= {"not_orthanc", "server_error", "timed_out", "unreachable"}
     assert bridge.logged("side_down", side="target") == []
     grown = {pid: peak - before[pid] for pid, peak in peaks(bridge).items() if pid in before}
     assert len(grown) == len(before), "nobody has died"
@@ -112,9 +115,41 @@ def test_a_feed_that_is_none(hostile: HostileServer, rig: tuple[FakeOrthanc, Fak
     assert len(bridge.stderr) < 200_000, "and its content does not fill the log"
 
 
+def test_a_row_that_names_no_identifier(
+    hostile: HostileServer, rig: tuple[FakeOrthanc, FakePair]
+) -> None:
+    target, pair = rig
+    bridge = pair.start_new("run")
+    first = hostile.honest.put(small_ct())
+    wait_until(lambda: first in target.store.instances, "it works")
+    for strange in ("..", "../../../etc/passwd", "0" * 64):
+        hostile.honest.store.add_change("NewInstance", strange)
+    wait_until(
+        lambda: sum(line["refused"] for line in bridge.logged("page_read", level="error")) == 3,
+        "each is refused, once",
+    )
+    second = hostile.honest.put(small_ct())
+    wait_until(lambda: second in target.store.instances, "the others go on")
+    asked = [request for request in hostile.honest.requests if "/instances/" in request]
+    assert all(first in request or second in request for request in asked)
+    assert "etc/passwd" not in bridge.stderr
+
+
+def test_a_proxy_that_knows_no_method_that_writes(
+    hostile: HostileServer, rig: tuple[FakeOrthanc, FakePair]
+) -> None:
+    """As 0.1.0 needed none at the source: only retention does."""
+    target, pair = rig
+    hostile.writes = False
+    bridge = pair.start_new("run")
+    first = hostile.honest.put(small_ct())
+    wait_until(lambda: first in target.store.instances, "it works")
+    assert bridge.logged("side_down") == []
+
+
 def test_files_that_are_none(hostile: HostileServer, rig: tuple[FakeOrthanc, FakePair]) -> None:
     target, pair = rig
-    bridge = pair.start("run")
+    bridge = pair.start_new("run")
     sent = {hostile.honest.put(small_ct())}
     wait_until(lambda: sent <= target.store.instances.keys(), "it works")
     before = peaks(bridge)

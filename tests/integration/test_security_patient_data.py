@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from bridge.demo.samples import sample_set
-from bridge.ledger import Ledger
+from bridge.demo.instances import sample_set
+from bridge.ledger.store import Ledger
 from tests.bridge_process import wait_until
 from tests.dicom_samples import file_bytes, orthanc_id, small_ct_dataset
 from tests.fake_orthanc import FakeOrthanc
@@ -37,7 +37,7 @@ NAMES = {
     "ISO_IR 192": "Wąsowicz^Żółć=王^小東",
     "ISO 2022 IR 87": "Yamada^Tarou=山田^太郎",
 }
-PATHS = ("/health", "/metrics", "/api/status", "/")
+PATHS = ("/health", "/metrics", "/api/status", "/api/studies", "/")
 PERSONAL = (
     "PatientName",
     "PatientID",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from bridge.ledger import Ledger
+from bridge.ledger.store import Ledger
 from tests.bridge_process import BridgeProcess, wait_until
 from tests.dicom_samples import small_ct, small_series
 from tests.fake_behaviours import Behaviour

@@ -73,7 +73,7 @@ def test_run_moves_what_arrives_while_it_runs(pair: Pair) -> None:
     bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "the checkpoint follows")
 
 
-def test_an_undecodable_instance_is_parked_and_its_neighbours_arrive(pair: Pair) -> None:
+def test_an_undecodable_instance_is_parked_and_the_others_arrive(pair: Pair) -> None:
     before = pair.send(small_ct())
     bad = pair.send(undecodable_ct())
     after = pair.send(small_ct())
@@ -146,7 +146,7 @@ def test_a_pause_holds_over_restarts_and_is_shown_everywhere(pair: Pair) -> None
         said = pair.run("status").stdout
         assert "paused since 20" in said
         assert "orthanc-bridge resume" in said
-        assert "at most 7 instances a second, quiet hours mon 00:00-00:01 UTC" in said
+        assert "at most 7 instances/s, quiet hours mon 00:00-00:01 UTC" in said
         _, metrics = bridge.get("/metrics")
         assert 'orthanc_bridge_hold{reason="paused"} 1.0' in metrics
         assert "orthanc_bridge_max_instances_per_second 7.0" in metrics
@@ -157,6 +157,48 @@ def test_a_pause_holds_over_restarts_and_is_shown_everywhere(pair: Pair) -> None
     bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "it goes on")
     assert pair.held() == {sent}
     assert "paused" not in pair.run("status").stdout
+
+
+def test_a_held_backlog_grows_for_everybody_who_looks_and_none_is_refused_an_answer(
+    pair: Pair,
+) -> None:
+    """Lag and newest change are as of now, and the same everywhere, however little was read.
+
+    Fails when the newest change is that of when reading stopped, and when an address answers 5xx
+    for a stage that has no name.
+    """
+    assert pair.run("pause").exit_code == 0
+    series = small_series(60)
+    sent = [pair.send(data) for data in series[:30]]
+    bridge = pair.start("run", WORKERS="1", WINDOW="4")
+    bridge.wait_health(lambda health: health["waiting"] >= 4, "as much as it wants is read")
+    sent += [pair.send(data) for data in series[30:]]
+    last = pair.last()
+    bridge.wait_health(lambda health: health["last"] == last, "it knows of the newest change")
+    health, shown = bridge.get("/health")[1], bridge.get("/api/status")[1]
+    told = pair.run("status", "--json").json
+    assert health["waiting"] < 60, "the rest was not read"
+    assert health["lag_changes"] == shown["lag_changes"] == told["behind"] == last
+    assert health["last"] == shown["last"] == told["last"] == last
+    assert f"orthanc_bridge_lag_changes {last}.0" in bridge.get("/metrics")[1]
+    assert f"lag            {last} changes, the oldest" in pair.run("status").stdout
+    assert pair.run("resume").exit_code == 0
+    answers: set[tuple[str, int]] = set()
+    stages: set[str] = set()
+    arrived = 0
+    while arrived < len(sent):
+        for path in ("/livez", "/readyz", "/health", "/metrics", "/api/status", "/", "/page.js"):
+            status, body = bridge.get(path)
+            answers.add((path, status))
+            if path == "/api/status" and status == 200:
+                stages |= {item["stage"] for item in body["in_flight"]}
+        arrived = len(bridge.logged("instance_delivered"))
+    assert {status for _, status in answers} == {200}, answers
+    assert "queued" in stages
+    assert "" not in stages
+    bridge.wait_health(lambda health: health["lag_changes"] == 0, "all is moved")
+    assert pair.run("status", "--json").json["behind"] == 0
+    assert pair.held() == set(sent)
 
 
 def test_status_tells_which_server_is_down(pair: Pair) -> None:

@@ -13,13 +13,15 @@ import pytest
 from pydicom import dcmread
 
 from bridge.config import Settings, known_variables
-from bridge.core.errors import EXIT_CONFIGURATION, EXIT_FEED
+from bridge.errors import EXIT_CONFIGURATION, EXIT_FEED
+from scripts import deb
 from tests.bridge_process import process_environment
 from tests.transcode_cases import EXPLICIT, HTJ2K, J2K, JPEG_LS, JPEG_SV1, RLE, Image, encoded_file
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "compose" / "orthanc-bridge.service"
 PROGRAM = "/opt/orthanc-bridge/bin/orthanc-bridge"
+PACKAGE_PROGRAM = "/usr/lib/orthanc-bridge/start"
 EXPOSURE_MAX = 2.0
 """1.4 on 2026-11-25; a unit without any hardening has 9.6."""
 
@@ -42,19 +44,21 @@ def settings_in(text: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture
-def analyze(tmp_path: Path) -> Analyze:
-    """Return systemd-analyze on a copy of the unit whose program exists here."""
+@pytest.fixture(params=["compose", "Debian package"])
+def analyze(request: pytest.FixtureRequest, tmp_path: Path) -> Analyze:
+    """Return systemd-analyze on a copy of each unit whose program exists here."""
     tool = shutil.which("systemd-analyze")
     if tool is None:
         pytest.skip("no systemd-analyze on PATH (Debian: apt-get install systemd)")
     program = str(Path(sys.executable).with_name("orthanc-bridge"))
 
     def run(*arguments: str, change: tuple[str, str] = ("", "")) -> str:
-        text = UNIT.read_text("utf-8")
-        assert PROGRAM in text
+        text, started = UNIT.read_text("utf-8"), PROGRAM
+        if request.param != "compose":
+            text, started = deb.unit(text), PACKAGE_PROGRAM
+        assert started in text
         copy = tmp_path / UNIT.name
-        copy.write_text(text.replace(PROGRAM, program).replace(*change))
+        copy.write_text(text.replace(started, program).replace(*change))
         done = subprocess.run(
             [tool, *arguments, str(copy)], check=False, capture_output=True, text=True, timeout=60
         )
@@ -75,9 +79,10 @@ def test_what_it_could_do_to_the_machine_is_little(analyze: Analyze) -> None:
     assert 0 < float(level) <= EXPOSURE_MAX, said
 
 
-def test_installation_md_shows_it_as_it_is() -> None:
-    text = (ROOT / "docs" / "install.md").read_text("utf-8")
-    assert f"```ini\n{UNIT.read_text('utf-8')}```\n" in text
+def test_the_unit_stands_in_one_place_and_the_pages_lead_to_it() -> None:
+    assert "compose/orthanc-bridge.service)" in (ROOT / "docs" / "install.md").read_text("utf-8")
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        assert "ExecStart=" not in page.read_text("utf-8"), page.name
 
 
 def test_it_stops_and_restarts_as_the_program_does() -> None:

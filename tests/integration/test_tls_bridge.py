@@ -25,12 +25,12 @@ class Trust:
     """Who signed what, for all tests of this file."""
 
     authority: Authority
-    stranger: Authority
+    unknown: Authority
     server: Pair
     elsewhere: Pair
     expired: Pair
     client: Pair
-    strange_client: Pair
+    unknown_client: Pair
 
     def settings(self, side: str) -> dict[str, str]:
         return {
@@ -43,17 +43,17 @@ class Trust:
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     authority = Authority(tmp_path_factory.mktemp("authority"))
-    stranger = Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-    for made in (authority, stranger):
+    unknown = Authority(tmp_path_factory.mktemp("unknown"), "unknown")
+    for made in (authority, unknown):
         made.create()
     return Trust(
         authority,
-        stranger,
+        unknown,
         server=authority.issue("server"),
         elsewhere=authority.issue("elsewhere", alternative="DNS:pacs.example"),
         expired=authority.issue("expired", days=0),
         client=authority.issue("client", alternative="DNS:bridge"),
-        strange_client=stranger.issue("client", alternative="DNS:bridge"),
+        unknown_client=unknown.issue("client", alternative="DNS:bridge"),
     )
 
 
@@ -86,18 +86,18 @@ def test_both_servers_with_a_private_authority_and_client_certificates(
 REFUSALS = {
     "host name": ("elsewhere", {}, "another host name", "BRIDGE_{side}_URL"),
     "expired": ("expired", {}, "expired", "certificate"),
-    "wrong authority": ("server", {"CA_FILE": "stranger"}, "no trusted authority", "_CA_FILE"),
+    "wrong authority": ("server", {"CA_FILE": "unknown"}, "no trusted authority", "_CA_FILE"),
     "no authority": ("server", {"CA_FILE": ""}, "no trusted authority", "BRIDGE_{side}_CA_FILE"),
     "no client certificate": (
         "server",
         {"CLIENT_CERT_FILE": "", "CLIENT_KEY_FILE": ""},
-        "refused our client certificate or our lack of one",
+        "refused our client certificate, or that we sent none",
         "BRIDGE_{side}_CLIENT_CERT_FILE",
     ),
     "wrong client certificate": (
         "server",
         {"CLIENT_CERT_FILE": "strange", "CLIENT_KEY_FILE": "strange"},
-        "refused our client certificate or our lack of one",
+        "refused our client certificate, or that we sent none",
         "BRIDGE_{side}_CLIENT_CERT_FILE",
     ),
 }
@@ -112,13 +112,13 @@ def test_what_is_not_to_be_trusted_is_not(
 ) -> None:
     shown, changes, seen, named = REFUSALS[why]
     values = {
-        "stranger": trust.stranger.certificate,
-        "strange": trust.strange_client.certificate,
+        "unknown": trust.unknown.certificate,
+        "strange": trust.unknown_client.certificate,
         "": "",
     }
     changed = {f"{side}_{name}": values[value] for name, value in changes.items()}
     if why == "wrong client certificate":
-        changed[f"{side}_CLIENT_KEY_FILE"] = trust.strange_client.key
+        changed[f"{side}_CLIENT_KEY_FILE"] = trust.unknown_client.key
     context = server_context(getattr(trust, shown), clients_of=trust.authority)
     with FakeOrthanc(tls=context) as guarded, FakeOrthanc() as plain:
         guarded.put(small_series(1)[0])
@@ -155,7 +155,7 @@ def test_what_we_trust_and_show_may_be_renewed_meanwhile(
     trust: Trust, between: Callable[..., FakePair], tmp_path: Path, side: str
 ) -> None:
     """The server changes authority; our files are away for a while, then they are the new ones."""
-    server = trust.stranger.issue(f"server-{side}")
+    server = trust.unknown.issue(f"server-{side}")
     ours = {name: tmp_path / f"{name}.pem" for name in ("CA", "CLIENT_CERT", "CLIENT_KEY")}
 
     def renew(authority: Authority, shown: Pair) -> None:
@@ -175,14 +175,14 @@ def test_what_we_trust_and_show_may_be_renewed_meanwhile(
         guarded.stop()
         for file in ours.values():
             file.unlink()
-        guarded.tls = server_context(server, clients_of=trust.stranger)
+        guarded.tls = server_context(server, clients_of=trust.unknown)
         guarded.start()
         sent += [source.put(data) for data in small_series(4)[2:]]
         named = f"BRIDGE_{side}_CA_FILE names cannot be read"
         bridge.wait_health(
             lambda said: named in str(said[side.lower()]["message"]), "the file that is not there"
         )
-        renew(trust.stranger, trust.strange_client)
+        renew(trust.unknown, trust.unknown_client)
         wait_until(lambda: set(sent) <= set(target.store.instances), "the others arrive")
         assert pair.parked() == {}
         spent = [line["attempts"] for line in bridge.logged("instance_retried")]

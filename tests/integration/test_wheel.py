@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 import bridge
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT_FROM = ("bridge", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+PAGES = {"README.md": "README.md", "CHANGELOG.md": "CHANGELOG.md", ".env.example": "env.example"}
+"""What ``orthanc-bridge docs`` and ``init`` read, beside the folder docs."""
+BUILT_FROM = ("bridge", "docs", "packaging", "pyproject.toml", "LICENSE", *PAGES)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +51,43 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / "bridge").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert inside == here
-    assert "bridge/ledger.sql" in inside
+    pages = {
+        f"bridge/{path.relative_to(ROOT)}" for path in (ROOT / "docs").rglob("*") if path.is_file()
+    }
+    assert inside == here | pages | {f"bridge/docs/{name}" for name in PAGES.values()}
+    assert "bridge/ledger/store.sql" in inside
     information = f"orthanc_bridge-{bridge.__version__}.dist-info/"
-    assert {name for name in names - inside if not name.startswith(information)} == set()
+    data = f"orthanc_bridge-{bridge.__version__}.data/data/share/"
+    assert {name for name in names - inside if not name.startswith(information)} == {
+        f"{data}man/man1/orthanc-bridge.1",
+        f"{data}bash-completion/completions/orthanc-bridge",
+        f"{data}zsh/site-functions/_orthanc-bridge",
+        f"{data}fish/vendor_completions.d/orthanc-bridge.fish",
+    }
     assert f"{information}licenses/LICENSE" in names
+    assert f"{information}sboms/sbom.cdx.json" in names
+
+
+def test_the_same_source_gives_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    """Built again elsewhere, from files with other dates: wheel and sdist, twice."""
+    built: list[dict[str, bytes]] = []
+    for name in ("one", "another"):
+        copy = tmp_path / name
+        shutil.copytree(wheel.parents[1], copy, ignore=shutil.ignore_patterns("dist"))
+        for path in copy.rglob("*"):
+            os.utime(path, (1_700_000_000 + len(built), 1_700_000_000 + len(built)))
+        done = subprocess.run(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"],
+            cwd=copy,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        built.append({file.name: file.read_bytes() for file in (copy / "dist").iterdir()})
+    assert set(built[0]) == {wheel.name, wheel.name.replace("-py3-none-any.whl", ".tar.gz")}
+    assert built[0] == built[1]
+    assert built[0][wheel.name] == wheel.read_bytes(), "the wheel of the sdist is the other one"
 
 
 def test_the_metadata_is_complete(wheel: Path) -> None:
@@ -113,6 +148,18 @@ def test_the_commands_start(installed: Path, tmp_path: Path) -> None:
     assert module.returncode == 0, module.stderr
     assert "replay" in module.stdout
     assert list(tmp_path.iterdir()) == [], "help leaves something behind"
+
+
+def test_the_pages_come_with_the_package(installed: Path, tmp_path: Path) -> None:
+    listed = run(installed, "orthanc-bridge", "docs", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert {"readme", "operations", "licences", "changelog"} <= set(listed.stdout.split())
+    page = run(installed, "orthanc-bridge", "docs", "install", cwd=tmp_path)
+    assert page.stdout == (ROOT / "docs" / "install.md").read_text("utf-8")
+    template = "from bridge.commands.docs import env_template; print(env_template(), end='')"
+    told = run(installed, "python", "-c", template, cwd=tmp_path)
+    assert told.stdout == (ROOT / ".env.example").read_text("utf-8")
+    assert (installed / "share" / "man" / "man1" / "orthanc-bridge.1").is_file()
 
 
 def test_without_settings_it_says_which_and_ends_with_2(installed: Path, tmp_path: Path) -> None:

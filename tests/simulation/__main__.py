@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from tests.simulation.bench import settings_for, simulate
-from tests.simulation.world import Violation
+from tests.simulation.world import Violation, World, traced_world
 
 CHUNK = 100
 """Schedules that a process runs for one answer."""
@@ -48,6 +48,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1000, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--database",
+        choices=["sqlite", "postgresql"],
+        default="sqlite",
+        help="what the source has its index in: with PostgreSQL its feed is not in order",
+    )
     parser.add_argument("--verbose", action="store_true", help="print every event")
     return parser.parse_args()
 
@@ -56,7 +62,7 @@ def _chunks(wanted: argparse.Namespace) -> Iterator[tuple[int, list[str]]]:
     """Yield, chunk by chunk, how many schedules were run and which of them failed."""
     end = wanted.first + wanted.seeds
     chunks = (
-        (first, min(first + CHUNK, end), wanted.verbose)
+        (first, min(first + CHUNK, end), wanted.verbose, wanted.database)
         for first in range(wanted.first, end, CHUNK)
     )
     with ProcessPoolExecutor(wanted.jobs) as pool:
@@ -70,7 +76,8 @@ def _chunks(wanted: argparse.Namespace) -> Iterator[tuple[int, list[str]]]:
             yield ended.result()
 
 
-def _run(first: int, end: int, verbose: bool) -> tuple[int, list[str]]:
+def _run(first: int, end: int, verbose: bool, database: str) -> tuple[int, list[str]]:
+    world_of = traced_world if database == "postgresql" else World
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING)
     settings = {policy: settings_for(policy) for policy in ("stop", "snapshot")}
     memory = Path("/dev/shm")  # noqa: S108 (a RAM disk, where there is one)
@@ -78,7 +85,7 @@ def _run(first: int, end: int, verbose: bool) -> tuple[int, list[str]]:
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
         for seed in range(first, end):
             try:
-                simulate(seed, Path(directory), settings)
+                simulate(seed, Path(directory), settings, world_of)
             except Violation as exc:
                 failures.append(f"seed {seed}: {exc}")
     return end - first, failures

@@ -14,11 +14,11 @@ import pytest
 
 from bridge import __version__, audit
 from bridge.audit import AuditTrail, set_aside
-from bridge.core.codecs import DECODERS
-from bridge.core.errors import ConfigurationError
-from bridge.core.events import InstanceParked, Progress, Settled
-from bridge.core.model import Action, Delivered, Move, Reason, Skipped, StageTimes
-from bridge.libraries import decoder_versions
+from bridge.dicom.codecs import DECODERS
+from bridge.errors import ConfigurationError
+from bridge.events import InstanceParked, Progress, Settled
+from bridge.model import Action, Delivered, Move, Reason, Skipped, StageTimes
+from bridge.versions import decoder_versions
 
 DELIVERED = Delivered(
     status="Success",
@@ -41,7 +41,7 @@ def trail(path: Path, bytes_max: int = 1_000_000) -> AuditTrail:
 
 
 def deliver(audit_trail: AuditTrail, number: int, done: Delivered = DELIVERED) -> None:
-    audit_trail.on_event(Settled(Move(f"instance-{number}", number), done, 1))
+    audit_trail.on_event(Settled(Move(f"instance-{number}", number), done, 1, "0123456789ab"))
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -66,10 +66,12 @@ def test_a_delivery_is_one_line_with_everything_that_proves_it(tmp_path: Path) -
             "decoder": "OpenJPEG",
             "decoder_version": decoder_versions("OpenJPEG"),
             "fallbacks": [],
+            "trusted": "",
             "samples_sha256": "1" * 64,
             "source_bytes": 100,
             "target_bytes": 200,
             "target_md5": "0" * 32,
+            "rules": "0123456789ab",
             "fetch_ms": 1.0,
             "transcode_ms": 2.0,
             "deliver_ms": 3.0,
@@ -78,6 +80,17 @@ def test_a_delivery_is_one_line_with_everything_that_proves_it(tmp_path: Path) -
             "bridge": __version__,
         }
     ]
+    written.close()
+
+
+def test_the_rules_that_decided_are_named(tmp_path: Path) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    written.on_event(Settled(Move("a", 1), DELIVERED, 1, "aaa"))
+    written.on_event(Settled(Move("b", 2), Skipped(Reason.RULE), 1, "bbb"))
+    written.on_event(InstanceParked(Move("c", 3), Reason.VIDEO, "", 1, rules="ccc"))
+    written.on_event(Settled(Move("d", 4), DELIVERED, 1))
+    found = [line["rules"] for line in lines(tmp_path / "audit.jsonl")]
+    assert found == ["aaa", "bbb", "ccc", ""]
     written.close()
 
 
@@ -249,3 +262,199 @@ def test_every_decoder_has_a_version() -> None:
             assert any(c.isdigit() for c in decoder_versions(decoder.name)), decoder.name
     assert decoder_versions("") == ""
     assert decoder_versions("libjxl, libjpeg-turbo").count("imagecodecs") == 2
+
+
+@pytest.mark.parametrize("there", [(2, 5), (5,), (1, 2, 999_999), (7, 3)])
+def test_the_next_file_has_a_number_above_all_others(
+    tmp_path: Path, there: tuple[int, ...]
+) -> None:
+    """Also where files in between were archived: none is ever written over."""
+    path = tmp_path / "audit.jsonl"
+    for number in there:
+        (tmp_path / f"audit.jsonl.{number:06d}").write_text(f"kept {number}\n")
+    (tmp_path / "audit.jsonl.lost").write_text("no number\n")
+    written = trail(path, bytes_max=10)
+    for number in range(3):
+        deliver(written, number)
+    written.close()
+    new = [number for number, _ in set_aside(path) if number not in there]
+    assert new == [max(there) + 1, max(there) + 2]
+    for number in there:
+        assert (tmp_path / f"audit.jsonl.{number:06d}").read_text() == f"kept {number}\n"
+    assert [lines(other)[0]["sequence"] for n, other in set_aside(path) if n in new] == [0, 1]
+
+
+def test_a_file_is_on_the_disk_before_it_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never looked at again: what a power cut took from it would be lost for good."""
+    synced: list[tuple[int, int]] = []
+    right = os.fdatasync
+
+    def noted(file: int) -> None:
+        right(file)
+        found = os.fstat(file)
+        synced.append((found.st_ino, found.st_size))
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    path = tmp_path / "audit.jsonl"
+    written = trail(path, bytes_max=10)
+    for number in range(4):
+        deliver(written, number)
+    aside = [other.stat() for _, other in set_aside(path)]
+    assert len(aside) == 3
+    assert synced == [(found.st_ino, found.st_size) for found in aside]
+    written.close()
+    assert synced[-1] == (path.stat().st_ino, path.stat().st_size)
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_what_a_sweep_tells_after_the_end_is_written_and_to_no_other_file(
+    late: int, tmp_path: Path
+) -> None:
+    """Proves that a closed number is not used: it is another file's by then, the ledger's say."""
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    deliver(written, 1)
+    written.close()
+    others = [os.open(tmp_path / f"other-{n}", os.O_RDWR | os.O_CREAT) for n in range(8)]
+    try:
+        for number in range(late):
+            deliver(written, 2 + number)
+            written.on_progress(Progress())
+            assert not written.failing
+        written.close()
+        assert [line["sequence"] for line in lines(path)] == list(range(1, 2 + late))
+        assert [os.fstat(other).st_size for other in others] == [0] * 8
+    finally:
+        for other in others:
+            os.close(other)
+
+
+def test_what_cannot_be_written_after_the_end_is_told_so_that_nothing_is_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "there" / "audit.jsonl"
+    written = trail(path)
+    written.close()
+    path.unlink()
+    (tmp_path / "there" / "audit.jsonl.lock").unlink()
+    path.parent.rmdir()
+    numbers = Path("/proc/self/fd")
+    before = len(list(numbers.iterdir()))
+    with caplog.at_level(logging.ERROR):
+        for number in range(3):
+            deliver(written, number)
+    failing = [written.failing]
+    assert "cannot be written" in caplog.text
+    assert len(list(numbers.iterdir())) == before
+    path.parent.mkdir()
+    deliver(written, 3)
+    failing.append(written.failing)
+    assert failing == [True, False]
+    assert [line["sequence"] for line in lines(path)] == [0, 1, 2, 3]
+
+
+def test_lines_are_brought_to_the_disk_each_second_and_only_where_there_are_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    now_s = 100.0
+    written = AuditTrail(tmp_path / "audit.jsonl", bytes_max=10**6, steady_s=lambda: now_s)
+    progress = Progress(checkpoint=None, last=None)
+    found = []
+    for step_s, lines_new in ((5.0, 0), (0.0, 1), (0.5, 1), (0.6, 0), (5.0, 0), (0.0, 1), (1.0, 0)):
+        now_s += step_s
+        for number in range(lines_new):
+            deliver(written, number)
+        written.on_progress(progress)
+        found.append(len(synced))
+    assert found == [0, 1, 1, 2, 2, 3, 3]
+    written.close()
+
+
+def test_a_torn_line_of_any_length_is_cut_off_and_no_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    first = trail(path)
+    for number in (1, 2, 3):
+        deliver(first, number)
+    first.close()
+    whole = path.read_bytes()
+    for torn in (1, 500, audit.LINE_BYTES_MAX - len(whole), audit.LINE_BYTES_MAX - 1):
+        path.write_bytes(whole + b"x" * torn)
+        trail(path).close()
+        assert path.read_bytes() == whole
+
+
+def test_a_file_that_another_writer_began_is_gone_on_with_and_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    deliver(written, 1)
+    path.rename(tmp_path / "audit.jsonl.000001")
+    path.write_bytes(b'{"sequence": 2}\n{"torn": ')
+    deliver(written, 3)
+    path.unlink()
+    deliver(written, 4)
+    written.close()
+    assert [line["sequence"] for line in lines(tmp_path / "audit.jsonl.000001")] == [1]
+    assert [line["sequence"] for line in lines(path)] == [4]
+
+
+def test_a_file_that_another_writer_left_torn_has_whole_lines_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written = trail(path)
+    deliver(written, 1)
+    path.unlink()
+    path.write_bytes(b'{"sequence": 2}\n{"torn": ')
+    deliver(written, 3)
+    deliver(written, 4)
+    written.close()
+    assert [line["sequence"] for line in lines(path)] == [2, 3, 4]
+
+
+def test_each_trouble_counts_its_own_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit, "PENDING_LINES_MAX", 2)
+    written = trail(tmp_path / "audit.jsonl")
+    right = os.write
+
+    def full(_file: int, _line: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    told: list[str] = []
+    for begin, count in ((10, 5), (20, 3)):
+        monkeypatch.setattr(os, "write", full)
+        for number in range(begin, begin + count):
+            deliver(written, number)
+        states = [written.failing]
+        monkeypatch.setattr(os, "write", right)
+        caplog.clear()
+        written.on_progress(Progress(checkpoint=None, last=None))
+        states.append(written.failing)
+        assert states == [True, False]
+        told += [record.getMessage() for record in caplog.records]
+    assert [text for text in told if "3 lines were lost" in text], told
+    assert [text for text in told if "1 lines were lost" in text], told
+    written.close()
+    assert [line["sequence"] for line in lines(tmp_path / "audit.jsonl")] == [13, 14, 21, 22]
+
+
+@pytest.mark.parametrize("bytes_max", [10, 10**6])
+def test_a_line_of_which_the_disk_took_a_part_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_max: int
+) -> None:
+    """In the file that was just begun as well: what was taken is cut off where it began."""
+    path = tmp_path / "audit.jsonl"
+    written = trail(path, bytes_max=bytes_max)
+    deliver(written, 1)
+    right = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: right(file, line[: len(line) // 2]))
+    deliver(written, 2)
+    assert written.failing
+    monkeypatch.setattr(os, "write", right)
+    deliver(written, 3)
+    written.close()
+    files = [*(other for _, other in set_aside(path)), path]
+    assert [line["sequence"] for file in files for line in lines(file)] == [1, 2, 3]

@@ -8,7 +8,8 @@ import pytest
 
 from scripts.compatibility_page import PAGE_PATH, PageBroken, replace_section
 from scripts.pytest_runs import Outcome, failures_text, read_report
-from scripts.version_matrix import wanted_pairs
+from scripts.python_versions import TESTS
+from scripts.version_matrix import END_TO_END, wanted_pairs
 from scripts.wheel_check import Platform, kind_of, page_section, project_of
 
 REPORT = """<testsuites><testsuite>
@@ -32,6 +33,15 @@ def test_a_run_of_which_nothing_ran_is_not_well() -> None:
     assert not Outcome(0, (), 5, 1.0).well
     assert not Outcome(0, (), 0, 1.0, "pytest ended with 4").well
     assert Outcome(1, (), 0, 1.0).well
+
+
+@pytest.mark.parametrize("named", [*END_TO_END, *TESTS])
+def test_what_other_versions_are_tried_with_is_there(named: str) -> None:
+    """Fails when a test has moved and the script still names its old place."""
+    path, _, function = named.partition("::")
+    place = PAGE_PATH.parents[1] / path
+    assert place.exists()
+    assert not function or f"def {function}(" in place.read_text("utf-8")
 
 
 def test_a_section_is_replaced_and_the_others_stay() -> None:

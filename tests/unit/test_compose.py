@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from bridge.config import known_variables, load_settings
-from bridge.core.model import SideName
 from bridge.credentials import credentials_of
+from bridge.model import SideName
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose"

@@ -17,8 +17,8 @@ import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
 from bridge.config import known_variables, load_settings
-from bridge.core.model import SideName
 from bridge.credentials import credentials_of
+from bridge.model import SideName
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose"
@@ -141,7 +141,7 @@ def test_dask_takes_the_arguments(overlay: dict[str, Any], secrets: Path, name: 
     }
     if name == "worker":
         assert options["scheduler"] == "tls://scheduler:8786"
-        assert options["preload"] == ("bridge.cluster.remote",)
+        assert options["preload"] == ("bridge.worker.dask.remote",)
         assert options["nanny"] is False
     else:
         assert (options["host"], options["port"]) == ("tls://0.0.0.0", "8786")

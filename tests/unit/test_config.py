@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from bridge.config import Settings, load_settings, unknown_variables, variable_of
-from bridge.core.errors import ConfigurationError
-from bridge.core.model import SideName
+from bridge.errors import ConfigurationError
+from bridge.model import SideName
 
 GOOD = {"BRIDGE_SOURCE_URL": "http://source:8042", "BRIDGE_TARGET_URL": "https://target/orthanc"}
 
@@ -28,7 +29,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     with pytest.raises(ConfigurationError) as error:
         load_settings()
     assert error.value.exit_code == 2
-    assert "docs/configuration.md" in str(error.value) or error.value.advice
+    assert "orthanc-bridge docs configuration" in str(error.value) or error.value.advice
     return str(error.value)
 
 
@@ -53,6 +54,11 @@ def test_a_missing_address(monkeypatch: pytest.MonkeyPatch, side: str, value: st
 
 WRONG = {
     "SOURCE_URL": (
+        f"http://{'a' * 64}/",
+        "http://a..b/",
+        "http://.a:8042",
+        "http://xn--/",
+        "http://a.xn--0.b",
         "orthanc:8042",
         "ftp://host",
         "http://",
@@ -66,6 +72,9 @@ WRONG = {
         "http://ho st",
         "http://host/a b",
     ),
+    "SOURCE_PUBLIC_URL": ("orthanc:8042", "javascript:alert(1)", "http://host/?a=b"),
+    "NAME": ("first\nsecond", "bell\a", "n" * 65),
+    "COMMAND_PREFIX": ("docker exec\nbridge", "a\x1b[31m", "p" * 65),
     "SOURCE_CA_FILE": ("/nowhere/ca.pem",),
     "SOURCE_CLIENT_CERT_FILE": ("/nowhere/cert.pem",),
     "TARGET_CLIENT_KEY_FILE": ("/nowhere/key.pem", "/dev/null"),
@@ -74,6 +83,7 @@ WRONG = {
     "START": ("yesterday", "-1", "1.5", "99999999999", "1_000", "\u0661"),
     "ON_FEED_RESET": ("ignore",),
     "ON_UNDECODABLE": ("drop",),
+    "ON_WRONG_LABEL": ("trust", "forward"),
     "ON_VIDEO": ("transcode",),
     "VERIFY": ("some", "sample:0", "sample:x", "sample:", "all:3"),
     "WORKERS": ("0", "-1", "two", "1.5", "1000"),
@@ -89,19 +99,48 @@ WRONG = {
     "POLL_INTERVAL_S": ("0", "0.01", "x", "nan"),
     "PAGE_SIZE": ("0", "x", "1000000"),
     "FEED_OVERLAP": ("0", "x"),
+    "FEED_GAP_HOURS": ("0", "x", "nan", "1000"),
+    "FEED_GAPS_MAX": ("0", "x", "10000000"),
     "PROOF": ("none",),
+    "VERIFY_EVERY": ("0d", "weekly", "7", "-1d", "on"),
+    "VERIFY_RATE": ("-1", "x", "nan", "1000000"),
+    "VERIFY_DEEP": ("1", "101%", "-1%", "x%", "%"),
+    "REPAIR": ("everything", "on"),
+    "REPAIR_LIMIT": ("10", "1000%", "all"),
+    "MIRROR_DELETIONS": ("on", "after:", "after:7", "7d", "after:-1d"),
+    "SERVERS_ARE_DISTINCT": ("perhaps",),
     "COMMAND_PATIENCE_S": ("-1", "nan"),
+    "RECOUNT_INTERVAL_S": ("-1", "x", "nan", "86401"),
     "SHUTDOWN_TIMEOUT_S": ("-1", "nan", "inf"),
     "HEALTH_PORT": ("-1", "65536", "http"),
-    "STALL_AFTER_S": ("0", "nan"),
+    "STALL_AFTER_S": ("0", "nan", "inf", "9" * 400),
     "LAG_LIMIT_S": ("-1", "nan"),
-    "PARKED_LIMIT": ("-1", "x"),
+    "PARKED_RETRY": ("yes", "daily"),
+    "PARKED_RETRIES_PER_HOUR": ("0", "-1", "x", "1000000"),
+    "PARKED_LIMIT": ("-1", "x", "9" * 30),
     "LOG_FORMAT": ("xml",),
-    "SOURCE_RETENTION": ("soon", "-1h", "1"),
+    "SHARED_DIRECTORY": ("yes", "forward"),
+    "SOURCE_RETENTION": ("soon", "-1h", "1", "9" * 400 + "d"),
+    "RETENTION_PER_HOUR": ("-1", "many"),
+    "RETENTION_DAY_SHARE": ("0", "1.1", "half"),
+    "RETENTION_RISK": ("all", "target-recycles,everything"),
     "MAX_INSTANCES_S": ("-1", "x", "nan"),
     "MAX_MBIT_S": ("-1", "x", "nan"),
     "SCHEDULE": ("sometimes", "mon 25:00-26:00", "mon-fri 07:00-19:00 Nowhere/Town"),
+    "RATE_TIMETABLE": (
+        "20",
+        "08:00",
+        "08:00,fast",
+        "24:00,5",
+        "08:00,0",
+        "08:00,1 08:00,2",
+        "xyz-08:00,1",
+        "08:00,20 Nowhere/Town",
+        "08:00,-1",
+        " ".join(f"{n:02}:{m:02},1" for n in range(24) for m in range(0, 60, 10)),
+    ),
     "AUDIT_MAX_MB": ("x", "-1"),
+    "KEEP_STUDIES_DAYS": ("-1", "3651", "x"),
     "RULES_FILE": ("/nowhere/rules.toml",),
     "LOG_LEVEL": ("loud", "critical"),
 }
@@ -133,6 +172,23 @@ def test_every_restricted_setting_is_tried_above() -> None:
         and name not in free
     }
     assert not missing, "try what cannot be a value of it"
+
+
+@pytest.mark.parametrize(
+    ("field", "choice"),
+    [
+        (name, choice)
+        for name, field in Settings.model_fields.items()
+        for choice in get_args(field.annotation)
+        if get_origin(field.annotation) is Literal
+    ],
+)
+def test_a_choice_may_be_written_in_any_case(
+    monkeypatch: pytest.MonkeyPatch, field: str, choice: str
+) -> None:
+    for name, value in {**GOOD, variable_of(field): choice.upper()}.items():
+        monkeypatch.setenv(name, value)
+    assert getattr(load_settings(), field) == choice
 
 
 def test_several_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,8 +279,33 @@ def test_dotenv_is_read_and_the_environment_wins(
 def test_a_wrong_value_in_dotenv_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / ".env").write_text("BRIDGE_WORKERS=many\n")
-    assert "BRIDGE_WORKERS" in refused(monkeypatch)
+    (tmp_path / ".env").write_text("# ours\n\nBRIDGE_WORKERS=many\n")
+    assert "BRIDGE_WORKERS in .env, line 3," in refused(monkeypatch)
+    assert "many" not in refused(monkeypatch, WORKERS="none")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ['BRIDGE_ON_UNDECODABLE="forward\n', "BRIDGE_START='now\nA=1\n"],
+)
+def test_a_line_of_dotenv_that_cannot_be_understood_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    broken: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Such a line would else be a setting that silently does not count."""
+    (tmp_path / ".env").write_text(f"A=1\n\n{broken}BRIDGE_WORKERS=2\n")
+    assert "Line 3 of the file .env" in refused(monkeypatch)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_line_of_dotenv_that_is_not_ours_is_nobodys_business(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("OTHER='x\nBRIDGE_WORKERS=7\n")
+    assert load_settings().workers == 7
+    assert capfd.readouterr().err == ""
 
 
 def test_a_dotenv_that_is_no_text_is_explained(
@@ -267,3 +348,32 @@ def test_no_known_variable_is_unknown() -> None:
         )
     }
     assert unknown_variables(every | dict.fromkeys(secrets, "")) == []
+
+
+def test_deletions_that_follow_and_a_source_that_is_emptied_exclude_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follows = {"MIRROR_DELETIONS": "after:7d"}
+    assert "BRIDGE_VERIFY_EVERY" in refused(monkeypatch, **follows)
+    said = refused(monkeypatch, **follows, VERIFY_EVERY="7d", SOURCE_RETENTION="24h")
+    assert "BRIDGE_SOURCE_RETENTION" in said
+
+
+def test_what_verifications_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"VERIFY_EVERY": "7d", "VERIFY_DEEP": "0.5%", "REPAIR_LIMIT": "2%"}
+    for name, value in {**GOOD, "BRIDGE_MIRROR_DELETIONS": "after:36h"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in wanted.items():
+        monkeypatch.setenv(f"BRIDGE_{name}", value)
+    settings = load_settings()
+    assert settings.verify_every_s == 7 * 86_400
+    assert settings.verify_share == pytest.approx(0.005)
+    assert settings.repair_share == pytest.approx(0.02)
+    assert settings.mirror_deletions_after_s == 36 * 3600
+    assert settings.job().notes_sums
+    assert settings.health_limits().verify_every_s == 7 * 86_400
+    monkeypatch.delenv("BRIDGE_MIRROR_DELETIONS")
+    monkeypatch.setenv("BRIDGE_VERIFY_EVERY", "off")
+    settings = load_settings()
+    assert (settings.verify_every_s, settings.mirror_deletions_after_s) == (None, None)
+    assert not settings.job().notes_sums

@@ -58,6 +58,21 @@ def test_an_extra_is_installed_in_the_locked_versions(dockerfile: list[Instructi
     assert requires("distributed") <= locked
 
 
+def test_what_a_list_of_requirements_includes_is_copied_too(dockerfile: list[Instruction]) -> None:
+    copied = {name for line in values(dockerfile, "COPY") for name in line.split()[:-1]}
+    lists = {name for name in copied if name.startswith("requirements")}
+    named = set(re.findall(r"requirements[\w.-]*\w", " ".join(values(dockerfile, "RUN"))))
+    included = {
+        name
+        for found in lists | named
+        for name in re.findall(
+            r"^--requirement (\S+)", (ROOT / found).read_text("utf-8"), re.MULTILINE
+        )
+    }
+    assert {"requirements.lock"} <= included
+    assert named | included <= lists
+
+
 def requires(package: str) -> set[str]:
     """The packages that a package needs on this machine, itself included."""
     found: set[str] = set()
@@ -126,7 +141,7 @@ def test_what_is_copied_exists_and_is_not_kept_out(dockerfile: list[Instruction]
         if not value.startswith("--from=")
         for source in value.split()[:-1]
     ]
-    assert len(copied) == 8
+    assert len(copied) == 12
     for source in copied:
         assert (ROOT / source).exists()
         assert source in allowed

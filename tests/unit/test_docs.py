@@ -10,14 +10,15 @@ import pytest
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from bridge import errors
 from bridge.cli import app
-from bridge.config import known_variables, load_settings
-from bridge.core import errors
-from bridge.core.model import Endpoint, Reason, SideName, SideProblem
-from bridge.metrics import METRIC_NAMES
-from bridge.orthanc import tables
+from bridge.config import Settings, known_variables, load_settings
+from bridge.credentials import ENV_FILE
+from bridge.model import Endpoint, Reason, SideName, SideProblem
+from bridge.orthanc import fault_table
 from bridge.orthanc.faults import error_of_status, not_orthanc
 from scripts import settings_docs
+from tests.metrics_page import METRIC_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -25,7 +26,8 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "compose").rglob("*.md")],
     key=str,
 )
-REDIRECTED = tables.Request(Endpoint(SideName.TARGET, "http://a"), "GET", "/system")
+REDIRECTED = fault_table.Request(Endpoint(SideName.TARGET, "http://a"), "GET", "/system")
+ROOT_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}
 ENDPOINTS = ("/livez", "/readyz", "/health", "/metrics", "/api/status", "/")
 NOT_PARKED = {Reason.GONE, Reason.RULE, Reason.DRY_RUN}
 
@@ -89,12 +91,13 @@ def test_no_command_is_documented_that_does_not_exist(program: dict[str, TyperCo
 def test_no_option_is_documented_that_does_not_exist(program: dict[str, TyperCommand]) -> None:
     seen = 0
     for page in PAGES:
-        lines = re.findall(r"orthanc-bridge ([^`\n]*--[^`\n]*)", page.read_text("utf-8"))
+        text = page.read_text("utf-8")
+        lines = re.findall(r"(?<!deploy/)orthanc-bridge ([^`\n]*--[^`\n]*)", text)
         for line in lines:
             words = re.findall(r"^(?:[a-z]+ ?)+", line)
             name = next((n for n in program if words and words[0].strip().startswith(n)), None)
             if name is None:
-                assert line.startswith("--help"), f"{page}: {line}"
+                assert line.split()[0] in ROOT_OPTIONS, f"{page}: {line}"
                 continue
             known = {option for parameter in program[name].params for option in parameter.opts}
             assert set(re.findall(r"--[a-z-]+", line)) <= {*known, "--help"}, f"{page}: {line}"
@@ -102,22 +105,24 @@ def test_no_option_is_documented_that_does_not_exist(program: dict[str, TyperCom
     assert seen > 5
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
-def test_every_endpoint_is_described(page: str) -> None:
-    text = read(page)
-    assert [path for path in ENDPOINTS if f"`{path}`" not in text] == []
+def test_every_endpoint_is_described_in_one_place() -> None:
+    table = "| path | answers | for |"
+    assert [page.name for page in PAGES if table in page.read_text("utf-8")] == ["monitoring.md"]
+    rows = read("docs/monitoring.md").partition(table)[2].partition("\n\n")[0]
+    assert [path for path in ENDPOINTS if f"| `{path}` |" not in rows] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
-def test_exit_codes_are_those_of_the_program(page: str) -> None:
+def test_exit_codes_are_those_of_the_program_and_stand_once() -> None:
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    table = read(page).partition("code | means")[2].partition("\n\n")[0]
+    table = read("docs/operations.md").partition("code | means")[2].partition("\n\n")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)} == codes
+    elsewhere = [page for page in PAGES if page.name != "operations.md"]
+    assert [page.name for page in elsewhere if "code | means" in page.read_text("utf-8")] == []
 
 
-def test_every_metric_is_described_and_no_other() -> None:
-    described = re.findall(r"^\| `(orthanc_bridge_\w+)`", read("docs/metrics.md"), re.M)
-    assert sorted(described) == sorted(METRIC_NAMES)
+def test_every_metric_is_described_once_and_no_page_names_another() -> None:
+    """That they are those of the program: tests/unit/monitoring/test_metrics.py."""
+    assert len(METRIC_NAMES) == len(set(METRIC_NAMES)) > 0
     for page in PAGES:
         used = set(re.findall(r"\borthanc_bridge_\w+", page.read_text("utf-8")))
         assert used <= {*METRIC_NAMES, "orthanc_bridge_"}, page
@@ -128,12 +133,16 @@ def test_every_reason_is_described() -> None:
     parked = operations.partition("## Something is parked")[2].partition("\n## ")[0]
     described = set(re.findall(r"^\| `(\w+)` \|", parked, re.M))
     assert described == {str(reason) for reason in Reason} - {str(r) for r in NOT_PARKED}
+    rows = re.findall(r"^\| `\w+` \|.*", parked, re.M)
+    advice = [row.split("|")[3].strip() for row in rows]
+    assert len(advice) == len(described)
+    assert all(advice), "each says what to do"
     health = operations.partition("## What do the reasons")[2].partition("\n## ")[0]
     assert [p for p in SideProblem if f"`{p}`" not in health] == []
 
 
 def test_no_setting_is_mentioned_that_does_not_exist() -> None:
-    known = known_variables()
+    known = known_variables() | {ENV_FILE}
     for page in [*PAGES, ROOT / ".env.example"]:
         mentioned = set(re.findall(r"\bBRIDGE_[A-Z0-9_]+", page.read_text("utf-8")))
         assert {name for name in mentioned if name != "BRIDGE_"} <= known, page
@@ -150,6 +159,14 @@ def test_the_settings_are_documented_as_they_are() -> None:
     configuration = read("docs/configuration.md")
     assert settings_docs.with_table(configuration) == configuration, "run: make docs"
     assert settings_docs.example() == read(".env.example"), "run: make docs"
+
+
+def test_every_setting_is_in_one_group() -> None:
+    named = [name for names in settings_docs.GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    assert set(named) <= set(Settings.model_fields)
+    shown = [name for names in settings_docs.grouped().values() for name in names]
+    assert sorted(shown) == sorted(Settings.model_fields)
 
 
 def test_env_example_is_a_valid_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +201,8 @@ def test_readme_begins_with_the_two_commands() -> None:
     blocks = re.findall(r"^```\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)
     assert blocks[0] == "make demo\nmake test\n"
     assert blocks[1] == "docker compose -f compose/compose.yaml up\n"
-    pitch = read("README.md").partition("```")[0].strip().split("\n\n")
-    assert len(pitch) == 2, "a title and one paragraph"
+    pitch = read("README.md").partition("## ")[0].strip().split("\n\n")
+    assert len(pitch) == 3, "a title, one paragraph, one picture"
 
 
 def test_every_question_is_listed_at_the_top_of_operations() -> None:
@@ -196,22 +213,17 @@ def test_every_question_is_listed_at_the_top_of_operations() -> None:
     assert all(question.endswith("?") for question in questions)
 
 
-def test_the_parts_named_in_architecture_exist() -> None:
-    table = read("docs/architecture.md").partition("## Parts")[2].partition("\n## ")[0]
-    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    parts = [part for cell in cells for part in re.findall(r"`([^`]+)`", cell)]
-    assert len(parts) > 10
-    assert [part for part in parts if not (ROOT / "bridge" / part).exists()] == []
-
-
-def test_the_proofs_named_in_architecture_exist() -> None:
-    table = read("docs/architecture.md").partition("## Proofs")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| (G\d) \|", table, re.M) == [f"G{number}" for number in range(1, 9)]
-    proofs = re.findall(r"`([\w/]+\.py)::(\w+)`", table)
-    assert len(proofs) >= 8
-    for file, test in proofs:
-        text = (ROOT / "tests" / file).read_text("utf-8")
-        assert re.search(rf"^def {test}\(", text, re.M), f"{file}::{test}"
+def test_the_proofs_exist() -> None:
+    page = read("docs/proofs.md")
+    guarantees = re.findall(r"^\*\*(G\d [^*]+?)\.?\*\*", read("docs/architecture.md"), re.M)
+    assert re.findall(r"^## (G\d .+)$", page, re.M) == guarantees
+    assert [name.split()[0] for name in guarantees] == [f"G{number}" for number in range(1, 9)]
+    for section in page.split("\n## ")[1:]:
+        proofs = re.findall(r"^- `([\w/]+\.py)::(\w+)`", section, re.M)
+        assert proofs, section
+        for file, test in proofs:
+            text = (ROOT / "tests" / file).read_text("utf-8")
+            assert re.search(rf"^def {test}\(", text, re.M), f"{file}::{test}"
 
 
 def test_the_proxy_page_shows_the_file_that_the_tests_run() -> None:
@@ -223,8 +235,8 @@ def test_the_proxy_page_quotes_what_the_bridge_says() -> None:
     """What stands in quotation marks there is the text of a fault, as it is told."""
     told = " ".join(
         f"{fault.seen} {fault.advice}".format_map(defaultdict(lambda: "BRIDGE_TARGET_URL"))
-        for fault in [*tables.STATUS_FAULTS.values(), *vars(tables).values()]
-        if isinstance(fault, tables.Fault)
+        for fault in [*fault_table.STATUS_FAULTS.values(), *vars(fault_table).values()]
+        if isinstance(fault, fault_table.Fault)
     )
     told += " ".join(
         str(error_of_status(301, {"location": to}, None, REDIRECTED))

@@ -64,6 +64,32 @@ def test_the_development_lock_adds_to_the_other_and_repeats_nothing() -> None:
     assert not set(pins("requirements.lock")) & set(pins("requirements-dev.lock"))
 
 
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_every_pin_has_the_hashes_of_its_files_and_no_address(name: str) -> None:
+    text = (ROOT / f"{name}.hashes").read_text("utf-8")
+    found: dict[str, str] = {}
+    for line in text.replace("\\\n", "").splitlines():
+        if line.startswith(("#", "--requirement requirements.hashes")):
+            continue
+        pin, *hashes = line.split()
+        match = PIN.fullmatch(pin)
+        assert match, pin
+        found[canonicalize_name(match[1])] = match[2]
+        assert hashes, pin
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), pin
+        if canonicalize_name(match[1]) in {"numpy", "imagecodecs", "pydantic-core"}:
+            assert len(hashes) >= 6, "for each Python and processor"
+    assert found == pins(f"{name}.lock"), "run: make lock"
+    assert "://" not in text
+
+
+def test_what_is_installed_is_checked_by_its_hashes() -> None:
+    setup = (ROOT / "scripts/setup.sh").read_text("utf-8")
+    docker = (ROOT / "compose/Dockerfile").read_text("utf-8")
+    assert setup.count("--require-hashes") == 2
+    assert "--require-hashes --requirement requirements.hashes" in docker
+
+
 def test_no_gpl_decoder_is_depended_on(project: dict[str, Any]) -> None:
     locked = pins("requirements.lock") | pins("requirements-dev.lock")
     extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
@@ -115,8 +141,12 @@ def test_ci_runs_what_a_developer_runs() -> None:
     text = (ROOT / ".ci" / "run").read_text("utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines[-1] == "exec make --no-print-directory lint test </dev/null"
-    assert lines[:2] == ["set -euo pipefail", 'cd "$(dirname "${BASH_SOURCE[0]}")/.."']
-    before = " ".join(lines[2:-1])
+    assert lines[:3] == [
+        "set -euo pipefail",
+        "unset PYTHONDONTWRITEBYTECODE",
+        'cd "$(dirname "${BASH_SOURCE[0]}")/.."',
+    ]
+    before = " ".join(lines[3:-1])
     assert "-m scripts.version_matrix --debians trixie" in before
     assert 'echo "Another version of Orthanc: NOT RUN' in before
     assert '*) exit "$ended"' in before, "a failure is one"
@@ -132,7 +162,8 @@ def test_the_last_thing_that_make_test_prints_is_pytests() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """Only what the set-up reads."""
-    for name in ("scripts/setup.sh", "requirements.lock", "requirements-dev.lock"):
+    locks = [f"requirements{name}" for name in (".lock", ".hashes", "-dev.lock", "-dev.hashes")]
+    for name in ("scripts/setup.sh", *locks):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge import cli, log_lines
+from bridge import cli, log
 from bridge.config import load_settings
-from bridge.core.errors import ConfigurationError
-from bridge.core.model import Move, SideName, Task
 from bridge.credentials import credentials_of
-from bridge.ledger import Ledger
+from bridge.errors import ConfigurationError
+from bridge.ledger.store import Ledger
+from bridge.model import Move, SideName, Task
 
 SECRET = "hush-hush-4711"  # noqa: S105
 PATIENT = "Mustermann^Erika"
@@ -103,7 +103,7 @@ def test_a_bug_ends_with_its_place_and_not_with_its_words(
     def fails(*_arguments: object, **_settings: object) -> None:
         raise RuntimeError(f"{SECRET} {PATIENT}")
 
-    monkeypatch.setattr("bridge.diagnosis.diagnose", fails)
+    monkeypatch.setattr("bridge.doctor.diagnose", fails)
     monkeypatch.setattr("bridge.commands.doctor.diagnose", fails, raising=False)
     assert cli.exit_code_of(["doctor"]) == 1
     said = capsys.readouterr()
@@ -117,12 +117,12 @@ def test_a_bug_ends_with_its_place_and_not_with_its_words(
 def logging_restored() -> object:
     """Give the process its logging back: these tests set up the bridge's in this process."""
     handlers, level = list(logging.root.handlers), logging.root.level
-    ours, hook = list(log_lines.LOGGER.handlers), threading.excepthook
+    ours, hook = list(log.LOGGER.handlers), threading.excepthook
     yield
     logging.captureWarnings(capture=False)
     logging.root.handlers, logging.root.level = handlers, level
-    log_lines.LOGGER.handlers, threading.excepthook = ours, hook
-    log_lines.LOGGER.propagate = True
+    log.LOGGER.handlers, threading.excepthook = ours, hook
+    log.LOGGER.propagate = True
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -131,7 +131,7 @@ def test_what_libraries_say_is_told_without_their_words(
     log_format: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
-    log_lines.set_up_logging(log_format=log_format, level="debug")
+    log.set_up_logging(log_format=log_format, level="debug")
     logging.getLogger("pydicom").warning("Invalid value %s", PATIENT)
     logging.getLogger("httpx").debug("Authorization: %s", SECRET)
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")

@@ -1,0 +1,172 @@
+"""Did every instance arrive, and is it the same image? From the audit file and both servers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import islice
+
+from bridge.checks.ask_both_servers import BATCH, BothServers, Show
+from bridge.checks.audit_reader import Record
+from bridge.checks.pixels import ImageComparison, ImageResult, Images
+from bridge.errors import InstanceError
+from bridge.model import Reason, SideName
+
+
+class Fate(StrEnum):
+    """What became of an instance. The names are part of the contract."""
+
+    ARRIVED = "arrived"
+    """The target has it, and it is the same image."""
+    DIFFERENT = "different"
+    """The target has it, and it is another image."""
+    UNDECIDED = "undecided"
+    """The target has it, and nothing tells whether it is the same image."""
+    MISSING = "missing"
+    """The target does not have it."""
+    PARKED = "parked"
+    """The target does not have it, and it was parked; ``how`` tells if it was dropped then."""
+    GONE = "gone"
+    """The target does not have it: it was deleted at the source before it could be read."""
+    SKIPPED = "skipped"
+    """The target does not have it, because a rule says so."""
+
+
+WELL = (Fate.ARRIVED, Fate.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The answer for one instance. ``how`` tells what it rests on."""
+
+    record: Record
+    at_source: bool
+    at_target: bool
+    fate: Fate
+    how: str
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts by fate."""
+
+    counts: Counter[Fate] = field(default_factory=Counter)
+
+    @property
+    def everything_is_well(self) -> bool:
+        """Whether every instance arrived as the same image, or was meant not to."""
+        return all(fate in WELL for fate, count in self.counts.items() if count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Where an instance is now. ``target_md5`` only where nothing better can be compared."""
+
+    record: Record
+    at_source: bool
+    at_target: bool
+    target_md5: str = ""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is something to compare the target's image with."""
+        return self.at_target and (self.at_source or bool(self.record.text("samples_sha256")))
+
+
+def arrivals(
+    asked: Iterable[Record],
+    servers: BothServers,
+    images: Images,
+    report: Report,
+    show: Show,
+    *,
+    parked_as: Callable[[str], str | None] = lambda _: None,
+) -> Iterator[Arrival]:
+    """Arrival for each instance, in order, and count. Raises SourceError, TargetError, StateError.
+
+    ``parked_as`` tells why an instance is parked now, which an audit file may not know.
+    """
+
+    def look(record: Record) -> _Seen:
+        source, target = (servers.client(side) for side in (SideName.SOURCE, SideName.TARGET))
+        at_source = source.has_instance(record.instance_id)
+        at_target = target.has_instance(record.instance_id)
+        seen = _Seen(record, at_source, at_target)
+        if at_target and not seen.comparable:
+            return _Seen(record, at_source, at_target, _md5(target.stored_md5, record))
+        return seen
+
+    stream = iter(asked)
+    while batch := list(islice(stream, BATCH)):
+        seen = list(servers.each(look, batch))
+        pixels = {
+            compared.instance_id: compared
+            for compared in images.comparisons(
+                (s.record.instance_id, "" if s.at_source else s.record.text("samples_sha256"))
+                for s in seen
+                if s.comparable
+            )
+        }
+        for one in seen:
+            arrival = _arrival(one, pixels.get(one.record.instance_id))
+            if arrival.fate is Fate.MISSING and (reason := parked_as(one.record.instance_id)):
+                arrival = replace(arrival, fate=Fate.PARKED, how=reason)
+            report.counts[arrival.fate] += 1
+            show("comparing", report.counts.total(), None)
+            yield arrival
+
+
+def _md5(stored_md5: Callable[[str], str], record: Record) -> str:
+    try:
+        return stored_md5(record.instance_id)
+    except InstanceError:
+        return ""
+
+
+def _arrival(seen: _Seen, compared: ImageComparison | None) -> Arrival:
+    fate, how = _fate(seen, compared)
+    return Arrival(seen.record, seen.at_source, seen.at_target, fate, how)
+
+
+def _fate(seen: _Seen, compared: ImageComparison | None) -> tuple[Fate, str]:
+    if not seen.at_target:
+        return _why_missing(seen)
+    if compared is None:
+        return _by_md5(seen)
+    match compared.result:
+        case ImageResult.SAME:
+            with_what = "source" if seen.at_source else "audit file"
+            return Fate.ARRIVED, f"compared with the {with_what}: {compared.how}"
+        case ImageResult.DIFFERENT:
+            return Fate.DIFFERENT, compared.how
+        case _:
+            return Fate.UNDECIDED, compared.how
+
+
+def _by_md5(seen: _Seen) -> tuple[Fate, str]:
+    recorded = seen.record.text("target_md5")
+    if not recorded:
+        return Fate.UNDECIDED, "the source let it go, and no sum of it is on record"
+    if seen.target_md5 == recorded:
+        return Fate.ARRIVED, "the target's file is the one that was proved (MD5)"
+    return Fate.DIFFERENT, "the target's file is not the one that was proved (MD5)"
+
+
+def _why_missing(seen: _Seen) -> tuple[Fate, str]:
+    record = seen.record
+    reason = record.text("reason")
+    match record.text("outcome"):
+        case "parked":
+            return Fate.PARKED, reason
+        case "dropped":
+            return Fate.PARKED, f"{reason}; dropped by a person"
+        case "skipped" if reason == Reason.RULE:
+            return Fate.SKIPPED, "by a rule"
+        case "skipped" if not seen.at_source:
+            return Fate.GONE, "deleted at the source before it could be read"
+        case "delivered" | "already_there":
+            return Fate.MISSING, "was delivered, and the target does not have it any more"
+        case _:
+            return Fate.MISSING, "nothing is on record"

@@ -1,1 +1,0 @@
-"""The pure part: no I/O, no clock, no logging. A test enforces it."""

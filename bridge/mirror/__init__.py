@@ -1,0 +1,8 @@
+"""The target as the source's decoded image: verified again and again, and repaired.
+
+judge_copy.py     what is to be said of one instance, once both servers were asked
+verify.py         goes through both servers, and says it of each instance
+repair.py         replaces a copy: proved first, then deleted, sent and proved; resumed after a kill
+copy_deletion.py  deletes at the target what is deleted at the source, if the operator wishes it
+mirror_thread.py  does it beside the bridge
+"""

@@ -1,0 +1,178 @@
+"""What is to be said of one instance, once both servers were asked: a pure function.
+
+This file must not know: sockets, files, clocks, logging, settings.
+
+The source is the truth, and the record of deliveries tells what is ours: a copy of which there is
+no record is never touched, whatever it is. What is wrong with a copy is judged by what is cheap:
+whether it is there, its syntax, whether the target can read its file, and the MD5 on both sides
+against those on record. Only where a sum is another one than on record, both files are compared:
+a server that rewrites its files changes sums and no content, and is not fought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bridge.ledger.records import DeliveryRecord
+
+
+class CopyState(StrEnum):
+    """What a copy at the target is. The names are part of the contract (metrics, ``check``)."""
+
+    EQUAL = "equal"
+    """As it was delivered, or as the source has it."""
+    REWRITTEN = "rewritten"
+    """A server has written the file anew: other bytes, the same content. Noted, not repaired."""
+    MISSING = "missing"
+    """The source holds it, the target does not, and nobody says why."""
+    NO_FILE = "no_file"
+    """The target lists it and has no file of it."""
+    DAMAGED = "damaged"
+    """The target's file is not what was delivered: damaged on its disk, or other content."""
+    SYNTAX = "syntax"
+    """It is in another transfer syntax than the bridge would send, and not as it was delivered."""
+    OLDER = "older"
+    """The source has sent another version since, and the target has kept the one before."""
+    NOT_OURS = "not_ours"
+    """One of the above, and there is no record that this bridge has delivered it."""
+    LOST = "lost"
+    """The target's file is damaged or lost, and the source does not hold the instance any more."""
+    LEFT = "left"
+    """This bridge has delivered it, and the source does not hold it any more."""
+    FOREIGN = "foreign"
+    """The target holds it, the source does not, and this bridge has not delivered it."""
+    WAITING = "waiting"
+    """The source holds it, and the follower has not come to it yet."""
+    PUT_ASIDE = "put_aside"
+    """It is parked, or was dropped: it is not at the target for a reason that is on record."""
+    SKIPPED = "skipped"
+    """A rule keeps it from the target."""
+    UNDECIDED = "undecided"
+    """It cannot be told: a server does not answer for it, or no decoder reads it."""
+    GONE = "gone"
+    """Neither server holds it any more."""
+
+
+REPLACED = frozenset({CopyState.NO_FILE, CopyState.DAMAGED, CopyState.SYNTAX, CopyState.OLDER})
+"""What a repair replaces: the copy is deleted at the target, and sent anew."""
+REPAIRED = REPLACED | {CopyState.MISSING}
+DIFFERENCES = REPAIRED | {CopyState.NOT_OURS, CopyState.LOST, CopyState.UNDECIDED}
+"""What is told as a difference of the two servers. The rest is as it should be."""
+
+
+class Comparison(StrEnum):
+    """What a comparison of both files says, each fetched and decoded."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyView:
+    """What was seen of one instance.
+
+    ``source_md5``, ``target_md5``: as the servers noted them; "" where they do not tell.
+    ``readable``: the target has read its file, and it is as it noted; None where it does not tell.
+    ``has_file``: it gives a file at all; asked only where it is not readable. ``right_syntax``
+    None: not known. ``skipped``: by a rule. ``comparison`` None: the files were not compared.
+    """
+
+    instance_id: str
+    at_source: bool
+    at_target: bool
+    record: DeliveryRecord | None = None
+    source_md5: str = ""
+    target_md5: str = ""
+    readable: bool | None = None
+    has_file: bool = True
+    right_syntax: bool | None = None
+    skipped: bool = False
+    waiting: bool = False
+    put_aside: bool = False
+    comparison: Comparison | None = None
+
+
+def judge_copy(view: CopyView, *, sampled: bool = False) -> CopyState | None:
+    """Say what a copy is; None when both files must be compared first.
+
+    ``sampled``: compare them whatever the sums say (BRIDGE_VERIFY_DEEP).
+    """
+    if not view.at_source:
+        return _without_source(view)
+    if not view.at_target:
+        return _missing(view)
+    state = _copy(view, sampled=sampled)
+    if state in REPLACED and view.record is None:
+        return CopyState.NOT_OURS
+    return state
+
+
+def _without_source(view: CopyView) -> CopyState:
+    if not view.at_target:
+        return CopyState.GONE
+    if view.record is None:
+        return CopyState.FOREIGN
+    return CopyState.LOST if view.readable is False else CopyState.LEFT
+
+
+def _missing(view: CopyView) -> CopyState:
+    if view.skipped:
+        return CopyState.SKIPPED
+    if view.waiting:
+        return CopyState.WAITING
+    return CopyState.PUT_ASIDE if view.put_aside else CopyState.MISSING
+
+
+def _copy(  # noqa: PLR0911 (a table of states)
+    view: CopyView, *, sampled: bool
+) -> CopyState | None:
+    if view.readable is False:
+        return CopyState.DAMAGED if view.has_file else CopyState.NO_FILE
+    record = view.record
+    as_delivered = record is not None and view.target_md5 == (record.target_md5 or None)
+    # The file that was delivered is right: the settings were others then, or the target changes
+    # what it stores, and would change it again.
+    if view.right_syntax is False and not as_delivered:
+        return CopyState.SYNTAX
+    outdated = record is not None and record.outdated
+    source_changed = record is not None and _differ(view.source_md5, record.source_md5)
+    target_changed = record is not None and _differ(view.target_md5, record.target_md5)
+    if not (sampled or outdated or source_changed or target_changed):
+        return CopyState.EQUAL
+    if view.source_md5 and view.source_md5 == view.target_md5:
+        return CopyState.EQUAL  # the very same file
+    match view.comparison:
+        case None:
+            return None
+        case Comparison.UNDECIDED:
+            return CopyState.UNDECIDED
+        case Comparison.DIFFERENT:
+            newer = (outdated or source_changed) and not target_changed
+            return CopyState.OLDER if newer else CopyState.DAMAGED
+        case Comparison.SAME:
+            rewritten = source_changed or target_changed
+            return CopyState.REWRITTEN if rewritten and not outdated else CopyState.EQUAL
+
+
+def _differ(seen: str, recorded: str) -> bool:
+    """Tell whether two sums differ, as far as both are known."""
+    return bool(seen and recorded) and seen != recorded
+
+
+def learned(view: CopyView, state: CopyState) -> DeliveryRecord | None:
+    """Return the record as it is after a look; None where it is as it was.
+
+    What was found equal is what the next look compares with. So a rewrite is compared once.
+    """
+    record = view.record
+    if record is None or state not in (CopyState.EQUAL, CopyState.REWRITTEN):
+        return None
+    after = DeliveryRecord(
+        record.instance_id,
+        view.source_md5 or record.source_md5,
+        view.target_md5 or record.target_md5,
+        record.delivered_at,
+    )
+    return None if after == record else after

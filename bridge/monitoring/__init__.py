@@ -1,0 +1,16 @@
+"""What people and machines see of a bridge. It reads what the pipeline reports.
+
+board.py               what was reported last
+health.py              is all well, and if not, what to do: /health and /readyz
+headline.py            the colour and the sentence at the top of the page, also while paused
+time_left.py           how long the backlog will take
+names.py               what people call this bridge and its servers
+metrics.py             Prometheus: counters follow events, gauges are read from the board
+logs.py                what the log says of each event
+server.py              the HTTP server
+guard.py               keeps it from being harmed
+poke.py                POST /poke: look at the feed sooner
+ask_running_bridge.py  asks a running bridge for its status, for commands beside it
+page_files.py          the pages: page.html, page.studies.html, their scripts, page.css, page.svg
+studies.py             what the page of studies shows, read from the ledger
+"""

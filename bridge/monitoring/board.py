@@ -1,0 +1,553 @@
+"""What the pipeline last reported, for the monitoring server and the metrics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import bridge
+from bridge.errors import StateError
+from bridge.events import (
+    Event,
+    FeedReset,
+    InstanceParked,
+    InstanceRetried,
+    MissedFound,
+    Progress,
+    RulesRead,
+    RulesRefused,
+    Settled,
+    SideDown,
+    SideUp,
+    SideView,
+    StateFailed,
+    StateRecovered,
+    SweepFailed,
+    SweepWorks,
+    VerificationFailed,
+    VerificationWorks,
+)
+from bridge.ledger.records import Parked
+from bridge.ledger.store import Ledger
+from bridge.ledger.verifications import held_repairs, last_verification, under_way
+from bridge.marks import Mark, marks_that_stay
+from bridge.model import Delivered, InstanceFailed, Move, OpenGaps, Outcome, SideFailed
+from bridge.monitoring.headline import (
+    STANDING_HOLDS,
+    headline,
+    next_command,
+    rates_in_words,
+    standing_of,
+)
+from bridge.monitoring.health import (
+    HealthLimits,
+    MirrorView,
+    Problem,
+    behind,
+    judge,
+    lag_of,
+    marks_problem,
+    mirror_problems,
+    missed_problem,
+    verification_in_words,
+)
+from bridge.monitoring.names import NO_NAMES, BridgeNames
+from bridge.monitoring.studies import parked_fields, studies_page
+from bridge.monitoring.time_left import FeedStep, TimeLeft, time_left
+from bridge.pipeline.pacing import Allowance
+from bridge.versions import versions
+
+PARKED_FRESH_S = 1.0
+PARKED_SHOWN_MAX = 10
+"""So many parked instances are shown one by one, those that were parked last."""
+MISSED_TOLD_S = 3600.0
+"""So long after the last one /health says that the feed had not told of instances."""
+
+NOT_CONTACTED = Progress(
+    source=SideView(up=False, problem="not_contacted", message="The source was not asked yet."),
+    target=SideView(up=False, problem="not_contacted", message="The target was not asked yet."),
+)
+
+
+def gap_fields(gaps: OpenGaps, given_up: int, *, now: float) -> dict[str, object]:
+    """Return what is known of the feed's gaps, as JSON-ready values. ``now``: epoch seconds."""
+    oldest_s = None if gaps.oldest_at is None else round(max(0.0, now - gaps.oldest_at), 1)
+    return {
+        "open": gaps.gaps,
+        "sequences": gaps.sequences,
+        "oldest_s": oldest_s,
+        "given_up": given_up,
+    }
+
+
+def mirror_view(ledger: Ledger) -> MirrorView:
+    """Return what the state file keeps of verifications. Raises StateError."""
+    last, now_under_way = last_verification(ledger), under_way(ledger)
+    done = None if now_under_way is None else now_under_way.instances
+    if last is None:
+        return MirrorView(done=done, held=held_repairs(ledger))
+    return MirrorView(
+        begun_at=last.begun_at,
+        ended_at=last.ended_at,
+        instances=last.instances,
+        counts=last.counts,
+        unresolved=max(0, last.differences - last.repaired),
+        repaired=last.repaired,
+        deleted=last.deleted,
+        held=held_repairs(ledger),
+        done=done,
+    )
+
+
+def mirror_fields(view: MirrorView | None, *, now: float) -> dict[str, object] | None:
+    """Return what is known of verifications, as JSON-ready values; None where there are none."""
+    if view is None:
+        return None
+    return asdict(view) | {"text": verification_in_words(view, now=now)}
+
+
+def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 1) for name, value in seconds.items()}
+
+
+class Board:
+    """An observer that other threads read. Values are replaced, never changed."""
+
+    def __init__(
+        self,
+        state_path: Path,
+        limits: HealthLimits,
+        allowance: Allowance | None = None,
+        stage_of: Callable[[int], str] = lambda _: "",
+        names: BridgeNames = NO_NAMES,
+        *,
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.allowance = allowance or Allowance()
+        self.names = names
+        self._stage_of = stage_of
+        self._state_path = state_path
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._parked: Mapping[str, int] = {}
+        self._newest_parked: tuple[Parked, ...] = ()
+        self._dropped = 0
+        self._parked_at_s = float("-inf")
+        self._gaps_given_up = 0
+        self._marks: list[Mark] = []
+        self._state_error = ""
+        self._feed_reset = ""
+        self._sweep_error = ""
+        self._rules_refused = ""
+        self._missed = (float("-inf"), 0)
+        self._mirror = MirrorView()
+        self._verification_failed: tuple[float, str] | None = None
+        """Since when it cannot go on, epoch seconds, and why."""
+        self._recent = Recent(steady_s=steady_s)
+        self._started_at = time.time()
+        self.progress: Progress = NOT_CONTACTED
+
+    def on_event(self, event: Event) -> None:
+        """Remember that the feed was reset, and what happened lately."""
+        match event:
+            case FeedReset(message=message):
+                self._feed_reset = message
+            case SweepFailed(message=message):
+                self._sweep_error = message
+            case RulesRefused(message=message):
+                self._rules_refused = message
+            case RulesRead():
+                self._rules_refused = ""
+            case SweepWorks():
+                self._sweep_error = ""
+            case VerificationFailed(message=message):
+                since = self._verification_failed
+                self._verification_failed = (since[0] if since else time.time(), message)
+            case VerificationWorks():
+                self._verification_failed = None
+            case MissedFound():
+                now_s = time.monotonic()
+                at_s, before = self._missed
+                self._missed = (now_s, before + 1 if now_s - at_s < MISSED_TOLD_S else 1)
+            case _:
+                pass
+        self._recent.on_event(event)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Take the newest report. A feed reset is told until its snapshot is over."""
+        if self.progress.phase == "snapshot" and progress.phase == "following":
+            self._feed_reset = ""
+        self.progress = progress
+        self._recent.on_progress(progress)
+
+    def parked(self) -> Mapping[str, int]:
+        """Count the parked instances by reason; at most a second old.
+
+        Read from the file, since commands beside this process park and unpark too.
+        """
+        with self._lock:
+            if time.monotonic() - self._parked_at_s >= PARKED_FRESH_S:
+                try:
+                    with Ledger(self._state_path, create=False) as ledger:
+                        self._parked = ledger.parked_by_reason()
+                        self._newest_parked = tuple(ledger.newest_parked(PARKED_SHOWN_MAX))
+                        self._dropped = ledger.dropped_count()
+                        self._gaps_given_up = ledger.gaps_given_up()
+                        self._marks = marks_that_stay(ledger, time.time())
+                        self._mirror = mirror_view(ledger)
+                    self._state_error = ""
+                except StateError as exc:
+                    self._state_error = exc.message
+                self._parked_at_s = time.monotonic()
+            return self._parked
+
+    def mirror(self) -> MirrorView | None:
+        """Return what is known of verifications; None where there are none to be."""
+        if self._limits.verify_every_s is None:
+            return None
+        self.parked()
+        failed = self._verification_failed
+        if failed is None:
+            return self._mirror
+        return replace(self._mirror, failing_since=failed[0], failure=failed[1])
+
+    def problems(self) -> tuple[Problem, ...]:
+        """List what is wrong now."""
+        parked = self.parked()
+        found = judge(
+            self.progress,
+            parked,
+            self._limits,
+            now=time.time(),
+            feed_reset=self._feed_reset,
+            gaps_given_up=self._gaps_given_up,
+        )
+        if self._state_error and not self.progress.state_error:
+            found = (*found, Problem("state_unreadable", self._state_error))
+        if self._sweep_error:
+            advice = (
+                "Nothing is deleted at the source meanwhile. To see why: orthanc-bridge retention "
+                "--dry-run. The rights it needs: orthanc-bridge docs security."
+            )
+            found = (*found, Problem("retention_failing", self._sweep_error, advice))
+        if self._marks:
+            found = (*found, marks_problem([str(mark) for mark in self._marks]))
+        if self._rules_refused:
+            advice = "The rules from before still hold. Correct the file: it is read again then."
+            found = (*found, Problem("rules_refused", self._rules_refused, advice))
+        mirror = self.mirror()
+        if mirror is not None:
+            every_s, now = self._limits.verify_every_s, time.time()
+            found += mirror_problems(mirror, every_s, started_at=self._started_at, now=now)
+        at_s, missed = self._missed
+        if time.monotonic() - at_s < MISSED_TOLD_S:
+            found = (*found, missed_problem(missed))
+        return found
+
+    def health(self) -> dict[str, object]:
+        """Return what a monitoring system asks for, as JSON-ready values."""
+        progress = self.progress
+        now = time.time()
+        parked = dict(self.parked())
+        found = self.problems()
+        lag = lag_of(progress, now=now)
+        total = sum(parked.values())
+        left = self.time_left()
+        said = headline(
+            progress,
+            found,
+            parked=total,
+            dropped=self._dropped,
+            now=now,
+            rates=rates_in_words(self.allowance.instances_s, self.allowance.mbit_s),
+            left=left,
+        )
+        as_typed = self.names.as_typed
+        return {
+            "status": "ok" if not found else "failing",
+            "standing": standing_of(progress, found, now=now),
+            "headline": as_typed(said),
+            "command": as_typed(next_command(progress, found)),
+            "name": self.names.bridge,
+            "reasons": [
+                {
+                    "code": problem.code,
+                    "message": as_typed(problem.message),
+                    "advice": as_typed(problem.advice),
+                }
+                for problem in found
+            ],
+            "version": bridge.__version__,
+            "phase": progress.phase,
+            "hold": progress.hold,
+            "checkpoint": progress.checkpoint,
+            "last": progress.last,
+            "caught_up": progress.caught_up,
+            "lag_changes": lag.changes,
+            "lag_s": round(lag.seconds, 1),
+            "time_left": None if left is None else _rounded(asdict(left)),
+            "oldest_unfinished": progress.oldest_open,
+            "oldest_unfinished_changed_at": progress.oldest_changed_at,
+            "waiting": progress.waiting + progress.delayed,
+            "in_flight": len(progress.in_flight),
+            "workers": asdict(progress.workforce),
+            "parked": parked,
+            "dropped": self._dropped,
+            "parked_total": total,
+            "source": asdict(progress.source) | {"url": self.names.source_url},
+            "target": asdict(progress.target) | {"url": self.names.target_url},
+            "gaps": gap_fields(progress.gaps, self._gaps_given_up, now=now),
+            "verification": mirror_fields(self.mirror(), now=now),
+            "feed_read_at": progress.feed_read_at,
+            "last_progress_at": progress.last_progress_at or None,
+        }
+
+    def time_left(self) -> TimeLeft | None:
+        """Estimate how long the changes to go will take; None when that cannot be said now."""
+        if held_by(self.progress) or self.progress.phase != "following":
+            return None
+        changes = lag_of(self.progress, now=0.0).changes
+        return time_left(changes, self._recent.steps(), step_s=INTERVAL_S)
+
+    def studies(
+        self, *, search: str = "", after: str = "", incomplete: bool = False
+    ) -> dict[str, object]:
+        """Return what the page of studies shows. Raises StateError."""
+        wanted = studies_page(self._state_path, search=search, after=after, incomplete=incomplete)
+        return wanted | {"name": self.names.bridge} | self._for_links()
+
+    def _for_links(self) -> dict[str, object]:
+        urls = {"source": self.names.source_public_url, "target": self.names.target_public_url}
+        return {"public_urls": urls, "command_prefix": self.names.command_prefix}
+
+    def status(self) -> dict[str, object]:
+        """Return everything known, for the status page; the oldest in flight first."""
+        now = time.time()
+        in_flight = sorted(self.progress.in_flight, key=lambda item: item.started_at)
+        return self.health() | {
+            "now": round(now, 1),
+            "started_at": round(self._started_at, 1),
+            "versions": versions(),
+            **self._for_links(),
+            "parked_newest": [parked_fields(parked) for parked in self._newest_parked],
+            "limits": {
+                "instances_s": self.allowance.instances_s,
+                "mbit_s": self.allowance.mbit_s_at(now),
+                "quiet_hours": self.allowance.quiet_hours,
+            },
+            "in_flight": [
+                {
+                    "instance": item.instance_id,
+                    "sequence": item.sequence,
+                    "stage": self._stage_of(item.number),
+                    "attempt": item.attempt,
+                    "age_s": round(now - item.started_at, 1),
+                }
+                for item in in_flight
+            ],
+            "refused": [asdict(refused) for refused in self.progress.refused],
+            "throughput": asdict(self._recent.throughput()),
+            "failures": [asdict(failure) for failure in self._recent.failures()],
+        }
+
+
+# What happened lately: finished instances by interval, and the last failures.
+#
+# An observer; everything is bounded and forgotten with the process. Identifiers and reasons only.
+
+INTERVAL_S = 10
+INTERVALS = 90
+"""How far back: a quarter of an hour."""
+FAILURES_MAX = 20
+OUTAGE = "outage"
+NOT_RUNNING = "not_running"
+"""What held an interval before the bridge was started."""
+
+
+def held_by(progress: Progress) -> str:
+    """Say what keeps everything from being started; "" when nothing does."""
+    for side, view in (("source", progress.source), ("target", progress.target)):
+        if not view.up:
+            return NOT_RUNNING if view.problem == "not_contacted" else f"{side}_down"
+    if progress.state_error:
+        return "state_unwritable"
+    return progress.hold if progress.hold in STANDING_HOLDS else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that failed. ``at`` is in epoch seconds.
+
+    ``what``: an instance that is parked or retried; or, without one, an ``outage`` of a server, the
+    state, the deletions at the source or the feed. ``reason``: that of the instance, or the code by
+    which /health tells it. ``lasted_s``: of an outage that is over.
+    """
+
+    at: float
+    what: str
+    reason: str
+    instance_id: str = ""
+    sequence: int | None = None
+    attempts: int = 0
+    lasted_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecentThroughput:
+    """Finished instances and delivered bytes of each interval, the oldest first.
+
+    The last interval is the one that is under way. ``held``: what kept everything from being
+    started at some time in it, "" for nothing.
+    """
+
+    interval_s: int
+    instances: tuple[int, ...]
+    target_bytes: tuple[int, ...]
+    held: tuple[str, ...]
+
+
+class Recent:
+    """Remembers the last quarter of an hour. Read from other threads."""
+
+    def __init__(
+        self,
+        *,
+        now_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now_s = now_s
+        self._steady_s = steady_s
+        self._lock = threading.Lock()
+        self._current = self._interval()
+        self._instances: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
+        self._bytes: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
+        self._done: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
+        self._new: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
+        self._held: deque[str] = deque([NOT_RUNNING] * INTERVALS, maxlen=INTERVALS)
+        self._held_now = NOT_RUNNING
+        self._place: tuple[int, int] | None = None
+        """The newest change that was known of last, and how many were to go then."""
+        self._failures: deque[Failure] = deque(maxlen=FAILURES_MAX)
+        self._outages: dict[str, tuple[Failure, float]] = {}
+        """Those that are not over, by what is out."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """Remember how the backlog changes, and what holds everything back."""
+        held = held_by(progress)
+        with self._lock:
+            self._advance()
+            if held or self._held[-1] == NOT_RUNNING:
+                self._held[-1] = held
+            self._held_now = held
+            if progress.last is None or progress.checkpoint is None:
+                return
+            to_go = behind(progress.last, progress.checkpoint, caught_up=progress.caught_up)
+            if self._place is not None:
+                last, to_go_before = self._place
+                new = max(0, progress.last - last)
+                self._new[-1] += new
+                self._done[-1] += max(0, to_go_before + new - to_go)
+            self._place = (progress.last, to_go)
+
+    def on_event(self, event: Event) -> None:
+        """Remember a delivery or a failure."""
+        match event:
+            case Settled(outcome=Delivered(target_bytes=size)):
+                with self._lock:
+                    self._advance()
+                    self._instances[-1] += 1
+                    self._bytes[-1] += size
+            case InstanceParked(move=move, reason=reason, attempts=attempts, retries=0):
+                self._fail("parked", move, reason, attempts)
+            case InstanceRetried(move=move, outcome=outcome, attempts=attempts):
+                self._fail("retried", move, _reason_of(outcome), attempts)
+            case SideDown(failure=failure):
+                self._begin_outage(failure.side, f"{failure.side}_{failure.problem}")
+            case SideUp(side=side):
+                self._end_outage(side)
+            case StateFailed():
+                self._begin_outage("state", "state_unwritable")
+            case StateRecovered():
+                self._end_outage("state")
+            case SweepFailed() if "retention" not in self._outages:
+                self._begin_outage("retention", "retention_failing")
+            case SweepWorks():
+                self._end_outage("retention")
+            case FeedReset():
+                self._remember(Failure(self._now_s(), OUTAGE, "feed_went_backwards"))
+            case _:
+                pass
+
+    def throughput(self) -> RecentThroughput:
+        """Return what was finished in each of the last intervals."""
+        with self._lock:
+            self._advance()
+            return RecentThroughput(
+                INTERVAL_S, tuple(self._instances), tuple(self._bytes), tuple(self._held)
+            )
+
+    def steps(self) -> tuple[FeedStep, ...]:
+        """Return what the intervals that are over did to the backlog, the oldest first."""
+        with self._lock:
+            self._advance()
+            rows = zip(self._done, self._new, self._held, strict=True)
+            return tuple(FeedStep(done, new, not held) for done, new, held in rows)[:-1]
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the last failures, the newest first."""
+        with self._lock:
+            return tuple(reversed(self._failures))
+
+    def _fail(self, what: str, move: Move, reason: str, attempts: int) -> None:
+        self._remember(
+            Failure(self._now_s(), what, reason, move.instance_id, move.sequence, attempts)
+        )
+
+    def _remember(self, failure: Failure) -> None:
+        with self._lock:
+            self._failures.append(failure)
+
+    def _begin_outage(self, of: str, code: str) -> None:
+        failure = Failure(self._now_s(), OUTAGE, code)
+        self._outages[of] = (failure, self._steady_s())
+        self._remember(failure)
+
+    def _end_outage(self, of: str) -> None:
+        """Note how long it has lasted, unless it has been forgotten meanwhile."""
+        begun, begun_s = self._outages.pop(of, (None, 0.0))
+        if begun is None:
+            return
+        ended = replace(begun, lasted_s=round(self._steady_s() - begun_s, 1))
+        with self._lock:
+            for place, failure in enumerate(self._failures):
+                if failure is begun:
+                    self._failures[place] = ended
+
+    def _interval(self) -> int:
+        return int(self._steady_s() // INTERVAL_S)
+
+    def _advance(self) -> None:
+        """Begin the intervals that have come since; the oldest are dropped."""
+        now = self._interval()
+        for _ in range(min(now - self._current, INTERVALS)):
+            self._instances.append(0)
+            self._bytes.append(0)
+            self._done.append(0)
+            self._new.append(0)
+            self._held.append(self._held_now)
+        self._current = now
+
+
+def _reason_of(outcome: Outcome) -> str:
+    """Say why an instance is tried again, as /health would."""
+    match outcome:
+        case InstanceFailed(reason=reason):
+            return reason
+        case SideFailed(side=side, problem=problem):
+            return f"{side}_{problem}"
+        case _:
+            return "workers_failing"

@@ -1,0 +1,309 @@
+"""Judge from the progress whether all is well (G6): a pure function behind /health and /readyz.
+
+This file must not know: sockets, files, clocks, logging, settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bridge.events import Progress, SideView
+from bridge.model import SideName, epoch_of
+
+FEED_RESET_ADVICE = (
+    "The bridge now compares everything that the source holds. Make sure that it is the right "
+    "server."
+)
+"""It is seen only while a snapshot runs: with BRIDGE_ON_FEED_RESET=stop the bridge ends."""
+
+
+GAPS_ADVICE = (
+    "Run orthanc-bridge check --fix: it delivers what is missing and clears this message when "
+    "nothing is. Raise BRIDGE_FEED_GAPS_MAX if it happens again."
+)
+CAME_BACK_TOLD_S = 3600.0
+CAME_BACK_ADVICE = (
+    "Look for another bridge, or a rule or script of the target, that sends from the target to the "
+    "source, and stop it: the source's originals may be overwritten by what comes back."
+)
+NAMED_MAX = 3
+"""So many refused instances are named in one problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthLimits:
+    """From where on something is wrong. 0 means no limit for ``lag_limit_s``.
+
+    ``poll_interval_s``: an idle feed is looked at no more often than that.
+    """
+
+    stall_after_s: float = 600.0
+    poll_interval_s: float = 0.0
+    lag_limit_s: float = 0.0
+    parked_limit: int = 0
+    verify_every_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: ``code`` for machines, the rest for people."""
+
+    code: str
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the target is behind the source: 0 and 0 when all that is known of is settled.
+
+    ``changes``: sequences of the feed above the checkpoint, up to the newest one. ``seconds``: age
+    of the oldest change that was read and is not settled, by the source's clock.
+    """
+
+    changes: int
+    seconds: float
+
+
+def lag_of(progress: Progress, *, now: float) -> Lag:
+    """Compute the lag from a report; ``now`` in epoch seconds."""
+    changes = behind(progress.last, progress.checkpoint, caught_up=progress.caught_up)
+    changed_at = epoch_of(progress.oldest_changed_at)
+    return Lag(changes, max(0.0, now - changed_at) if changed_at is not None else 0.0)
+
+
+def behind(newest: int | None, checkpoint: int | None, *, caught_up: bool = False) -> int:
+    """Count the changes that are not settled: the one definition, whoever tells of it.
+
+    ``newest``: sequence of the feed's newest change. ``caught_up``: everything up to there was
+    read and is settled; what lies between then is rows of other types, or rows that are gone.
+    0 where either is not known yet.
+    """
+    if caught_up or newest is None or checkpoint is None:
+        return 0
+    return max(0, newest - checkpoint)
+
+
+def unready(progress: Progress) -> tuple[Problem, ...]:
+    """List why the bridge cannot work now: a server or the state file. Empty when it can."""
+    found = [
+        problem
+        for side, view in ((SideName.SOURCE, progress.source), (SideName.TARGET, progress.target))
+        for problem in _side_problems(side, view)
+    ]
+    if progress.state_error:
+        found.append(Problem("state_unwritable", progress.state_error))
+    workforce = progress.workforce
+    if workforce.problem:
+        found.append(Problem(workforce.problem, workforce.message, workforce.advice))
+    if progress.executor_error and not workforce.problem:
+        advice = "Instances wait and lose no attempt. The log has details."
+        found.append(Problem("workers_failing", progress.executor_error, advice))
+    return tuple(found)
+
+
+def judge(
+    progress: Progress,
+    parked: Mapping[str, int],
+    limits: HealthLimits,
+    *,
+    now: float,
+    feed_reset: str = "",
+    gaps_given_up: int = 0,
+) -> tuple[Problem, ...]:
+    """List everything that is wrong, the gravest first. Empty when all is well.
+
+    ``gaps_given_up``: sequences of the feed that were dropped unseen.
+    """
+    found = list(unready(progress))
+    workforce = progress.workforce
+    if feed_reset:
+        found.insert(0, Problem("feed_went_backwards", feed_reset, FEED_RESET_ADVICE))
+    if gaps_given_up:
+        text = (
+            f"{gaps_given_up} sequences of the feed were given up before they became visible. They "
+            "may have been instances."
+        )
+        found.append(Problem("feed_gaps_given_up", text, GAPS_ADVICE))
+    found.extend(_stall(progress, limits, now=now))
+    lag = lag_of(progress, now=now)
+    if limits.lag_limit_s and lag.seconds > limits.lag_limit_s:
+        text = f"The oldest unfinished change is {lag.seconds:.0f} s old."
+        found.append(Problem("lag_above_limit", text, "See: orthanc-bridge docs operations lags."))
+    if workforce.refused_count and workforce.problem != "no_workers":
+        first = f"{workforce.refused[0].address}: {workforce.refused[0].reason}"
+        text = f"{workforce.refused_count} workers of the cluster are refused; {first}"
+        found.append(Problem("workers_refused", text, "See: orthanc-bridge docs cluster refused."))
+    if progress.refused_count:
+        found.append(_refused_problem(progress))
+    back = progress.came_back
+    if back.count and now - back.at <= CAME_BACK_TOLD_S:
+        many = "1 instance" if back.count == 1 else f"{back.count} instances"
+        text = (
+            f"{many} that this bridge delivered came back to the source, the last one is "
+            f"{back.instance_id}. They are not moved again."
+        )
+        found.append(Problem("instances_came_back", text, CAME_BACK_ADVICE))
+    total = sum(parked.values())
+    if total > limits.parked_limit:
+        text = "1 instance is parked." if total == 1 else f"{total} instances are parked."
+        found.append(Problem("parked", text, "To see why: orthanc-bridge parked list."))
+    return tuple(found)
+
+
+VERIFY_GRACE_S = 86_400.0
+"""So long after it was due a verification is missed: it goes at a rate, and heeds quiet hours."""
+VERIFY_FAILING_S = 3600.0
+"""So long a verification may fail before it is told: an outage has a reason of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorView:
+    """What is known of verifications. Times: epoch seconds; None where there was none.
+
+    ``counts``: instances of the last complete one by state, ``unresolved``: its differences that
+    were not repaired. ``held``: repairs and deletions that wait for a person's word. ``done``: how
+    many instances the one under way has looked at. ``failing_since``, ``failure``: it cannot go on.
+    """
+
+    begun_at: float | None = None
+    ended_at: float | None = None
+    instances: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    unresolved: int = 0
+    repaired: int = 0
+    deleted: int = 0
+    held: int = 0
+    done: int | None = None
+    failing_since: float | None = None
+    failure: str = ""
+
+
+def mirror_problems(
+    view: MirrorView, every_s: float | None, *, started_at: float, now: float
+) -> tuple[Problem, ...]:
+    """List what is wrong with the verification of both servers. Empty when there is none to be.
+
+    ``started_at``: of this process, epoch seconds.
+    """
+    if every_s is None:
+        return ()
+    found = []
+    if view.held:
+        text = f"{counted(view.held, 'repair')} or deletions wait: BRIDGE_REPAIR_LIMIT is reached."
+        advice = "Look at both servers; to let the bridge go on: orthanc-bridge check --confirm."
+        found.append(Problem("repairs_held", text, advice))
+    if view.unresolved:
+        text = f"The last verification found {counted(view.unresolved, 'difference')}."
+        advice = "To repair them: orthanc-bridge check --repair. More: orthanc-bridge docs mirror."
+        found.append(Problem("copies_differ", text, advice))
+    verified_at = started_at if view.begun_at is None else view.begun_at
+    late_s = now - verified_at - every_s
+    if late_s > max(every_s, VERIFY_GRACE_S):
+        text = f"No verification came to its end that began within {lasting(now - verified_at)}."
+        advice = "Raise BRIDGE_VERIFY_RATE, or BRIDGE_VERIFY_EVERY."
+        found.append(Problem("verification_late", text, advice))
+    since = view.failing_since
+    if since is not None and now - since >= VERIFY_FAILING_S:
+        advice = "What a verification needs: orthanc-bridge docs mirror."
+        found.append(Problem("verification_failing", view.failure, advice))
+    return tuple(found)
+
+
+def verification_in_words(view: MirrorView, *, now: float) -> str:
+    """Say when both servers were verified last, and what was found."""
+    if view.ended_at is None:
+        last = "no verification has come to its end yet"
+    else:
+        ago = lasting(max(0.0, now - view.ended_at))
+        found = counted(view.unresolved, "difference")
+        last = f"last complete verification: {ago} ago, {counted(view.instances, 'instance')}, "
+        last += found
+        last += f", {view.repaired:,} repaired" if view.repaired else ""
+        last += f", {view.deleted:,} deleted at the target" if view.deleted else ""
+    under_way = "" if view.done is None else f"; under way, {view.done:,} done"
+    return f"{last}{under_way}"
+
+
+def missed_problem(instances: int) -> Problem:
+    """Tell that the feed had not told of instances; they have been moved since."""
+    many = "1 instance" if instances == 1 else f"{instances} instances"
+    text = f"{many} came to the source but were not in its feed; a recount found and moved them."
+    advice = "Run orthanc-bridge check. See: orthanc-bridge docs operations report."
+    return Problem("feed_incomplete", text, advice)
+
+
+def marks_problem(marks: Sequence[str]) -> Problem:
+    """Tell that marks which were set at a server could not be removed."""
+    names = ", ".join(marks[:NAMED_MAX])
+    more = len(marks) - NAMED_MAX
+    text = f"A server does not give up what was set there to tell source and target apart: {names}"
+    text += f" and {more} more." if more > 0 else "."
+    advice = (
+        "The server's log may say why. It is tried again; remove it yourself, or have it forgotten "
+        "(orthanc-bridge retention --confirm)."
+    )
+    return Problem("marks_left", text, advice)
+
+
+def _refused_problem(progress: Progress) -> Problem:
+    count = progress.refused_count
+    many = "1 instance is" if count == 1 else f"{count} instances are"
+    alone = [refused for refused in progress.refused if refused.alone]
+    names = ", ".join(refused.instance_id for refused in alone[:NAMED_MAX])
+    text = f"{many} refused while others are served: {names}"
+    more = count - len(alone[:NAMED_MAX])
+    text += f" and {more} more." if more else "."
+    if not alone:
+        return Problem("instances_refused", text)
+    return Problem("instances_refused", f"{text} {alone[-1].message}", alone[-1].advice)
+
+
+def _side_problems(side: SideName, view: SideView) -> tuple[Problem, ...]:
+    if view.up:
+        return ()
+    text = view.message
+    if view.instance_id:
+        times = "once" if view.times == 1 else f"{view.times} times"
+        text += (
+            f" It failed {times} at instance {view.instance_id}. Until it serves another instance, "
+            "this may be an outage or trouble with this instance."
+        )
+    return (Problem(f"{side}_{view.problem}", text, view.advice),)
+
+
+def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Problem, ...]:
+    if not (progress.source.up and progress.target.up) or progress.state_error:
+        return ()
+    if progress.hold or progress.workforce.problem:
+        return ()  # told already; or somebody wanted it so: pause, quiet hours, a rate limit
+    advice = "Read the log; if nothing explains it, restart the bridge: nothing is lost."
+    busy = bool(progress.waiting or progress.delayed or progress.in_flight)
+    # An idle night, a pause and an outage are no standstill: it begins when work could be done.
+    still_s = now - max(progress.last_progress_at, progress.able_since)
+    if busy and still_s > limits.stall_after_s:
+        text = f"No instance was finished for {still_s:.0f} s."
+        return (Problem("stalled", text, advice),)
+    read_at = progress.feed_read_at
+    if busy or read_at is None:
+        return ()
+    unread_s = now - max(read_at, progress.able_since)
+    if unread_s > limits.stall_after_s + limits.poll_interval_s:
+        text = f"The feed was not read for {unread_s:.0f} s."
+        return (Problem("stalled", text, advice),)
+    return ()
+
+
+def counted(number: int, thing: str) -> str:
+    """Write a number and what it counts."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def lasting(seconds: float) -> str:
+    """Write a duration in its two largest units."""
+    whole = round(seconds)
+    for unit_s, unit, part_s, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= unit_s:
+            return f"{whole // unit_s} {unit} {whole % unit_s // part_s} {part}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

@@ -1,0 +1,472 @@
+"""Prometheus metrics. Counters follow the events; gauges are read from the board at each scrape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from bridge.dicom.syntaxes import SYNTAXES
+from bridge.events import (
+    CopyFound,
+    CopyNotRepaired,
+    CopyRepaired,
+    Event,
+    FeedReset,
+    GapsClosed,
+    InstanceParked,
+    InstanceRetried,
+    MissedFound,
+    PageRead,
+    ParkedRetried,
+    Progress,
+    Recounted,
+    RecountFailed,
+    Settled,
+    SideDown,
+    SourceSwept,
+    SweepFailed,
+    VerificationFailed,
+    Verified,
+    WorkerLost,
+)
+from bridge.model import (
+    Delivered,
+    ExecutorFailed,
+    InstanceFailed,
+    Reason,
+    SideName,
+    SideProblem,
+    Skipped,
+)
+from bridge.monitoring.headline import BridgeStanding, standing_of
+from bridge.monitoring.health import MirrorView, Problem, lag_of
+from bridge.monitoring.names import BridgeNames
+from bridge.monitoring.poke import RESULTS
+from bridge.pipeline.pacing import BITS_A_MEGABIT, Allowance
+from bridge.versions import versions
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # only those that are documented
+STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+
+RETRY_RESULTS = ("delivered", "skipped", "parked")
+STAGES = ("fetch", "transcode", "deliver", "prove")
+
+
+COPY_STATES = ("missing", "no_file", "damaged", "syntax", "older", "not_ours", "lost", "undecided")
+"""What a verification tells as a difference (mirror/judge_copy.py)."""
+
+
+class Metrics:
+    """An observer that counts, and a collector that reads the board."""
+
+    def __init__(self, board: BoardView) -> None:
+        self.registry = CollectorRegistry()
+        self._instances = self._counter(
+            "instances", "Instances finished, by outcome and source syntax.", "outcome", "syntax"
+        )
+        self._source_bytes = self._counter("source_bytes", "Bytes fetched from the source.")
+        self._target_bytes = self._counter("target_bytes", "Bytes delivered to the target.")
+        self._retries = self._counter("retries", "Attempts that will be repeated.", "reason")
+        self._parked_retries = self._counter(
+            "parked_retries", "Parked instances tried again by policy, by result.", "result"
+        )
+        for result in RETRY_RESULTS:
+            self._parked_retries.labels(result)
+        self._fallbacks = self._counter(
+            "decoder_fallbacks", "Decoders that refused before another one decoded.", "decoder"
+        )
+        self._losses = self._counter("worker_losses", "Workers lost during a task.", "reason")
+        self._late = self._counter("late_changes", "Changes that became visible late.")
+        self._missing = self._counter(
+            "missing_changes", "Changes gone from the feed before they were read."
+        )
+        self._refused = self._counter(
+            "refused_changes", "Rows of the feed whose ID is no identifier of Orthanc's."
+        )
+        self._gaps_filled = self._counter(
+            "feed_gaps_filled", "Sequences without a row of which one became visible."
+        )
+        self._gaps_expired = self._counter(
+            "feed_gaps_expired",
+            "Sequences that stayed without a row for BRIDGE_FEED_GAP_HOURS.",
+        )
+        self._gaps_given_up = self._counter(
+            "feed_gaps_given_up", "Sequences dropped before that: more than BRIDGE_FEED_GAPS_MAX."
+        )
+        self._resets = self._counter("feed_resets", "Times the feed went backwards.")
+        self._recounts = self._counter("recounts", "Recounts of the source that ended well.")
+        self._recount_failures = self._counter(
+            "recount_failures", "Recounts of the source that could not be made."
+        )
+        self._recount_found = self._counter(
+            "recount_found", "Instances that the feed did not report, found by a recount and moved."
+        )
+        self._recount_unexplained = self._counter(
+            "recount_unexplained",
+            "Instances at the source that neither its feed nor a search has shown.",
+        )
+        self._deletions = self._counter(
+            "source_deletions", "Delivered instances deleted from the source."
+        )
+        self._sweep_failures = self._counter(
+            "sweep_failures", "Sweeps of the source that could not delete anything."
+        )
+        self._copies_found = self._counter(
+            "copies_found", "Copies that a verification found not to be as they should.", "state"
+        )
+        self._copy_repairs = self._counter(
+            "copy_repairs", "Repairs of copies at the target, by result.", "result"
+        )
+        self._target_deletions = self._counter(
+            "target_deletions", "Deletions at the target that follow those at the source."
+        )
+        self._verification_failures = self._counter(
+            "verification_failures", "Verifications that could not go on."
+        )
+        self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
+        self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
+        self._stages = Histogram(
+            f"{NAMESPACE}_stage_seconds",
+            "Duration of each stage of a delivered instance.",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        for side in SideName:
+            for problem in SideProblem:
+                # Present from the start: increase() does not see a series begin.
+                self._outages.labels(side, problem)
+        for result in RESULTS:
+            self._pokes.labels(result)
+        self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
+        for state in COPY_STATES:
+            self._copies_found.labels(state)
+        for result in ("repaired", "failed"):
+            self._copy_repairs.labels(result)
+        for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
+            self._losses.labels(reason)
+        self._sizes = Sizes()
+        self.registry.register(Gauges(board, self._sizes))
+        # CPU, memory and open files of the main process, not of its workers.
+        ProcessCollector(namespace=NAMESPACE, registry=self.registry)
+
+    def render(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def count_poke(self, result: str) -> None:
+        """Count a poke. Not an event: the pipeline does not hear of each."""
+        self._pokes.labels(result).inc()
+
+    def on_progress(self, progress: Progress) -> None:
+        """Note the checkpoint; gauges are read at the scrape."""
+        self._sizes.reach(progress.checkpoint)
+
+    def on_event(self, event: Event) -> None:  # noqa: PLR0912 (a table of events)
+        """Count an event."""
+        match event:
+            case Settled(outcome=Delivered() as done):
+                self._count_delivered(done)
+            case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
+                self._instances.labels(f"skipped_{reason}", _known(syntax)).inc()
+            case InstanceParked(reason=reason, source_syntax=syntax, retries=0):
+                # What stays parked was counted before.
+                self._instances.labels(f"parked_{reason}", _known(syntax)).inc()
+            case InstanceRetried(outcome=InstanceFailed(reason=reason)):
+                self._retries.labels(reason).inc()
+            case InstanceRetried(outcome=ExecutorFailed()):
+                self._retries.labels("executor").inc()
+            case InstanceRetried():
+                self._retries.labels("server").inc()
+            case WorkerLost(failure=failure):
+                self._losses.labels(failure.reason).inc()
+            case PageRead() | GapsClosed() | FeedReset():
+                self._count_feed(event)
+            case SourceSwept() | SweepFailed() | Recounted() | MissedFound() | RecountFailed():
+                self._count_upkeep(event)
+            case ParkedRetried(result=result):
+                self._parked_retries.labels(result).inc()
+            case CopyFound() | CopyRepaired() | CopyNotRepaired():
+                self._count_copy(event)
+            case Verified(deleted=deleted):
+                self._target_deletions.inc(deleted)
+            case VerificationFailed():
+                self._verification_failures.inc()
+            case SideDown(failure=failure):
+                self._outages.labels(failure.side, failure.problem).inc()
+            case _:
+                pass
+
+    def _count_feed(self, event: PageRead | GapsClosed | FeedReset) -> None:
+        match event:
+            case PageRead(late=late, missing=missing, refused=refused):
+                self._late.inc(late)
+                self._refused.inc(refused)
+                self._missing.inc(missing)
+            case GapsClosed(filled=filled, expired=expired, given_up=given_up):
+                self._gaps_filled.inc(filled)
+                self._gaps_expired.inc(expired)
+                self._gaps_given_up.inc(given_up)
+            case FeedReset():
+                self._resets.inc()
+
+    def _count_upkeep(
+        self, event: SourceSwept | SweepFailed | Recounted | MissedFound | RecountFailed
+    ) -> None:
+        match event:
+            case SourceSwept(deleted=deleted):
+                self._deletions.inc(deleted)
+            case SweepFailed():
+                self._sweep_failures.inc()
+            case Recounted(unexplained=unexplained):
+                self._recounts.inc()
+                self._recount_unexplained.inc(unexplained)
+            case MissedFound():
+                self._recount_found.inc()
+            case RecountFailed():
+                self._recount_failures.inc()
+
+    def _count_copy(self, event: CopyFound | CopyRepaired | CopyNotRepaired) -> None:
+        match event:
+            case CopyFound(state=state):
+                self._copies_found.labels(state).inc()
+            case CopyRepaired():
+                self._copy_repairs.labels("repaired").inc()
+            case CopyNotRepaired():
+                self._copy_repairs.labels("failed").inc()
+
+    def _count_delivered(self, done: Delivered) -> None:
+        outcome = "already_there" if done.already_there else "delivered"
+        if done.differing:
+            outcome += "_differing"
+        self._instances.labels(outcome, _known(done.source_syntax)).inc()
+        self._source_bytes.inc(done.source_bytes)
+        self._sizes.fetched_bytes += done.source_bytes
+        self._target_bytes.inc(done.target_bytes)
+        for decoder in done.fallbacks:
+            self._fallbacks.labels(decoder).inc()
+        for stage, times in self._stage_times.items():
+            times.observe(getattr(done.stages, f"{stage}_s"))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)
+
+
+def _known(syntax: str) -> str:
+    """Return a label value from a bounded set: senders may invent transfer syntaxes."""
+    return syntax if syntax in SYNTAXES or not syntax else "other"
+
+
+# Gauges: what Prometheus is told of the state of things, read from the board at each scrape.
+
+NAMESPACE = "orthanc_bridge"
+
+
+class BoardView(Protocol):
+    """What the gauges are read from."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """How much may be moved."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where the pipeline is."""
+
+    @property
+    def names(self) -> BridgeNames:
+        """What people call this bridge and both servers."""
+
+    def parked(self) -> Mapping[str, int]:
+        """Count the parked instances by reason."""
+
+    def problems(self) -> tuple[Problem, ...]:
+        """List what is wrong now."""
+
+    def mirror(self) -> MirrorView | None:
+        """What is known of verifications; None where there are none to be."""
+
+
+class Sizes:
+    """How many bytes a change of the feed has brought on average, since the start."""
+
+    def __init__(self) -> None:
+        self.fetched_bytes = 0
+        self._first: int | None = None
+        self._now: int | None = None
+
+    def reach(self, checkpoint: int | None) -> None:
+        """Note the checkpoint. One that goes back belongs to another feed."""
+        if self._first is None or checkpoint is None or checkpoint < self._first:
+            self._first, self.fetched_bytes = checkpoint, 0
+        self._now = checkpoint
+
+    def of(self, changes: int) -> float | None:
+        """Estimate the bytes of so many changes; None when nothing was moved yet."""
+        moved = (self._now or 0) - (self._first or 0)
+        if not changes:
+            return 0.0
+        return changes * self.fetched_bytes / moved if moved > 0 and self.fetched_bytes else None
+
+
+class Gauges:
+    """Reads the board when Prometheus asks."""
+
+    def __init__(self, board: BoardView, sizes: Sizes) -> None:
+        self._board = board
+        self._sizes = sizes
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance: the board is not complete at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every gauge."""
+        progress = self._board.progress
+        found = self._board.problems()
+        build = {name.replace("-", "_"): version for name, version in versions().items()}
+        yield InfoMetricFamily(f"{NAMESPACE}_build", "This program and its decoders.", value=build)
+        yield InfoMetricFamily(
+            f"{NAMESPACE}_bridge",
+            "The name of this bridge, and the addresses of both servers.",
+            value={
+                "name": self._board.names.bridge,
+                "source": self._board.names.source_url,
+                "target": self._board.names.target_url,
+            },
+        )
+        plain = (
+            *_plain_gauges(progress, healthy=not found),
+            *_limit_gauges(self._board.allowance),
+            ("lag_bytes", "Estimated size of the instances that wait.", self._lag_bytes(progress)),
+        )
+        for name, text, value in plain:
+            if value is not None:
+                yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=float(value))
+        yield _labelled(
+            "side_up",
+            "1 when the server can be used.",
+            "side",
+            {SideName.SOURCE: progress.source.up, SideName.TARGET: progress.target.up},
+        )
+        yield _labelled(
+            "reason",
+            "1 for each reason that /health gives now.",
+            "code",
+            {f.code: 1 for f in found},
+        )
+        yield _labelled(
+            "hold",
+            "1 while nothing is started on purpose.",
+            "reason",
+            {progress.hold: 1} if progress.hold else {},
+        )
+        now = standing_of(progress, found, now=time.time())
+        yield _labelled(
+            "standing",
+            "1 for how it stands now, as the page says by its colour.",
+            "standing",
+            {standing: standing is now for standing in BridgeStanding},
+        )
+        yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
+        yield from _mirror_gauges(self._board.mirror())
+
+    def _lag_bytes(self, progress: Progress) -> float | None:
+        return self._sizes.of(lag_of(progress, now=time.time()).changes)
+
+
+def _plain_gauges(
+    progress: Progress, *, healthy: bool
+) -> Iterator[tuple[str, str, float | int | None]]:
+    """Yield name, help and value; None where there is nothing to tell yet."""
+    now = time.time()
+    lag = lag_of(progress, now=now)
+    started = [item.started_at for item in progress.in_flight]
+    yield "healthy", "1 when /health answers 200.", healthy
+    yield "state_writable", "1 when the ledger can be written.", not progress.state_error
+    yield "checkpoint_sequence", "Everything up to it is settled.", progress.checkpoint
+    yield "last_sequence", "Newest sequence of the feed.", progress.last
+    yield "oldest_unfinished_sequence", "The first change not settled.", progress.oldest_open
+    yield "lag_changes", "Changes not settled yet.", lag.changes
+    yield "lag_seconds", "Age of the oldest unfinished change.", lag.seconds
+    gaps = progress.gaps
+    yield "feed_gaps", "Ranges of sequences below the feed's end without a row.", gaps.gaps
+    yield "feed_gap_sequences", "Sequences in them.", gaps.sequences
+    gap_s = 0.0 if gaps.oldest_at is None else max(0.0, now - gaps.oldest_at)
+    yield "feed_gap_oldest_seconds", "How long the oldest of them is known.", gap_s
+    yield "in_flight", "Instances in workers or queued for them.", len(started)
+    oldest_s = max(0.0, now - min(started)) if started else 0.0
+    yield "in_flight_oldest_seconds", "How long the oldest of them has been there.", oldest_s
+    yield "waiting", "Instances read and not started.", progress.waiting + progress.delayed
+    yield "came_back", "Instances that came back from the target.", progress.came_back.count
+    yield "refused", "Instances refused while others are served.", progress.refused_count
+    workforce = progress.workforce
+    yield (
+        "workers",
+        "Worker processes, or workers of the cluster, that can be used.",
+        workforce.workers,
+    )
+    yield "worker_threads", "Instances that they can have in work at once.", workforce.threads
+    yield "workers_refused", "Workers of the cluster that get no work.", workforce.refused_count
+    yield (
+        "last_progress_timestamp_seconds",
+        "When an instance was last finished, or the start.",
+        progress.last_progress_at or None,
+    )
+    yield (
+        "feed_read_timestamp_seconds",
+        "When the feed was last read.",
+        progress.feed_read_at,
+    )
+
+
+def _mirror_gauges(view: MirrorView | None) -> Iterator[Metric]:
+    """Yield the gauges of verifications, without values where there is none to be."""
+    view = view or MirrorView()
+    begun_at = view.begun_at
+    age_s = None if begun_at is None else round(max(0.0, time.time() - begun_at))
+    plain = (
+        ("repairs_held", "Repairs and deletions that wait for a person's word.", view.held),
+        (
+            "verified_instances",
+            "Instances of the last complete verification.",
+            None if begun_at is None else view.instances,
+        ),
+        ("verified_age_seconds", "Age of the oldest instance that is not verified.", age_s),
+    )
+    for name, text, value in plain:
+        number = None if value is None else float(value)
+        yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
+    text = "Instances of the last complete verification, by what their copy is."
+    yield _labelled("copies", text, "state", view.counts)
+
+
+def _limit_gauges(allowance: Allowance) -> Iterator[tuple[str, str, float | None]]:
+    """Yield name, help and value; None where there is no limit."""
+    instances_s, bytes_s = (
+        allowance.instances_s,
+        allowance.mbit_s_at(time.time()) * BITS_A_MEGABIT / 8,
+    )
+    yield "max_instances_per_second", "Instances moved a second at most.", instances_s or None
+    yield "max_bytes_per_second", "Bytes moved a second at most, both ways.", bytes_s or None
+
+
+def _labelled(
+    name: str, text: str, label: str, values: Mapping[str, float | int]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{NAMESPACE}_{name}", text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], float(number))
+    return family

@@ -1,0 +1,74 @@
+"""What the page of studies shows: read from the ledger when somebody asks, in bounded pages."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from bridge.ledger.records import Parked, StudyRecord
+from bridge.ledger.store import Ledger
+
+PAGE_STUDIES = 50
+FOUND_MAX = 20
+PARKED_MAX = 100
+SEARCH_CHARACTERS_MAX = 64
+"""A UID and an Orthanc ID are no longer."""
+
+
+def studies_page(
+    path: Path, *, search: str = "", after: str = "", incomplete: bool = False
+) -> dict[str, object]:
+    """Return studies, the newest first, as JSON-ready values. Raises StateError.
+
+    ``search``: only the study with that Study Instance UID or Orthanc ID, or with that instance
+    while it is parked; of one study its parked instances are told too. ``after``: those that follow
+    upon the study of that UID. ``incomplete``: only those that lack instances.
+    """
+    with Ledger(path, create=False) as ledger:
+        if search:
+            found = ledger.find_studies(search[:SEARCH_CHARACTERS_MAX], limit=FOUND_MAX)
+            told: dict[str, object] = {"studies": [study_fields(one) for one in found]}
+            if len(found) == 1:
+                told |= _parked_fields(ledger, found[0])
+            return told | {"older": ""}
+        before = next(iter(ledger.find_studies(after[:SEARCH_CHARACTERS_MAX], limit=1)), None)
+        page = ledger.studies(
+            limit=PAGE_STUDIES + 1, before=before if after else None, incomplete=incomplete
+        )
+    older = page[PAGE_STUDIES - 1].study.uid if len(page) > PAGE_STUDIES else ""
+    return {"studies": [study_fields(one) for one in page[:PAGE_STUDIES]], "older": older}
+
+
+def study_fields(record: StudyRecord) -> dict[str, object]:
+    """Return a study as JSON-ready values. ``complete``: of what was seen nothing is missing."""
+    return {
+        "uid": record.study.uid,
+        "orthanc_id": record.study.orthanc_id,
+        "first_at": round(record.first_at, 1),
+        "last_at": round(record.last_at, 1),
+        "seen": record.seen,
+        "delivered": record.delivered,
+        "parked": record.parked,
+        "skipped": record.skipped,
+        "complete": record.parked == 0,
+    }
+
+
+def parked_fields(parked: Parked) -> dict[str, object]:
+    """Return a parked instance as the pages show it, as JSON-ready values."""
+    return {
+        "instance": parked.move.instance_id,
+        "sequence": parked.move.sequence,
+        "reason": parked.reason,
+        "message": parked.message,
+        "attempts": parked.attempts,
+        "parked_at": round(parked.parked_at, 1),
+    }
+
+
+def _parked_fields(ledger: Ledger, record: StudyRecord) -> dict[str, object]:
+    found = list(itertools.islice(ledger.parked_of_study(record.study.uid), PARKED_MAX + 1))
+    return {
+        "parked": [parked_fields(one) for one in found[:PARKED_MAX]],
+        "parked_more": len(found) > PARKED_MAX,
+    }

@@ -1,0 +1,196 @@
+"""The first deletion of each batch: its bytes are held until the target's file is verified.
+
+Two storage areas can be one in a way that no name tells: then the target's file goes with the first
+deletion. So before it
+
+1. the file that is about to go is written beside the state file (``.held``, mode 0600), and
+2. that deletion is noted in the ledger; both survive a kill and a power cut;
+
+and after it, before anything else is deleted, the target reads its file again. Whoever comes next
+begins there: this process, or the one after a kill. When the file is gone, it is given back to the
+source from ``.held``, or kept beside the state file, and nothing is deleted any more before a
+person has said so. A kill may leave ``.held`` without a note: then nothing was deleted.
+
+A deletion without an answer (a kill, a time-out) may still wait in a server that hangs, and be done
+later. So where the source still holds the instance, note and ``.held`` stay for FATE_S more, and
+nothing else is deleted meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from bridge.errors import BridgeError, InstanceError, InstanceGone, SideError, StateError
+from bridge.ledger.lock import explained
+from bridge.ledger.records import Kept
+from bridge.ledger.store import Ledger
+from bridge.log import log
+from bridge.model import SideProblem
+from bridge.own_files import real_path, write_private
+from bridge.retention.deletion_limits import STOPPED_KEY, is_stopped, refuse_stopped
+from bridge.retention.objections import InstanceLooks, Objection
+from bridge.retention.protocols import KeepingServer
+
+HELD_BYTES_MAX = 64 * 1024 * 1024
+"""A larger file is not held: it costs seconds, and room beside the state file."""
+UNVERIFIED_KEY = "retention_unverified"
+"""Ledger: the deletion after which the target's file was not verified yet, as JSON."""
+FATE_S = 900.0
+"""A deletion without an answer that the source has not done after this time is done no more."""
+FATE_AWAITED = "the source may still do a deletion that it has not answered"
+AWAITED_FROM = "awaited_from"
+"""Of the note: when the instance was found to be still there, by the age clock."""
+STORED = frozenset({"Success", "AlreadyStored"})
+
+
+class FirstDeletion:
+    """What surrounds the first deletion of a batch."""
+
+    def __init__(self, source: KeepingServer, looks: InstanceLooks) -> None:
+        self._source = source
+        self._looks = looks
+
+    def announce(self, ledger: Ledger, kept: Kept, file: bytes | None) -> None:
+        """Hold the bytes of what is about to be deleted, and note that it is. Raises StateError.
+
+        ``file`` None: it is larger than HELD_BYTES_MAX.
+        """
+        with explained(ledger.path):
+            held = held_path(ledger)
+            held.unlink(missing_ok=True)
+            if file is not None:
+                write_private(held, file)
+        ledger.set_meta(UNVERIFIED_KEY, json.dumps(asdict(kept)), durably=True)
+
+    def verify(self, ledger: Ledger, *, now: float, answered: bool = False) -> bool:
+        """Have the target read the file of the deletion that was not verified yet, if there is one.
+
+        ``answered``: the source has refused it. False: the source still holds the instance and may
+        delete it later, so nothing else may be deleted at ``now``, by the age clock.
+        Raises SideError, ConfigurationError when the file is lost (its bytes are given back, or
+        kept), and StateError when they could neither be given back nor keep their place.
+        """
+        text = ledger.meta(UNVERIFIED_KEY)
+        if text is not None and is_stopped(ledger):
+            # Found to be lost, and told: the process was killed before it could strike the note.
+            ledger.set_meta(UNVERIFIED_KEY, None)
+        elif text is not None:
+            with explained(ledger.path):
+                noted = dict(json.loads(text))
+                since = noted.pop(AWAITED_FROM, None)
+                since = None if since is None else float(since)
+                kept = Kept(**noted)
+            there = self._is_there(kept)
+            if there is not False and not answered and not _is_over(since, now):
+                if since is None:
+                    _begin_wait(ledger, kept, now)
+                return False
+            if not there:
+                objection = self._looks.target_objection(kept)
+                if objection is not None:
+                    self._give_back(ledger, kept, objection)
+            ledger.set_meta(UNVERIFIED_KEY, None)
+        with explained(ledger.path):
+            held_path(ledger).unlink(missing_ok=True)
+        return True
+
+    def _is_there(self, kept: Kept) -> bool | None:
+        """Tell whether the source still holds the instance; None where it does not tell."""
+        try:
+            self._source.stored_file(kept.instance_id)
+        except InstanceGone:
+            return False
+        except InstanceError:
+            return None
+        return True
+
+    def _give_back(self, ledger: Ledger, kept: Kept, objection: Objection) -> None:
+        """Upload what was deleted to the source again, and delete nothing any more."""
+        held = held_path(ledger)
+        how = "Its bytes were not held: look for it in a backup."
+        file = _read(held, kept.source_md5)
+        if file is not None:
+            refused = self._refused(kept, file)
+            how = "It was given back to the source."
+            if refused:
+                how = f"It could not be given back ({refused}) and lies in {_rescue(held, kept)}."
+        text = (
+            f"After instance {kept.instance_id} was deleted at the source, the target no longer "
+            f"has it ({objection}): do the two servers share their files? {how}"
+        )
+        log(logging.CRITICAL, "retention_stopped", text, instance=kept.instance_id)
+        ledger.set_meta(STOPPED_KEY, text, durably=True)
+        ledger.set_meta(UNVERIFIED_KEY, None)
+        with explained(ledger.path):
+            held.unlink(missing_ok=True)
+        refuse_stopped(ledger)
+
+    def _refused(self, kept: Kept, file: bytes) -> str:
+        """Upload a file to the source; returns why it does not have it then, or ""."""
+        try:
+            answer = self._source.store_instance(file)
+        except BridgeError as exc:
+            return exc.message
+        stored = answer.instance_id == kept.instance_id and answer.status in STORED
+        return "" if stored else f"the source answers {answer.status}"
+
+
+def was_answered(error: SideError) -> bool:
+    """Tell whether the source itself has refused a deletion, and does not do it later.
+
+    A proxy that answers for a server that hangs (502, 504) does not know that.
+    """
+    refused = error.problem in (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
+    return refused or (error.specific and error.problem is SideProblem.SERVER_ERROR)
+
+
+def _is_over(since: float | None, now: float) -> bool:
+    return since is not None and now - since >= FATE_S
+
+
+def _begin_wait(ledger: Ledger, kept: Kept, now: float) -> None:
+    note = asdict(kept) | {AWAITED_FROM: now}
+    ledger.set_meta(UNVERIFIED_KEY, json.dumps(note), durably=True)
+    text = (
+        f"whether the source still deletes instance {kept.instance_id} is not known: it has not "
+        f"answered, and still holds it. Nothing else is deleted within {FATE_S / 60:.0f} minutes"
+    )
+    log(logging.WARNING, "deletion_unanswered", text, instance=kept.instance_id)
+
+
+def held_path(ledger: Ledger) -> Path:
+    """Return where the bytes of a first deletion are held."""
+    real = real_path(ledger.path)
+    return real.with_name(real.name + ".held")
+
+
+def _read(held: Path, md5: str) -> bytes | None:
+    """Return what is held, if it is the file with this MD5."""
+    try:
+        file = held.read_bytes()
+    except OSError:
+        return None
+    return file if hashlib.md5(file, usedforsecurity=False).hexdigest() == md5 else None
+
+
+def _rescue(held: Path, kept: Kept) -> Path:
+    """Give the file that is held a name under which it stays; returns it. Raises StateError."""
+    path = held.with_name(f"rescued-{kept.instance_id}.dcm")
+    if path.exists():
+        path = held.with_name(f"rescued-{kept.instance_id}-{kept.source_md5}.dcm")
+    try:
+        held.replace(path)
+    except OSError as failure:
+        # Nothing is noted: the next sweep begins here again.
+        raise StateError(
+            f"Instance {kept.instance_id} was deleted at the source, and the target no longer has "
+            f"it. It lies in {held}, and could neither be given back nor be called {path.name}: "
+            f"{failure.strerror}.",
+            advice="Keep that file. Have the source take it, or make it possible to rename it; "
+            "it is tried again.",
+        ) from failure
+    return path

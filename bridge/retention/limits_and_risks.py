@@ -1,0 +1,50 @@
+"""When what may be deleted at the source, and which risks the operator accepts.
+
+This file must not know: sockets, files, clocks, logging, settings.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bridge.errors import ConfigurationError
+
+
+class Risk(StrEnum):
+    """What BRIDGE_RETENTION_RISK may name: retention goes on in spite of it."""
+
+    TARGET_RECYCLES = "target-recycles"
+    TARGET_UNTOLD = "target-limits-untold"
+    TARGET_READ_ONLY = "target-read-only"
+    TARGET_EMPTIED = "target-emptied"
+    UNREGISTERED = "unregistered"
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """When what may be deleted. ``per_hour`` 0: no limit. ``day_share``: of the source, 0 to 1."""
+
+    retention_s: float
+    per_hour: int = 10_000
+    day_share: float = 0.8
+    risks: frozenset[str] = frozenset()
+    retention: str = ""
+
+    def accepts(self, *risks: Risk) -> bool:
+        """Tell whether the operator has named one of these risks."""
+        return not self.risks.isdisjoint(risks)
+
+
+NEVER_OLD_ENOUGH = RetentionRules(retention_s=math.inf)
+"""Nothing is deleted."""
+
+
+def risky(text: str, risk: Risk) -> ConfigurationError:
+    """Build the error that says what could be lost, and which risk would accept it."""
+    return ConfigurationError(
+        f"{text}. Nothing is deleted.",
+        advice=f"Change that, or set BRIDGE_RETENTION_RISK={risk} if you accept it, or "
+        "BRIDGE_SOURCE_RETENTION=keep.",
+    )

@@ -1,0 +1,205 @@
+"""Nobody else needs the source, and nobody empties the target: what the notes of bridges say.
+
+Two kinds of bridge count on each other. One with retention deletes at the source what the target
+holds; one that mirrors deletions deletes at the target what its source lacks. Where both have one
+target, and both have delivered an instance, each deletes a copy that the other takes for the one
+that stays. So each of them refuses while the note of the other is at the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from bridge.errors import ConfigurationError, SideError
+from bridge.ledger.store import Ledger
+from bridge.model import SideName
+from bridge.orthanc import Need, lacks_right
+from bridge.retention.bridge_notes import (
+    KEEP,
+    MIRRORS,
+    UNSAID,
+    Note,
+    NotedServer,
+    Role,
+    address_of,
+    begin_wait,
+    bridge_id,
+    known_followers,
+    leave_note,
+    notes_awaited,
+    read_notes,
+    remember_followers,
+    role_at,
+)
+from bridge.retention.limits_and_risks import RetentionRules, Risk, risky
+
+NAMED_MAX = 10
+"""Bridges that are named in an error."""
+
+
+class OtherBridges:
+    """The other bridges at both servers, as their notes tell of them."""
+
+    def __init__(self, source: NotedServer, target: NotedServer, rules: RetentionRules) -> None:
+        self._source = source
+        self._target = target
+        self._rules = rules
+
+    def refuse(self, ledger: Ledger, *, noted: bool = False) -> None:
+        """Make sure that no other bridge needs the source or empties the target.
+
+        ``noted``: do not note ourselves. Raises SideError, ConfigurationError.
+        """
+        own = bridge_id(ledger)
+        # One by one: what may be read counts, also where the rest may not. The source first: ours
+        # is there before others' are looked for at the target, so of two bridges that go opposite
+        # ways at least one sees the other.
+        here, there = self._notes_at(self._source), self._notes_at(self._target)
+        if not noted and self._note_us(
+            ledger, own, {SideName.SOURCE: here, SideName.TARGET: there}
+        ):
+            here, there = self._notes_at(self._source), self._notes_at(self._target)
+        here, there = here or (), there or ()
+        follow = {n.bridge_id: n.retention for n in here if n.role is Role.FOLLOWS}
+        follow.pop(own, None)
+        known = known_followers(ledger) | follow if noted else remember_followers(ledger, follow)
+        _refuse_known(known)
+        emptied = {n.bridge_id: n.retention for n in there if n.role is Role.FOLLOWS}
+        if emptied.pop(own, None) is not None:
+            raise ConfigurationError(
+                "This bridge has its own note at the target, as one that follows it: the two "
+                "addresses lead to one server, or were exchanged. Nothing is deleted.",
+                advice="Correct BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL; after an exchange that is "
+                "meant, restart the new target, or delete the peer orthanc-bridge-follows-"
+                f"{own} there, and use another BRIDGE_STATE_PATH.",
+            )
+        emptied = {name: retention for name, retention in emptied.items() if retention != KEEP}
+        mirrors = _delivering(there, own, mirror=True)
+        opposite = sorted({n.bridge_id for n in here if n.role is Role.DELIVERS} & set(emptied))
+        if opposite:
+            raise ConfigurationError(
+                f"Bridge {opposite[0]} goes the opposite way, from this target to this source, and "
+                "deletes there what this one delivers. Nothing is deleted.",
+                advice="Set BRIDGE_SOURCE_RETENTION=keep in one of the two.",
+            )
+        if emptied and not self._rules.accepts(Risk.TARGET_EMPTIED):
+            raise risky(
+                f"Bridge {min(emptied)} deletes at the target what it has moved on from there (if "
+                f"it is gone for good: orthanc-bridge retention --forget {min(emptied)})",
+                Risk.TARGET_EMPTIED,
+            )
+        if mirrors and not self._rules.accepts(Risk.TARGET_EMPTIED):
+            raise risky(
+                f"Bridge {mirrors[0]} deletes at the target what another source lacks "
+                "(BRIDGE_MIRROR_DELETIONS), also what this one has delivered (if it is gone for "
+                f"good: orthanc-bridge retention --forget {mirrors[0]})",
+                Risk.TARGET_EMPTIED,
+            )
+
+    def remember(self, ledger: Ledger) -> None:
+        """Remember who follows the source while nothing is due: it may forget them before."""
+        try:
+            notes = read_notes(self._source)
+        except SideError:
+            return  # whoever is about to delete asks again
+        follow = {n.bridge_id: n.retention for n in notes if n.role is Role.FOLLOWS}
+        follow.pop(bridge_id(ledger), None)
+        remember_followers(ledger, follow)
+
+    def _notes_at(self, server: NotedServer) -> tuple[Note, ...] | None:
+        """Read the notes at a server; None where we may not, and the operator accepts that."""
+        try:
+            return read_notes(server)
+        except SideError as exc:
+            self._refuse_unregistered(exc, Need.LOOK)
+            return None
+
+    def _refuse_unregistered(self, exc: SideError, need: Need) -> None:
+        """Refuse where notes may not be read or left, unless the operator accepts that."""
+        if not lacks_right(exc, need):
+            raise exc
+        if not self._rules.accepts(Risk.UNREGISTERED):
+            raise risky(
+                "The bridge cannot tell whether another bridge needs the source or empties the "
+                f"target: {exc.message} Allow GET and PUT on /peers",
+                Risk.UNREGISTERED,
+            ) from exc
+
+    def _note_us(
+        self, ledger: Ledger, own: str, seen: Mapping[SideName, tuple[Note, ...] | None]
+    ) -> bool:
+        """Note this bridge at the servers that lack its note; tells whether one did."""
+        new = False
+        for side, notes in seen.items():
+            if notes is None:
+                continue
+            role = role_at(side)
+            if not any(note.role is role and note.bridge_id == own for note in notes):
+                new = True
+                server: NotedServer = self._source if side is SideName.SOURCE else self._target
+                url = address_of(self._rules.retention or UNSAID)
+                try:
+                    leave_note(ledger, server, side, url, missing=True)
+                except SideError as exc:
+                    self._refuse_unregistered(exc, Need.WRITE)
+        return new
+
+
+def awaits_notes_at_target(
+    ledger: Ledger, target: NotedServer, *, now: float, accepted: frozenset[str]
+) -> bool:
+    """Tell whether one that mirrors deletions has to wait for the notes of others at the target.
+
+    ``now``: by the age clock. ``accepted``: risks. Raises SideError, and ConfigurationError while a
+    bridge with retention delivers there: what that one has deleted at its source is there alone.
+    """
+    own = bridge_id(ledger)
+    try:
+        notes = read_notes(target)
+        if not any(note.role is Role.DELIVERS and note.bridge_id == own for note in notes):
+            leave_note(ledger, target, SideName.TARGET, address_of(MIRRORS), missing=True)
+            notes = read_notes(target)
+    except SideError as exc:
+        if not (lacks_right(exc, Need.LOOK) or lacks_right(exc, Need.WRITE)):
+            raise
+        if Risk.UNREGISTERED in accepted:
+            return False
+        raise ConfigurationError(
+            "The bridge cannot tell whether another bridge counts on what the target holds: "
+            f"{exc.message} No deletion is mirrored.",
+            advice="Allow GET and PUT on /peers at the target, or set BRIDGE_RETENTION_RISK="
+            f"{Risk.UNREGISTERED} if no bridge with retention delivers there.",
+        ) from exc
+    others = _delivering(notes, own, mirror=False)
+    if others and Risk.TARGET_EMPTIED not in accepted:
+        raise ConfigurationError(
+            f"Bridge {others[0]} delivers to this target too, and deletes at its source what it "
+            "has delivered: the copy here may be the last one. No deletion is mirrored.",
+            advice="Set BRIDGE_MIRROR_DELETIONS=off, or BRIDGE_SOURCE_RETENTION=keep in that "
+            f"bridge, or BRIDGE_RETENTION_RISK={Risk.TARGET_EMPTIED} here if you accept it. If it "
+            f"is gone for good: orthanc-bridge retention --forget {others[0]}.",
+        )
+    begin_wait(ledger, now)
+    return notes_awaited(ledger, now)
+
+
+def _delivering(notes: Iterable[Note], own: str, *, mirror: bool) -> list[str]:
+    """Name the other bridges that deliver there: those that mirror deletions, or all others."""
+    return sorted(
+        note.bridge_id
+        for note in notes
+        if note.role is Role.DELIVERS
+        and note.bridge_id != own
+        and (note.retention == MIRRORS) is mirror
+    )
+
+
+def _refuse_known(known: dict[str, str]) -> None:
+    if known:
+        names = ", ".join(sorted(known)[:NAMED_MAX])
+        raise ConfigurationError(
+            f"Another bridge follows this source ({names}): it may still need what would be "
+            "deleted. Nothing is deleted.",
+            advice="If it is gone for good, or its state file is: orthanc-bridge retention "
+            "--forget NAME.",
+        )

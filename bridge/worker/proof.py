@@ -1,0 +1,137 @@
+"""Proof of arrival (G8): what the target says of an instance, held against what was sent."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+from bridge.dicom.orthanc_id import orthanc_id_of
+from bridge.errors import InstanceError, SideError
+from bridge.model import Reason, SideProblem, StoreAnswer
+from bridge.orthanc import StoredFile
+from bridge.worker.payload import Payload
+
+ALREADY_STORED = "AlreadyStored"
+
+
+class ProvingServer(Protocol):
+    """What is needed of a server to prove a delivery: an Orthanc, or a file (worker/prepare.py)."""
+
+    def stored_md5(self, instance_id: str) -> str:
+        """Return the MD5 of an instance's file. Raises InstanceError, SideError."""
+
+    def stored_file(self, instance_id: str) -> StoredFile:
+        """Return the name of an instance's file. Raises InstanceError, SideError."""
+
+
+HIDDEN = (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
+"""Answers of a target that lets us store and not look."""
+
+
+def stored_md5(target: ProvingServer, instance_id: str, *, may_hide: bool) -> str:
+    """Ask the target for the MD5 of what it holds; "" when it may hide it and does.
+
+    Raises SideError.
+    """
+    try:
+        return target.stored_md5(instance_id)
+    except SideError as exc:
+        if not may_hide or exc.problem not in HIDDEN:
+            raise
+        return ""  # the answer is the proof that was asked for, and it was given
+    except InstanceError as exc:
+        # It may note no MD5s (StoreMD5ForAttachments), which is how it hides them from everybody.
+        if not may_hide or exc.reason is not Reason.SERVER_REFUSES_INSTANCE:
+            raise
+        return ""
+
+
+def file_name(server: ProvingServer, instance_id: str, *, md5: str) -> str:
+    """Ask a server for the name of an instance's file in its storage area.
+
+    "" where it does not tell, or holds other bytes than these by now: then nothing is deleted on
+    the strength of this delivery before the name was learned. Raises SideError.
+    """
+    try:
+        file = server.stored_file(instance_id)
+    except InstanceError:
+        return ""
+    except SideError as exc:
+        if exc.problem not in HIDDEN and not exc.specific:
+            raise
+        return ""
+    return file.uuid if file.md5 == md5 else ""
+
+
+class AlreadyAtTarget(Exception):
+    """The target holds exactly what would be sent: an instance came back from there."""
+
+
+def check_back(target: ProvingServer, instance_id: str, payload: Payload) -> None:
+    """Raise AlreadyAtTarget when the target holds the bytes that are to be sent. Raises SideError.
+
+    Asked only for what was delivered before. A target that does not tell, or lacks it, is sent it.
+    """
+    try:
+        stored = stored_md5(target, instance_id, may_hide=True)
+    except InstanceError:
+        return
+    if stored and stored == md5_of(payload):
+        raise AlreadyAtTarget
+
+
+def md5_of(payload: Payload) -> str:
+    """Return the MD5 of what was sent."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in payload.chunks():
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_answer(answer: StoreAnswer, instance_id: str) -> None:
+    """Hold the target to its answer (G8). Raises InstanceError."""
+    if answer.status == "FilteredOut":
+        raise InstanceError(
+            Reason.FILTERED_OUT,
+            "A filter at the target (a Lua script or a plugin) refused it.",
+        )
+    if answer.status not in ("Success", ALREADY_STORED):
+        raise InstanceError(
+            Reason.REJECTED_BY_TARGET,
+            f"The target answered Status {answer.status!r} instead of Success or AlreadyStored.",
+            final=False,
+        )
+    if answer.instance_id != instance_id:
+        raise InstanceError(
+            Reason.IDENTITY_CHANGED,
+            f"The target stored it under the ID {answer.instance_id}: something there changes "
+            "identifiers (an anonymising script or plugin), or it reads them in another "
+            "DefaultEncoding than the source.",
+        )
+
+
+def check_source_file(data: memoryview, instance_id: str) -> None:
+    """Tell a source that gave another instance's file from a target that changes identifiers.
+
+    Called when the target has another identifier than was expected. Raises InstanceError.
+    """
+    found = orthanc_id_of(data)
+    if found and found != instance_id:
+        raise InstanceError(
+            Reason.IDENTITY_CHANGED,
+            f"The source gave the file of another instance, {found}: something in front of it "
+            "mixes up answers, or its storage does. The target has stored that file as what it is.",
+            final=False,
+        )
+
+
+def check_stored(stored: str, sent: str, status: str) -> None:
+    """Compare the MD5 of what the target holds with that of what was sent. Raises InstanceError."""
+    if stored == sent:
+        return
+    seen = (
+        "had another file under this ID before, and kept it"
+        if status == ALREADY_STORED
+        else "holds other bytes than were sent"
+    )
+    raise InstanceError(Reason.PROOF_MISMATCH, f"The target {seen}: MD5 {stored}, sent {sent}.")

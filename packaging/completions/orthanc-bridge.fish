@@ -1,0 +1,1 @@
+complete --command orthanc-bridge --no-files --arguments "(env _ORTHANC_BRIDGE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) orthanc-bridge)" --condition "env _ORTHANC_BRIDGE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) orthanc-bridge"

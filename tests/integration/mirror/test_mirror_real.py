@@ -1,0 +1,307 @@
+"""A target that drifts away from its source, between two real Orthancs: found, repaired."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydicom.uid import RLELossless
+
+from bridge.demo.orthanc_server import OrthancServer
+from bridge.ledger.verifications import last_verification
+from bridge.mirror.repair import prepared_path
+from tests.bridge_process import wait_until
+from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
+from tests.integration.conftest import ORTHANC, Pair
+
+pytestmark = pytest.mark.orthanc
+
+CACHELESS = ORTHANC | {"MaximumStorageCacheSize": 0}
+"""Orthanc serves a file from memory for a while after it was lost on disk."""
+ALWAYS = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "REPAIR": "all"}
+
+
+@pytest.fixture
+def pair(orthanc: Callable[..., OrthancServer], tmp_path: Path) -> Iterator[Pair]:
+    home = tmp_path / "home"
+    home.mkdir()
+    with ExitStack() as stack:
+        source, target = (orthanc(name, config=CACHELESS) for name in ("source", "target"))
+        yield Pair(source, target, home, stack)
+
+
+def compressed(number: int) -> bytes:
+    dataset = small_ct_dataset(seed=number)
+    if number % 3 == 0:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    return file_bytes(dataset)
+
+
+def file_of(server: OrthancServer, uuid: str) -> Path:
+    return server.directory / "storage" / uuid[:2] / uuid[2:4] / uuid
+
+
+def other_pixels(data: bytes) -> bytes:
+    """The same instance with another image: the last byte of the pixels is another."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@dataclass
+class Drift:
+    """What was done to the target, by state."""
+
+    pair: Pair
+    sent: dict[str, bytes]
+    right: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pair: Pair, count: int) -> Drift:
+        made = [compressed(number) for number in range(count)]
+        sent = {pair.send(data): data for data in made}
+        assert pair.run("run", "--once", VERIFY_EVERY="7d").exit_code == 0
+        drift = cls(pair, sent)
+        drift.right = {i: drift.uuid(i) for i in sent}
+        drift.stored = {i: pair.target.stored_md5(i) for i in sent}
+        return drift
+
+    stored: dict[str, str] = field(default_factory=dict)
+    uuid_then: dict[str, str] = field(default_factory=dict)
+    """The files of what is there and wrong."""
+
+    def uuid(self, instance_id: str) -> str:
+        return self.pair.target.stored_file(instance_id).uuid
+
+    def apply(self, deleted: int = 3) -> None:
+        """Delete some, rewrite one, lose the file of one, damage one, compress one."""
+        target, server = self.pair.target, self.pair.target_server
+        names = random.Random(7).sample(sorted(self.sent), deleted + 4)
+        for instance_id in names[:deleted]:
+            target.delete_instance(instance_id)
+            self.wrong[instance_id] = "missing"
+        rewritten, lost, damaged, wrong_syntax = names[deleted:]
+        self._put(rewritten, other_pixels(self._held(rewritten)))
+        self.wrong[rewritten] = "damaged"
+        file_of(server, self.right[lost]).unlink()
+        self.wrong[lost] = "no_file"
+        path = file_of(server, self.right[damaged])
+        path.write_bytes(other_pixels(path.read_bytes()))
+        self.wrong[damaged] = "damaged"
+        self._put(wrong_syntax, self._compressed(self._held(wrong_syntax)))
+        self.wrong[wrong_syntax] = "syntax"
+        self.uuid_then = {i: self.uuid(i) for i in (rewritten, lost, damaged, wrong_syntax)}
+
+    def _held(self, instance_id: str) -> bytes:
+        return self.pair.target.head(instance_id, 1 << 30)
+
+    @staticmethod
+    def _compressed(data: bytes) -> bytes:
+        from io import BytesIO
+
+        from pydicom import dcmread
+
+        dataset = dcmread(BytesIO(data))
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        return file_bytes(dataset)
+
+    def _put(self, instance_id: str, data: bytes) -> None:
+        target = self.pair.target
+        target.delete_instance(instance_id)
+        assert target.store(data, deadline_s=30.0).instance_id == instance_id
+
+    def is_repaired(self) -> bool:
+        target = self.pair.target
+        return all(
+            target.has_instance(i)
+            and target.stored_md5(i) == self.stored[i]
+            and target.verify_stored(i)
+            for i in self.wrong
+        )
+
+    def untouched(self) -> None:
+        """What was right has the file that it had."""
+        for instance_id, uuid in self.right.items():
+            if instance_id not in self.wrong:
+                assert self.uuid(instance_id) == uuid
+
+
+def test_check_repair_finds_everything_and_touches_nothing_else(pair: Pair) -> None:
+    drift = Drift.of(pair, 30)
+    foreign = pair.target.store(small_ct(), deadline_s=30.0).instance_id
+    drift.apply()
+    audit = pair.home / "audit.jsonl"
+    done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d", AUDIT_PATH=str(audit))
+    assert done.exit_code == 0, done.stderr
+    found = {row["instance"]: row["state"] for row in done.json["findings"]}
+    assert found == drift.wrong
+    assert {row["result"] for row in done.json["findings"]} == {"repaired"}
+    assert (done.json["summary"]["repaired"], done.json["summary"]["differences"]) == (7, 7)
+    assert done.json["summary"]["found"]["foreign"] == 1
+    assert drift.is_repaired()
+    drift.untouched()
+    assert pair.target.has_instance(foreign)
+    lines = [json.loads(line) for line in audit.read_text("utf-8").splitlines()]
+    assert {line["instance"] for line in lines if line["outcome"] == "replaces"} == set(drift.wrong)
+    assert {line["instance"] for line in lines if line["outcome"] == "repaired"} == set(drift.wrong)
+    again = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+    assert (again.exit_code, again.json["summary"]["differences"]) == (0, 0)
+    assert pair.run("check", "--deep").exit_code == 3, "the foreign one is told"
+
+
+INSTANCES, KILLS = (int(os.environ.get(f"MIRROR_{name}", "0")) for name in ("INSTANCES", "KILLS"))
+"""Of the large scenario: make test-mirror."""
+
+
+@pytest.mark.timeout(120 if not INSTANCES else 3600)
+def test_a_running_bridge_repairs_and_is_killed_meanwhile(pair: Pair) -> None:
+    count = INSTANCES or 60
+    drift = Drift.of(pair, count)
+    drift.apply()
+    draw = random.Random(3)
+    for _ in range(KILLS or 6):
+        bridge = pair.start("run", **ALWAYS)
+        bridge.wait_logged("monitoring")
+        time.sleep(draw.uniform(0.1, 1.5 + count / 1000))  # where it is killed is what varies
+        bridge.kill()
+    bridge = pair.start("run", **ALWAYS)
+    longest_s = 30.0 + count / 20
+    wait_until(drift.is_repaired, "all is repaired", timeout_s=longest_s)
+    wait_until(lambda: _differences(pair) == 0, "nothing is found", timeout_s=longest_s)
+    drift.untouched()
+    with pair.ledger() as ledger:
+        assert not prepared_path(ledger).exists()
+    health = bridge.wait_health(lambda h: h["status"] == "ok", "all is well")
+    assert "0 differences" in health["verification"]["text"]
+    assert health["verification"]["instances"] == count
+    metrics = bridge.get("/metrics")[1]
+    assert f'orthanc_bridge_copies{{state="equal"}} {count}.0' in metrics
+    assert "orthanc_bridge_verified_age_seconds" in metrics
+
+
+def _differences(pair: Pair) -> int | None:
+    with pair.ledger() as ledger:
+        last = last_verification(ledger)
+        return None if last is None else last.differences
+
+
+def test_without_a_record_nothing_is_replaced(pair: Pair) -> None:
+    instance_id = pair.send(compressed(1))
+    pair.target.store(other_pixels(compressed_of(pair, instance_id)), deadline_s=30.0)
+    assert pair.run("run", "--once", VERIFY_EVERY="7d").exit_code == 0
+    before = pair.target.stored_file(instance_id)
+    done = pair.run("check", "--repair", "--deep", "--json", VERIFY_EVERY="7d")
+    assert done.exit_code == 3
+    assert [row["state"] for row in done.json["findings"]] == ["not_ours"]
+    assert pair.target.stored_file(instance_id) == before
+
+
+def test_what_another_target_holds_is_not_replaced(pair: Pair) -> None:
+    """Its address tells another target, be it the same server. Seen to fail without the binding."""
+    drift = Drift.of(pair, 8)
+    drift.apply()
+    other = pair.target_server.url.replace("127.0.0.1", "localhost")
+    there_too = {"VERIFY_EVERY": "7d", "TARGET_URL": other}
+    done = pair.run("check", "--repair", "--deep", "--json", **there_too)
+    states = {row["instance"]: row["state"] for row in done.json["findings"]}
+    there = {i for i, state in drift.wrong.items() if state != "missing"}
+    assert {states[i] for i in there} == {"not_ours"}, done.stdout
+    assert "deliveries_forgotten" in done.stderr
+    for instance_id in there:
+        # The file is gone from the disk of one of them: it has its name at the server all the same.
+        assert drift.uuid(instance_id) == drift.uuid_then[instance_id]
+    drift.untouched()
+
+
+def compressed_of(pair: Pair, instance_id: str) -> bytes:
+    return pair.source.head(instance_id, 1 << 30)
+
+
+def test_the_limit_of_a_day_holds_until_a_person_has_spoken(pair: Pair) -> None:
+    drift = Drift.of(pair, 20)
+    for instance_id in drift.sent:
+        pair.target.delete_instance(instance_id)
+    bridge = pair.start("run", **ALWAYS)
+    wait_until(lambda: len(pair.held()) == 10, "ten are moved")
+    bridge.wait_health(
+        lambda h: "repairs_held" in {reason["code"] for reason in h["reasons"]}, "it says so"
+    )
+    assert len(pair.held()) == 10
+    assert pair.run("check", "--confirm").exit_code == 0
+    wait_until(lambda: pair.held() == set(drift.sent), "the rest is moved")
+
+
+def test_what_is_deleted_at_the_source_follows_and_nothing_else(pair: Pair) -> None:
+    drift = Drift.of(pair, 20)
+    foreign = pair.target.store(small_ct(), deadline_s=30.0).instance_id
+    gone = sorted(drift.sent)[::7]
+    for instance_id in gone:
+        pair.source.delete_instance(instance_id)
+    audit = pair.home / "audit.jsonl"
+    deleting = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "AUDIT_PATH": str(audit)}
+    bridge = pair.start("run", **deleting)
+    wait_until(lambda: _lacking(pair) == 3, "the source is known to lack them")
+    assert set(gone) <= pair.held(), "nobody has asked for deletions"
+    bridge.kill()
+    pair.start("run", **deleting, MIRROR_DELETIONS="after:0s")
+    wanted = {foreign, *drift.sent} - set(gone)
+    wait_until(lambda: pair.held() == wanted, "they are deleted at the target")
+    lines = [json.loads(line) for line in audit.read_text("utf-8").splitlines()]
+    told = [line["instance"] for line in lines if line["outcome"] == "deletes_at_target"]
+    assert sorted(told) == gone
+    drift.wrong = dict.fromkeys(gone, "")
+    drift.untouched()
+
+
+def test_a_source_that_lacks_more_than_a_day_may_take_is_not_followed(pair: Pair) -> None:
+    drift = Drift.of(pair, 20)
+    for instance_id in sorted(drift.sent)[:11]:
+        pair.source.delete_instance(instance_id)
+    bridge = pair.start("run", VERIFY_EVERY="1s", VERIFY_RATE="0", MIRROR_DELETIONS="after:0s")
+    bridge.wait_health(
+        lambda h: "repairs_held" in {reason["code"] for reason in h["reasons"]}, "it says so"
+    )
+    assert pair.held() == set(drift.sent)
+
+
+def _lacking(pair: Pair) -> int:
+    with pair.ledger() as ledger:
+        return ledger.lacking_count()
+
+
+@pytest.mark.parametrize("first", ["mirror", "retention"])
+def test_one_bridge_mirrors_deletions_to_the_target_that_another_empties_its_source_to(
+    pair: Pair, orthanc: Callable[..., OrthancServer], tmp_path: Path, first: str
+) -> None:
+    """Both had delivered the same instances. The first source was emptied by retention, somebody
+    deleted them at the other one, and then they were deleted at the target: the last copies."""
+    home = tmp_path / "mirror"
+    home.mkdir()
+    with ExitStack() as stack:
+        other = Pair(orthanc("other", config=CACHELESS), pair.target_server, home, stack)
+        made = [compressed(n) for n in range(3)]
+        sent = {pair.send(data) for data in made}
+        assert {other.send(data) for data in made} == sent
+        mirrors = {"MIRROR_DELETIONS": "after:1s", "VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}
+        assert other.run("run", "--once", VERIFY_EVERY="7d").exit_code == 0
+        if first == "retention":
+            assert pair.run("run", "--once", SOURCE_RETENTION="0s").exit_code == 0
+            assert not set(pair.source.list_instances(0, 10))
+        bridge = other.start("run", **mirrors)
+        wait_until(lambda: any("delivers" in peer for peer in pair.target.peers()), "its note")
+        if first == "mirror":
+            swept = pair.run("run", "--once", SOURCE_RETENTION="0s")
+            assert (swept.exit_code, set(pair.source.list_instances(0, 10))) == (2, sent)
+            assert "BRIDGE_RETENTION_RISK=target-emptied" in swept.stderr
+        for instance_id in sent:
+            assert other.source.delete_instance(instance_id)
+        bridge.wait_logged("verification_failed")
+        assert pair.held() == sent
+        said = bridge.logged("verification_failed")[0]["message"]
+        assert "deletes at its source what it has delivered" in said

@@ -1,0 +1,49 @@
+"""Studies of a real bridge between two real Orthancs: in JSON and on the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import httpx
+import pytest
+from pydicom import dcmread
+
+from tests.dicom_samples import small_series
+from tests.integration.conftest import Pair, undecodable_ct
+
+pytestmark = pytest.mark.orthanc
+
+
+def test_each_study_tells_what_arrived_and_what_is_parked(pair: Pair) -> None:
+    files = [*small_series(5), undecodable_ct()]
+    *whole, bad = [pair.send(data) for data in files]
+    seen = Counter(str(dcmread(io.BytesIO(data)).StudyInstanceUID) for data in files)
+    lacking_uid = str(dcmread(io.BytesIO(files[-1])).StudyInstanceUID)
+    bridge = pair.start("run")
+    bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "all is settled")
+    with httpx.Client(base_url=bridge.url, trust_env=False) as client:
+        told = client.get("/api/studies").json()
+        assert {one["uid"]: one["seen"] for one in told["studies"]} == seen
+        # The same on both servers, whether the target told it or the file.
+        for one in told["studies"]:
+            assert pair.source.lookup(one["uid"]) == [("Study", one["orthanc_id"])]
+        (lacking,) = client.get("/api/studies?incomplete=1").json()["studies"]
+        assert (lacking["delivered"], lacking["parked"]) == (lacking["seen"] - 1, 1)
+        one = client.get("/api/studies", params={"search": lacking["orthanc_id"]}).json()
+        assert [parked["instance"] for parked in one["parked"]] == [bad]
+    uid = lacking["uid"]
+    assert uid == lacking_uid
+    shown = pair.run("studies", "show", uid, "--json")
+    assert shown.exit_code == 3
+    assert [one["instance"] for one in json.loads(shown.stdout)["parked_instances"]] == [bad]
+    listed = pair.run("parked", "list", "--study", uid, "--json")
+    assert [one["instance"] for one in json.loads(listed.stdout)] == [bad]
+    assert pair.run("parked", "list", "--study", "1.2.3", "--json").stdout.strip() == "[]"
+    done = pair.run("parked", "retry", "--study", uid, ON_UNDECODABLE="forward")
+    assert done.exit_code == 0, done.stderr
+    shown = pair.run("studies", "show", uid)
+    assert shown.exit_code == 0, shown.stdout
+    assert pair.run("studies", "list", "--incomplete").stdout == "No study lacks instances.\n"
+    assert {*whole, bad} == pair.held()

@@ -1,0 +1,330 @@
+"""A verification: what is believed, where it goes on, and what it leaves alone."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from bridge.events import CopyFound, CopyRepaired, TargetDeletes, VerificationFailed, Verified
+from bridge.ledger.records import Entry
+from bridge.ledger.store import Ledger
+from bridge.ledger.verifications import (
+    INTENT_KEY,
+    UNDER_WAY_KEY,
+    RepairIntent,
+    VerificationProgress,
+    intent_text,
+    last_verification,
+    save_progress,
+    under_way,
+)
+from bridge.mirror.mirror_thread import MirrorThread, MirrorWorkers, OperatorsPace
+from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
+from bridge.mirror.verify import UNFINISHED, VerificationRules, WaitingSequences
+from bridge.model import Move, StoreAnswer
+from bridge.pipeline.holds import PAUSED_KEY
+from bridge.pipeline.pacing import Allowance, parse_schedule
+from tests.pipeline_bench import JOB, Time
+from tests.simulation.mirror import GRACE_S
+from tests.simulation.retention import md5
+from tests.unit.mirror.conftest import Scene
+
+
+def test_all_is_equal(scene: Scene) -> None:
+    assert scene.verification().run()
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert (last.instances, last.differences) == (len(scene.ids), 0)
+    assert dict(last.counts) == {"equal": len(scene.ids)}
+    assert scene.happened(CopyFound) == []
+    assert len(scene.happened(Verified)) == 1
+    assert under_way(scene.world.ledger) is None
+
+
+def test_it_goes_on_where_it_was(scene: Scene) -> None:
+    for instance_id in scene.ids:
+        scene.world.target.remove(instance_id)
+    place = scene.ids[1]
+    save_progress(scene.world.ledger, VerificationProgress(5.0, 1.0, place, 2, {"equal": 2}))
+    assert scene.verification().run()
+    repaired = [e.instance_id for e in scene.happened(CopyRepaired) if isinstance(e, CopyRepaired)]
+    assert repaired == scene.ids[2:]
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert (last.begun_at, last.instances) == (5.0, len(scene.ids))
+
+
+def test_a_command_begins_anew_and_leaves_the_place(scene: Scene) -> None:
+    ledger = scene.world.ledger
+    save_progress(ledger, VerificationProgress(5.0, 1.0, scene.ids[1], 2, {"equal": 2}))
+    before = ledger.meta(UNDER_WAY_KEY)
+    verification = scene.verification()
+    vars(verification)["_keeps_place"] = False
+    assert verification.run()
+    assert verification.ended is not None
+    assert verification.ended.instances == len(scene.ids)
+    assert ledger.meta(UNDER_WAY_KEY) == before
+
+
+def test_what_waits_in_the_feed_is_not_missing(scene: Scene) -> None:
+    old = set(scene.ids)
+    for _ in range(3):
+        scene.world.arrive()
+    new = set(scene.ids) - old
+    assert scene.verification().run()
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert last.counts["waiting"] == len(new)
+    assert scene.happened(CopyFound) == []
+    assert not new & set(scene.world.target.files)
+
+
+def test_what_is_parked_is_not_missing(scene: Scene) -> None:
+    from bridge.ledger.records import Parked
+    from bridge.model import Reason
+
+    for instance_id in scene.ids:
+        scene.world.target.remove(instance_id)
+        parked = Parked(Move(instance_id), Reason.UNDECODABLE, "", 1, 1.0, 1.0)
+        scene.world.ledger.commit(Entry(parked=(parked,)))
+    assert scene.verification().run()
+    assert scene.happened(CopyFound) == []
+
+
+def test_a_difference_that_is_gone_at_the_second_look_is_none(scene: Scene) -> None:
+    target = scene.world.target
+    lost = {i: target.storage.pop(target.files[i][0]) for i in scene.ids}
+
+    def come_back() -> None:
+        for instance_id, data in lost.items():
+            target.storage[target.files[instance_id][0]] = data
+
+    verification = scene.verification()
+    looks: list[int] = []
+    look = vars(verification)["_look_at_feed"]
+
+    def then_back(ledger: Ledger) -> None:
+        looks.append(1)
+        if len(looks) == 2:  # the first is at the beginning, the second before it is believed
+            come_back()
+        look(ledger)
+
+    vars(verification)["_look_at_feed"] = then_back
+    assert verification.run()
+    assert scene.happened(CopyFound) == []
+
+
+def test_waiting_sequences_are_asked_in_order() -> None:
+    texts = ["a 0003", "a 0007", "c 0001", "d 0009"]
+    waiting = WaitingSequences(texts)
+    assert [waiting.of(i) for i in ("a", "b", "c", "d", "e")] == [7, 0, 1, 9, 0]
+
+
+# When it may go on
+
+
+def pace(clock: Time, stop: threading.Event, **options: object) -> OperatorsPace:
+    allowance = Allowance(**options)  # type: ignore[arg-type]
+    return OperatorsPace(allowance, rate_s=10.0, clock=clock, stop=stop)
+
+
+class Stop(threading.Event):
+    """Nobody waits: time passes instead."""
+
+    def __init__(self, clock: Time) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waited = 0
+        self.until = 1_000_000
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited += 1
+        self.clock.s += timeout or 0.0
+        if self.waited >= self.until:
+            self.set()
+        return self.is_set()
+
+
+@pytest.mark.parametrize(("own", "rate"), [(0.0, 10.0), (5.0, 5.0), (20.0, 10.0)])
+def test_the_lower_of_both_rates_holds(scene: Scene, own: float, rate: float) -> None:
+    clock = Time(s=0.0)
+    stop = Stop(clock)
+    paced = pace(clock, stop, instances_s=own)
+    begun_s = clock.s
+    for _ in range(30):
+        assert paced.take(scene.world.ledger, 10)
+    assert 290 / rate - 2 <= clock.s - begun_s <= 300 / rate + 2
+
+
+def test_a_pause_holds_it_and_a_stop_ends_it(scene: Scene) -> None:
+    clock = Time(s=0.0)
+    stop = Stop(clock)
+    stop.until = 50
+    scene.world.ledger.set_meta(PAUSED_KEY, "1.0")
+    assert not pace(clock, stop).take(scene.world.ledger, 1)
+    assert stop.waited == 50
+    command = OperatorsPace(
+        Allowance(), rate_s=0.0, clock=clock, stop=Stop(clock), heeds_hold=False
+    )
+    assert command.take(scene.world.ledger, 1000)
+
+
+def test_quiet_hours_hold_it(scene: Scene) -> None:
+    clock = Time(s=0.0)
+    stop = Stop(clock)
+    stop.until = 50
+    always = parse_schedule("00:00-24:00")
+    assert not pace(clock, stop, schedule=always).take(scene.world.ledger, 1)
+
+
+def test_when_it_is_due(scene: Scene) -> None:
+    ledger, now = scene.world.ledger, [1e9]
+    thread = MirrorThread(
+        state_path=ledger.path,
+        every_s=60.0,
+        workers=MirrorWorkers(JOB, memory_bytes=1 << 30),
+        make=lambda _: scene.verification(),
+        observer=None,  # type: ignore[arg-type]
+        stop=threading.Event(),
+        now_s=lambda: now[0],
+    )
+    assert thread.is_due(ledger)
+    scene.world.now = 1e9
+    assert scene.verification().run()
+    assert not thread.is_due(ledger)
+    now[0] += 59.9
+    assert not thread.is_due(ledger)
+    now[0] += 0.1
+    assert thread.is_due(ledger)
+    now[0] = 1e9
+    save_progress(ledger, VerificationProgress(1e9))
+    assert thread.is_due(ledger), "it was not at its end"
+
+
+@pytest.mark.parametrize("every_s", [None, 60.0])
+def test_what_a_killed_command_has_begun_is_ended_though_nothing_is_due(
+    scene: Scene, every_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, instance_id = scene.world, scene.ids[0]
+    world.now = 1e9
+    if every_s is not None:
+        assert scene.verification().run()
+    data = world.source.read(instance_id) or b""
+    path = prepared_path(world.ledger)
+    scene.workers.prepare(instance_id, path)
+    intent = RepairIntent(instance_id, "damaged", md5(data), md5(path.read_bytes()))
+    world.ledger.set_meta(INTENT_KEY, intent_text(intent))
+    world.target.remove(instance_id)
+    monkeypatch.setattr("bridge.mirror.mirror_thread.Ledger", lambda *_, **__: Open(world.ledger))
+    thread = MirrorThread(
+        state_path=world.ledger.path,
+        every_s=every_s,
+        workers=MirrorWorkers(JOB, memory_bytes=1 << 30),
+        make=lambda _: scene.verification(),
+        observer=None,  # type: ignore[arg-type]
+        stop=threading.Event(),
+        now_s=lambda: 1e9,
+    )
+    before = last_verification(world.ledger)
+    assert thread.verify_once()
+    assert world.copy_is_right(instance_id)
+    assert last_verification(world.ledger) == before, "it has verified nothing"
+    assert not path.exists()
+
+
+class Open:
+    """The ledger of the scene, which stays open."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> Ledger:
+        return self._ledger
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it open."""
+
+
+def test_a_repair_that_cannot_be_ended_is_told(scene: Scene) -> None:
+    world, instance_id = scene.world, scene.ids[0]
+    data = world.source.read(instance_id) or b""
+    path = prepared_path(world.ledger)
+    scene.workers.prepare(instance_id, path)
+    intent = RepairIntent(instance_id, "damaged", md5(data), md5(path.read_bytes()))
+    world.ledger.set_meta(INTENT_KEY, intent_text(intent))
+    world.target.remove(instance_id)
+    verification = scene.verification()
+    target = vars(vars(verification)["_repairer"])["_target"]
+    vars(target)["store"] = lambda *_, **__: StoreAnswer("", "Failure")
+    assert not verification.run()
+    assert scene.happened(VerificationFailed) == [VerificationFailed(UNFINISHED)]
+    assert path.exists()
+
+
+def test_the_grace_begins_anew_when_the_source_holds_it_again(scene: Scene) -> None:
+    world, (instance_id, *_) = scene.world, scene.ids
+    record = world.ledger.delivery_of(instance_id)
+    assert record is not None
+    world.ledger.commit(Entry(delivered=(replace(record, lacking_since=world.age),)))
+    # Its copy is neither equal nor repaired.
+    world.target.storage[world.target.files[instance_id][0]] += b"!"
+    verification = scene.verification()
+    vars(verification)["_rules"] = VerificationRules()
+    assert verification.run()
+    after = world.ledger.delivery_of(instance_id)
+    assert after == record
+    assert world.ledger.lacking_count() == 0
+
+
+def test_what_is_learned_of_a_file_holds_for_that_file(scene: Scene) -> None:
+    """A server writes a file anew, compressed, after the batch was asked for its syntax."""
+    world = scene.world
+    verification = scene.verification()
+    target = vars(verification)["_target"]
+    bulk = target.bulk_metadata
+
+    def then_compressed(instance_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+        told: dict[str, dict[str, str]] = bulk(instance_ids)
+        for instance_id in told:
+            content = (world.target.read(instance_id) or b"").rpartition(b":")[0]
+            world.put(world.target, content + b":j2k")
+        del vars(target)["bulk_metadata"]
+        return told
+
+    vars(target)["bulk_metadata"] = then_compressed
+    assert verification.run()
+    assert all(map(world.copy_is_right, scene.ids))
+    assert len(scene.happened(CopyRepaired)) == 3
+
+
+def test_a_pause_before_a_deletion_keeps_no_turn(scene: Scene) -> None:
+    """``check --repair`` would wait for the end of the pause, without a word."""
+    world = scene.world
+    world.deletions = True
+    for instance_id in scene.ids:
+        record = world.ledger.delivery_of(instance_id)
+        assert record is not None
+        world.ledger.commit(Entry(delivered=(replace(record, lacking_since=world.age),)))
+        world.source.remove(instance_id)
+    world.age += 2 * GRACE_S
+    lock = world.ledger.path.with_name(world.ledger.path.name + LOCK_SUFFIX)
+    free: list[int] = []
+
+    class Asked:
+        def take(self, ledger: Ledger, instances: int) -> bool:
+            assert ledger.path
+            with lock.open("r+b") as other:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(instances)
+            return True
+
+    verification = scene.verification()
+    vars(verification)["_pace"] = Asked()
+    assert verification.run()
+    assert free.count(1) >= 3
+    assert len(scene.happened(TargetDeletes)) == 3
+    assert world.target.files == {}

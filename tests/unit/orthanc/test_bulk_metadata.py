@@ -1,0 +1,60 @@
+"""Metadata of many instances by one request, and one by one where that is not answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from bridge.errors import SideError
+from bridge.model import SideName
+from bridge.orthanc import OrthancClient
+from tests.dicom_samples import small_series
+from tests.fake_behaviours import Respond
+from tests.fake_orthanc import FakeOrthanc
+
+BULK = "POST /tools/bulk-content"
+FAULT = json.dumps({"HttpStatus": 500, "OrthancStatus": 1, "OrthancError": "Internal error"})
+
+
+def asked(fake: FakeOrthanc) -> int:
+    return sum(request == BULK for request in fake.requests)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Respond(401),
+        Respond(403),
+        Respond(404),
+        Respond(302, headers={"Location": "/login"}),
+        Respond(500, FAULT.encode()),
+        Respond(200, b"<html>not here</html>", {"Content-Type": "text/html"}),
+        Respond(200, b'{"Resources": "no list"}'),
+        Respond(200, b'[{"ID": "00000000-00000000-00000000-00000000-00000001", "Metadata": {}}]'),
+    ],
+)
+def test_a_server_that_does_not_answer_it_is_asked_one_by_one(
+    fake: FakeOrthanc, target: OrthancClient, answer: Respond
+) -> None:
+    ids = [fake.put(data) for data in small_series(3)]
+    fake.script(BULK, answer)
+    for _ in range(3):
+        assert target.bulk_metadata(ids) == {}
+    assert asked(fake) == 1, "it is not asked again"
+    assert all(target.instance_metadata(instance_id) for instance_id in ids)
+
+
+@pytest.mark.parametrize("answer", [Respond(503), Respond(507), Respond(429)])
+def test_an_outage_is_none_of_this_request(
+    fake: FakeOrthanc, client_of: Callable[..., OrthancClient], answer: Respond
+) -> None:
+
+    target = client_of(fake.url, SideName.TARGET, timeout_s=1)
+    ids = [fake.put(data) for data in small_series(3)]
+    fake.script(BULK, answer)
+    with pytest.raises(SideError):
+        target.bulk_metadata(ids)
+    fake.behave()
+    assert set(target.bulk_metadata(ids)) == set(ids)

@@ -1,0 +1,316 @@
+"""A kill around the first deletion of a batch, where both servers share their files unseen."""
+
+from __future__ import annotations
+
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigurationError, SideError, StateError, side_error
+from bridge.events import Event, SourceKept, SweepFailed, SweepWorks
+from bridge.ledger.store import Ledger
+from bridge.model import SideName, SideProblem
+from bridge.retention import first_deletion
+from bridge.retention.deletion_limits import confirm
+from bridge.retention.first_deletion import FATE_AWAITED, FATE_S, UNVERIFIED_KEY, held_path
+from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
+from bridge.retention.sweep import Sweep, is_unfinished
+from tests.bridge_process import wait_until
+from tests.fake_orthanc import Respond
+from tests.unit.retention.test_retention import (
+    LATER,
+    RULES,
+    Clocks,
+    Rig,
+    Seen,
+    clocks,
+    rig,
+    runner_of,
+)
+from tests.unit.retention.test_retention_clauses import SharedFiles, deliver, shared
+
+__all__ = ["clocks", "rig", "shared"]
+
+
+class Killed(BaseException):
+    """The process is killed here."""
+
+
+class KilledBefore(SharedFiles):
+    """Killed with all written, before the request is sent."""
+
+    def delete_instance(self, instance_id: str) -> bool:
+        raise Killed(instance_id)
+
+
+class KilledAfter(SharedFiles):
+    """Killed before the answer is read."""
+
+    def delete_instance(self, instance_id: str) -> bool:
+        super().delete_instance(instance_id)
+        raise Killed
+
+
+class TimedOut(SharedFiles):
+    """The server hangs, and does it later."""
+
+    def delete_instance(self, instance_id: str) -> bool:
+        raise side_error(SideName.SOURCE, SideProblem.TIMED_OUT, instance_id)
+
+
+def hanging(rig: Rig, kind: type[SharedFiles]) -> SharedFiles:
+    client = kind(rig.clients[0].endpoint)
+    client.rig = rig
+    rig.clients.append(client)
+    return client
+
+
+def sweep_until_killed(rig: Rig, kind: type[SharedFiles]) -> None:
+    with pytest.raises(Killed):
+        rig.sweep(sweeper=rig.sweeper_of(hanging(rig, kind), rig.clients[1]))
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_the_next_process_gives_back_what_the_killed_one_held(rig: Rig, due: bool) -> None:
+    """It was lost: the bytes were in the memory of the process that was killed.
+
+    ``due``: whether there is something to delete for the next one, or retention is switched off.
+    """
+    instances = deliver(rig, 3)
+    files = {i: rig.source.store.instances[i].data for i in instances}
+    sweep_until_killed(rig, KilledAfter)
+    assert len(rig.at_source) == 2
+    held = held_path(rig.ledger)
+    assert stat.S_IMODE(held.stat().st_mode) == 0o600
+    assert is_unfinished(rig.ledger)
+    rules = RULES if due else NEVER_OLD_ENOUGH
+    source, target = rig.clients[:2]
+    with pytest.raises(ConfigurationError, match="given back to the source"):
+        rig.sweep(sweeper=rig.sweeper_of(source, target, rules=rules))
+    assert {i: s.data for i, s in rig.source.store.instances.items()} == files
+    assert rig.deletions == 1
+    assert not held.exists()
+    assert not is_unfinished(rig.ledger)
+    with pytest.raises(ConfigurationError, match="share their files"):
+        rig.sweep()
+
+
+def test_nothing_is_deleted_before_the_last_first_deletion_is_verified(rig: Rig) -> None:
+    instances = deliver(rig, 3)
+    sweep_until_killed(rig, KilledAfter)
+    rig.target.behave()
+    rig.target.script("POST /instances/.*verify-md5", Respond(503))
+    for _ in range(3):
+        with pytest.raises(SideError):
+            rig.sweep()
+    assert rig.deletions == 1
+    assert held_path(rig.ledger).exists()
+    rig.target.behave()
+    assert rig.sweep().deleted == 2
+    assert not held_path(rig.ledger).exists()
+    assert set(instances) == set(rig.target.store.instances)
+
+
+def test_killed_before_anything_was_deleted(rig: Rig) -> None:
+    deliver(rig, 3)
+    sweep_until_killed(rig, KilledBefore)
+    assert rig.sweep(before=LATER) == Sweep(hold=FATE_AWAITED)
+    assert rig.sweep(before=LATER + FATE_S - 1) == Sweep(hold=FATE_AWAITED)
+    assert held_path(rig.ledger).exists()
+    assert rig.sweep(before=LATER + FATE_S).deleted == 3
+    assert not held_path(rig.ledger).exists()
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("kind", [KilledBefore, TimedOut])
+def test_a_deletion_that_the_source_does_when_nobody_waits_for_it_any_more(
+    rig: Rig, kind: type[SharedFiles], told: bool
+) -> None:
+    """Note and bytes were dropped as the source still held it; then it went, with the last copy.
+
+    ``told``: whether the source tells meanwhile what it holds.
+    """
+    instances = deliver(rig, 3)
+    files = {i: rig.source.store.instances[i].data for i in instances}
+    if kind is KilledBefore:
+        sweep_until_killed(rig, kind)
+    else:
+        with pytest.raises(SideError):
+            rig.sweep(sweeper=rig.sweeper_of(hanging(rig, kind), rig.clients[1]))
+    if not told:
+        rig.source.script("GET /instances/.*/attachments/dicom/info", Respond(404))
+    for passed_s in (0.0, FATE_S / 2, FATE_S - 1):
+        assert rig.sweep(before=LATER + passed_s) == Sweep(hold=FATE_AWAITED)
+    rig.source.behave()
+    hanging(rig, SharedFiles).delete_instance(instances[0])
+    assert len(rig.at_source) == 2
+    with pytest.raises(ConfigurationError, match="given back to the source"):
+        rig.sweep(before=LATER + FATE_S - 1)
+    assert {i: s.data for i, s in rig.source.store.instances.items()} == files
+    assert rig.deletions == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "held", "deleted"),
+    [
+        (Respond(500, b'{"HttpStatus": 500, "OrthancStatus": 1}'), False, 3),
+        (Respond(403), False, 3),
+        (Respond(401), False, 3),
+        (Respond(502), True, 3),
+        (Respond(504), True, 3),
+        (Respond(500, b"<html>", {"Content-Type": "text/html"}), True, 3),
+        (Respond(404, b"<html>", {"Content-Type": "text/html"}), True, 2),
+    ],
+)
+def test_who_has_refused_a_deletion_does_not_do_it_later(
+    rig: Rig, answer: Respond, held: bool, deleted: int
+) -> None:
+    """404 is believed: the evidence of that one is gone, and it stays."""
+    deliver(rig, 3)
+    rig.source.script("DELETE /instances/[^/]+$", answer)
+    with suppress(SideError):
+        rig.sweep()
+    rig.source.behave()
+    assert held_path(rig.ledger).exists() == held
+    swept = [rig.sweep(before=when) for when in (LATER, LATER + FATE_S - 1, LATER * 3)]
+    assert [done.hold for done in swept[:2]] == [FATE_AWAITED if held else ""] * 2
+    assert sum(done.deleted for done in swept) == deleted
+
+
+def test_a_wait_for_a_deletion_hides_no_trouble(
+    rig: Rig, clocks: Clocks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that answers no deletion fails, is waited for, fails: meanwhile all seemed well."""
+    monkeypatch.setattr("bridge.log.LOGGER.propagate", True)
+    deliver(rig, 2)
+    rig.source.script("DELETE /instances/[^/]+$", Respond(504))
+    seen = Seen()
+    sweeps = runner_of(rig, seen, clocks, retention_s=-10.0)
+    sweeps.start()
+    wait_until(lambda: "Nothing else is deleted" in caplog.text, "it waits")
+    sweeps.stop(30.0)
+    assert [event for event in seen.events if isinstance(event, SweepFailed)]
+    assert SweepWorks() not in seen.events
+
+
+def test_killed_before_the_deletion_was_noted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(rig, 2)
+    set_meta = Ledger.set_meta
+
+    def killed(ledger: Ledger, key: str, value: str | None, *, durably: bool = False) -> None:
+        if key == UNVERIFIED_KEY:
+            raise Killed
+        set_meta(ledger, key, value, durably=durably)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "set_meta", killed)
+        with pytest.raises(Killed):
+            rig.sweep()
+    assert held_path(rig.ledger).exists()
+    assert rig.deletions == 0
+    assert rig.sweep(before=-1.0).deleted == 0
+    assert not held_path(rig.ledger).exists(), "a file of a patient lies around"
+
+
+def test_killed_between_the_finding_and_its_note(rig: Rig, shared: SharedFiles) -> None:
+    """What was found to be lost, and given back, is not told to be lost for good."""
+    deliver(rig, 2)
+    with pytest.raises(ConfigurationError, match="given back"):
+        rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
+    gone = rig.source.store.instances.popitem()[0]
+    rig.ledger.set_meta(UNVERIFIED_KEY, f'{{"instance_id": "{gone}"}}')
+    with pytest.raises(ConfigurationError, match="given back"):
+        rig.sweep()
+    assert rig.ledger.meta(UNVERIFIED_KEY) is None
+
+
+@pytest.mark.parametrize("answer", ["FilteredOut", "Failure"])
+def test_what_the_source_does_not_take_back_is_kept(
+    rig: Rig, shared: SharedFiles, answer: str
+) -> None:
+    """FilteredOut comes with HTTP 200: the last copy would have been thrown away."""
+    (instance,) = deliver(rig, 1)
+    data = rig.source.store.instances[instance].data
+    body = f'{{"ID": "{instance}", "Status": "{answer}", "Path": "/instances/{instance}"}}'
+    rig.source.script("POST /instances$", Respond(200, body.encode()))
+    with pytest.raises(ConfigurationError, match=f"answers {answer}.* and lies in"):
+        rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
+    path = rig.state_path.with_name(f"rescued-{instance}.dcm")
+    assert path.read_bytes() == data
+
+
+def test_what_was_kept_before_is_not_overwritten(rig: Rig, shared: SharedFiles) -> None:
+    (instance,) = deliver(rig, 1)
+    stored = rig.source.store.instances[instance]
+    rig.source.script("POST /instances$", Respond(403))
+    first = rig.state_path.with_name(f"rescued-{instance}.dcm")
+    first.write_bytes(b"another")
+    with pytest.raises(ConfigurationError, match="lies in"):
+        rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
+    assert first.read_bytes() == b"another"
+    second = first.with_name(f"rescued-{instance}-{stored.md5}.dcm")
+    assert second.read_bytes() == stored.data
+
+
+def test_what_is_held_must_be_the_file_that_was_moved(rig: Rig) -> None:
+    deliver(rig, 2)
+    sweep_until_killed(rig, KilledAfter)
+    held_path(rig.ledger).write_bytes(b"not it")
+    with pytest.raises(ConfigurationError, match="look for it in a backup"):
+        rig.sweep()
+    assert len(rig.at_source) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_nothing_is_deleted_whose_bytes_cannot_be_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    deliver(rig, 3)
+    events: list[Event] = rig.events
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path), len(data))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first_deletion, "write_private", full)
+        for _ in range(times):
+            with pytest.raises(StateError, match="No space left"):
+                rig.sweep()
+            assert isinstance(events[-1], SourceKept)
+    assert rig.deletions == 0
+    assert rig.sweep().deleted == 3
+
+
+def test_a_link_in_its_place_is_not_followed(rig: Rig, tmp_path: Path) -> None:
+    deliver(rig, 2)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"somebody's own")
+    held_path(rig.ledger).symlink_to(elsewhere)
+    assert rig.sweep().deleted == 2
+    assert elsewhere.read_bytes() == b"somebody's own"
+
+
+def test_after_a_persons_word_it_goes_on(rig: Rig) -> None:
+    deliver(rig, 3)
+    sweep_until_killed(rig, KilledAfter)
+    with pytest.raises(ConfigurationError):
+        rig.sweep()
+    rig.target.behave()
+    confirm(rig.ledger, now=0.0)
+    assert rig.sweep().deleted == 2
+
+
+def test_what_precedes_a_deletion_survives_a_power_cut(rig: Rig) -> None:
+    """SQLite syncs its journal then; otherwise the last transactions may be lost."""
+    deliver(rig, 2)
+    said: list[str] = []
+    rig.ledger._db.set_trace_callback(said.append)
+    assert rig.sweep().deleted == 2
+    rig.ledger._db.set_trace_callback(None)
+    for key in ("'retention_unverified'", "'mark "):
+        at = next(n for n, text in enumerate(said) if text.startswith("INSERT") and key in text)
+        before = [text for text in said[:at] if "synchronous" in text]
+        assert before[-1] == "PRAGMA synchronous = FULL"
+    assert [text for text in said if "synchronous" in text][-1] == "PRAGMA synchronous = NORMAL"
