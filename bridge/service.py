@@ -115,7 +115,7 @@ class Service:
         self._stack.close()
 
     def stop(self) -> None:
-        """Drain and end; safe in a signal handler."""
+        """Drain and end; safe in any thread."""
         self._stopped.set()
         self._pipelines.stop()
 

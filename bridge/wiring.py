@@ -313,7 +313,7 @@ class Pipelines:
         self.source.close()
 
     def stop(self) -> None:
-        """Drain the present pipeline, and begin no other; safe in a signal handler."""
+        """Drain the present pipeline, and begin no other; safe in any thread."""
         self.stopping = True
         if self._pipeline is not None:
             self._pipeline.stop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -45,21 +47,33 @@ def draining_on_signals(stop: Callable[[], None]) -> Iterator[Interruption]:
 
     Leaving at once loses nothing: what is not settled is done again after the restart, and
     workers end with this process.
+
+    ``stop`` is called in a thread of its own: a handler runs between two steps of the main thread,
+    which may hold the very lock that ``stop`` takes.
     """
     interruption = Interruption()
+    stops: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if interruption.signal_number is not None:
             os._exit(EXIT_INTERRUPTED)
         interruption.signal_number = number
-        stop()
+        stops.put(True)
 
+    def stop_when_asked() -> None:
+        if stops.get():
+            stop()
+
+    stopper = threading.Thread(target=stop_when_asked, name="stop-on-signal", daemon=True)
+    stopper.start()
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stops.put(False)
+        stopper.join()
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

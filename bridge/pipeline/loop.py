@@ -250,7 +250,7 @@ class Pipeline:
             raise self._failure
 
     def stop(self) -> None:
-        """Ask for a drain; safe in any thread and in a signal handler."""
+        """Ask for a drain; safe in any thread."""
         self._inbox.put(StopAsked())
 
     def poke(self) -> None:

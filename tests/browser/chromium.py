@@ -8,6 +8,7 @@ https://chromedevtools.github.io/devtools-protocol/ names the methods. Chromium 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import queue
@@ -40,7 +41,14 @@ FLAGS = (
 )
 PIPES = 'exec "$@" 3<&"$BROWSER_IN" 4>&"$BROWSER_OUT"'
 
+NAVIGATED = ("navigated or closed", "context was destroyed", "Cannot find context")
+"""What Chromium answers when the page went before its answer: another one takes its place."""
+
 Json = dict[str, Any]
+
+
+class NavigatedError(RuntimeError):
+    """The page that was asked is being replaced by another one."""
 
 
 def require_chromium() -> str:
@@ -126,6 +134,8 @@ class Browser:
         except queue.Empty:
             raise TimeoutError(f"Chromium did not answer {method}") from None
         if "error" in answer:
+            if any(said in str(answer["error"].get("message")) for said in NAVIGATED):
+                raise NavigatedError(method)
             raise RuntimeError(f"{method}: {answer['error']}")
         result: Json = answer["result"]
         return result
@@ -217,11 +227,17 @@ class Page:
         """Wait until an expression holds."""
         until = time.monotonic() + timeout_s
         pause = threading.Event()
-        while not self.ask(f"Boolean({expression})"):
+        while not self._holds(expression):
             if time.monotonic() > until:
                 seen = self.ask("document.body.innerText")
                 raise TimeoutError(f"{expression}: not within {timeout_s:g} s; the page:\n{seen}")
             pause.wait(POLL_S)
+
+    def _holds(self, expression: str) -> bool:
+        """Whether an expression holds; not yet, where the page is being replaced by another."""
+        with contextlib.suppress(NavigatedError):
+            return bool(self.ask(f"Boolean({expression})"))
+        return False
 
     def wait_text(self, selector: str, text: str, timeout_s: float = ANSWER_S) -> None:
         """Wait until an element shows a text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,8 +198,12 @@ def test_it_can_be_interrupted_while_it_starts(
     assert EXIT_AT_THE_START == EXIT_INTERRUPTED
     monkeypatch.delitem(sys.modules, "bridge.cli")
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
-    with pytest.raises(SystemExit) as ended:
-        bridge.__main__.main()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            bridge.__main__.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.code == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "orthanc-bridge: interrupted\n"
 
