@@ -241,11 +241,12 @@ class SweepWorks:
 class CopyFound:
     """A verification has found that a copy at the target is not as it should be, looked at twice.
 
-    ``state``: of CopyState (mirror/judge_copy.py).
+    ``state``: of CopyState (mirror/judge_copy.py). ``advice``: what to do, where that is no repair.
     """
 
     instance_id: str
     state: str
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ class FoundCopies:
         from bridge.events import CopyFound, CopyNotRepaired, CopyRepaired, VerificationWorks
 
         match event:
-            case CopyFound(instance_id=instance_id, state=state):
+            case CopyFound(instance_id=instance_id, state=state, advice=advice):
                 row: dict[str, object] = {"instance": instance_id, "state": state}
-                self._waiting[instance_id] = row | {"result": "", "detail": ""}
+                self._waiting[instance_id] = row | {"result": "", "detail": advice}
             case CopyRepaired(instance_id=instance_id):
                 self._end(instance_id, REPAIRED, "")
             case CopyNotRepaired(instance_id=instance_id, message=message):

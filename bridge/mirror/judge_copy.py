@@ -50,6 +50,8 @@ class CopyState(StrEnum):
     """A rule keeps it from the target."""
     UNDECIDED = "undecided"
     """It cannot be told: a server does not answer for it, or no decoder reads it."""
+    UNVERIFIABLE = "unverifiable"
+    """The target refuses to read its file and to give it: a missing right, and no lost file."""
     GONE = "gone"
     """Neither server holds it any more."""
 
@@ -57,7 +59,12 @@ class CopyState(StrEnum):
 REPLACED = frozenset({CopyState.NO_FILE, CopyState.DAMAGED, CopyState.SYNTAX, CopyState.OLDER})
 """What a repair replaces: the copy is deleted at the target, and sent anew."""
 REPAIRED = REPLACED | {CopyState.MISSING}
-DIFFERENCES = REPAIRED | {CopyState.NOT_OURS, CopyState.LOST, CopyState.UNDECIDED}
+DIFFERENCES = REPAIRED | {
+    CopyState.NOT_OURS,
+    CopyState.LOST,
+    CopyState.UNDECIDED,
+    CopyState.UNVERIFIABLE,
+}
 """What is told as a difference of the two servers. The rest is as it should be."""
 
 
@@ -75,8 +82,10 @@ class CopyView:
 
     ``source_md5``, ``target_md5``: as the servers noted them; "" where they do not tell.
     ``readable``: the target has read its file, and it is as it noted; None where it does not tell.
-    ``has_file``: it gives a file at all; asked only where it is not readable. ``right_syntax``
-    None: not known. ``skipped``: by a rule. ``comparison`` None: the files were not compared.
+    ``has_file``: it gives a file at all; asked only where it is not readable. Where it neither
+    tells nor gives, a right is missing: no Orthanc answers so for a file that it has lost.
+    ``right_syntax`` None: not known. ``skipped``: by a rule. ``comparison`` None: the files were
+    not compared.
     """
 
     instance_id: str
@@ -130,6 +139,8 @@ def _copy(  # noqa: PLR0911 (a table of states)
 ) -> CopyState | None:
     if view.readable is False:
         return CopyState.DAMAGED if view.has_file else CopyState.NO_FILE
+    if view.readable is None and not view.has_file:
+        return CopyState.UNVERIFIABLE
     record = view.record
     as_delivered = record is not None and view.target_md5 == (record.target_md5 or None)
     # The file that was delivered is right: the settings were others then, or the target changes

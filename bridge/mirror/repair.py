@@ -11,7 +11,8 @@ A deletion at the target is what nobody can undo. Why it loses nothing:
    the source still holds the very file that was prepared: asked right before the deletion, the
    source last. What the source no longer holds is never deleted here.
 4. *Deleted, sent, proved.* The target reads the new file (verify-md5) and says the sum that was
-   sent. Only then the prepared file goes.
+   sent. Only then the prepared file goes; without that proof it goes only where the source holds
+   the instance, or the copy that was judged is still there. Else it is kept, or put aside.
 
 What is missing goes the same way, without the deletion. One repair at a time, and no more in a day
 than the limit, before a person has said so.
@@ -79,7 +80,8 @@ LIMIT_LEAST = 10
 CHUNK_BYTES = 1024 * 1024
 HEAD_BYTES = 1024 * 1024
 """Of a prepared file: its identifier is in it."""
-UNRECORDED = "the audit file cannot be written"
+UNREADABLE = frozenset({CopyState.NO_FILE, CopyState.DAMAGED})
+"""Of a copy that was judged so nothing good is left at the target."""
 LOCK_SUFFIX = ".repair.lock"
 PREPARED_SUFFIX = ".repair.dcm"
 """Of the prepared file, after the name of the state file."""
@@ -252,7 +254,6 @@ class Repairer:
         if intent is None or intent.target_md5 != found:
             intent = self._intent_of(path, found)
             if intent is None:
-                _unlink(path)
                 ledger.set_meta(INTENT_KEY, None)
                 return None
         self.be_sure(ledger)
@@ -261,20 +262,22 @@ class Repairer:
     def _intent_of(self, path: Path, md5: str) -> RepairIntent | None:
         """Return what a file without a note is for: it is sent where the target lacks it.
 
-        A power cut may lose the note and not the file.
+        A power cut may lose the note and not the file. None: the file is dealt with.
         """
         with path.open("rb") as file:
             instance_id = self._identify(memoryview(file.read(HEAD_BYTES)))
         if not instance_id:
-            aside = path.with_name(f"{path.name}.{md5}")
-            path.rename(aside)
-            text = f"{aside} was prepared for the target, and its identifier cannot be told: look "
-            text += "whether the target holds it; upload the file there if not, and delete it."
-            log(logging.CRITICAL, "repair_put_aside", text)
+            _put_aside(path, md5, "its identifier cannot be told")
             return None
-        if self._target.has_instance(instance_id):
-            return None
-        return RepairIntent(instance_id, str(CopyState.MISSING), "", md5)
+        intent = RepairIntent(instance_id, str(CopyState.MISSING), "", md5)
+        held = self._copy(instance_id)
+        if held is None:
+            return intent
+        if held.md5 == md5 and self._reads(instance_id):
+            _unlink(path)
+        else:
+            self._drop(intent, held, path)
+        return None
 
     def be_sure(self, ledger: Ledger) -> None:
         """Make sure of both servers: right before something is deleted or sent."""
@@ -305,10 +308,10 @@ class Repairer:
         """Delete the copy that is to go; an end where that must not be."""
         if intent.state not in REPLACED or not self._replaces:
             # It was missing, and is there now: somebody else has sent it. Or it is wished no more.
-            return self._let_go(ledger, intent)
+            return self._let_go(ledger, intent, held)
         if _differ(held.md5, intent.before_md5) and held.md5 != intent.target_md5:
             # Somebody has put another file there since: nobody has judged that one.
-            return self._overtaken(ledger, intent)
+            return self._overtaken(ledger, intent, held)
         if intent.kept:
             # Deleted once more, and once more: a target with a failing disk has no end of it.
             if not self.may_change(ledger, instances=0, age=age):
@@ -318,25 +321,26 @@ class Repairer:
         if not self._recorded():
             return RepairEnd.HELD
         self.be_sure(ledger)
-        if not self._source_holds(intent):
-            return self._let_go(ledger, intent)
+        if self._source_md5(intent) != intent.source_md5:
+            return self._let_go(ledger, intent, held)
         self._target.delete_instance(intent.instance_id)
         return None
 
-    def _let_go(self, ledger: Ledger, intent: RepairIntent) -> RepairEnd:
-        """End it, unless the prepared file may be the only good one that is left."""
-        if intent.kept and not self._source_holds(intent):
+    def _let_go(self, ledger: Ledger, intent: RepairIntent, held: StoredFile) -> RepairEnd:
+        """End it, unless the copy was deleted and the prepared file is the only good one."""
+        if intent.kept and not self._source_md5(intent):
             text = "The target cannot read its file, and the source does not hold it any more: "
             return self._keep(ledger, intent, text + "the prepared file is kept.")
-        return self._overtaken(ledger, intent)
+        return self._overtaken(ledger, intent, held)
 
-    def _source_holds(self, intent: RepairIntent) -> bool:
+    def _source_md5(self, intent: RepairIntent) -> str:
+        """Return the MD5 of what the source holds of it; "" where that is nothing, or not told."""
         try:
-            return self._source.stored_md5(intent.instance_id) == intent.source_md5
+            return self._source.stored_md5(intent.instance_id)
         except InstanceGone:
-            return False
+            return ""
         except InstanceError:
-            return False  # it does not tell: what it holds is not known
+            return ""  # it does not tell: what it holds is not known
 
     def _send(self, ledger: Ledger, intent: RepairIntent) -> RepairEnd | None:
         """Send the prepared file; an end where the target does not hold it then."""
@@ -352,12 +356,14 @@ class Repairer:
         if held is None:
             text = "The target has taken it and does not hold it."
             return self._not_taken(ledger, intent, Reason.PROOF_MISMATCH, text)
-        if held.md5 and held.md5 != intent.target_md5:
-            if answer.status == "AlreadyStored":
-                return self._overtaken(ledger, intent)
+        if held.md5 != intent.target_md5:
+            if held.md5 and answer.status == "AlreadyStored":
+                return self._overtaken(ledger, intent, held)
             # It changes what it stores. Whether the content is the source's is not proved: the next
             # verification compares both files.
             text = f"The target holds other bytes than were sent: MD5 {held.md5}."
+            if not held.md5:
+                text = "The target notes no MD5 of what was sent (StoreMD5ForAttachments)."
             self._finish(ledger, intent, held.md5, proved=False)
             return self._failed(intent.instance_id, CopyState(intent.state), text)
         if not self._reads(intent.instance_id):
@@ -387,13 +393,26 @@ class Repairer:
         )
         _unlink(prepared_path(ledger))
 
-    def _overtaken(self, ledger: Ledger, intent: RepairIntent) -> RepairEnd:
+    def _overtaken(self, ledger: Ledger, intent: RepairIntent, held: StoredFile) -> RepairEnd:
         """Leave it to the next verification: nothing was deleted, or somebody has sent it since."""
+        self._drop(intent, held, prepared_path(ledger))
         ledger.set_meta(INTENT_KEY, None)
-        _unlink(prepared_path(ledger))
         text = "It has changed meanwhile; the next verification looks at it anew."
         self._report(CopyNotRepaired(intent.instance_id, intent.state, text))
         return RepairEnd.OVERTAKEN
+
+    def _drop(self, intent: RepairIntent, held: StoredFile, path: Path) -> None:
+        """Part from a prepared file that is not proved to be at the target.
+
+        It goes where the source holds the instance, in this version or in one that the follower
+        delivers, or where the copy that was judged is there, and readable. Else it may be the last
+        good one: a kill between an upload and its proof is not told from one before the deletion.
+        """
+        readable = intent.state not in UNREADABLE and held.md5 == intent.before_md5 != ""
+        if readable or self._source_md5(intent):
+            _unlink(path)
+        else:
+            _put_aside(path, intent.target_md5, "neither server is known to hold a good one")
 
     def _not_taken(
         self, ledger: Ledger, intent: RepairIntent, reason: Reason, message: str
@@ -474,8 +493,8 @@ class Repairer:
         """Have the target read its file; one that lets nobody ask is believed by its MD5."""
         try:
             return self._target.verify_stored(instance_id)
-        except InstanceError:
-            return False
+        except InstanceError as exc:
+            return exc.reason is Reason.SERVER_REFUSES_INSTANCE
         except SideError as exc:
             if exc.specific or not lacks_right(exc, Need.LOOK_AT_ONE):
                 raise
@@ -524,6 +543,14 @@ class PreparedFile:
 def _differ(one: str, other: str) -> bool:
     """Tell whether two sums differ, as far as both are known."""
     return bool(one and other) and one != other
+
+
+def _put_aside(path: Path, md5: str, why: str) -> None:
+    aside = path.with_name(f"{path.name}.{md5}")
+    path.rename(aside)
+    text = f"{aside} was prepared for the target, and {why}: look whether the target holds it; "
+    text += "upload the file there if not, and delete it."
+    log(logging.CRITICAL, "repair_put_aside", text)
 
 
 def _md5_of(path: Path) -> str:

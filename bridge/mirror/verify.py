@@ -55,6 +55,11 @@ BATCH = 100
 """Instances whose metadata are read together, and after which the place is written down."""
 LISTED_A_REQUEST = 1000
 SEQUENCE_DIGITS = 16
+UNVERIFIABLE = (
+    "It cannot be verified: the target neither reads its file for us nor gives it. Allow POST "
+    "/instances/{id}/attachments/dicom/verify-md5 or GET /instances/{id}/file there, and have it "
+    "note MD5 (StoreMD5ForAttachments)."
+)
 UNFINISHED = "a repair cannot be ended: the target does not take or not keep the file"
 
 Metadata = Mapping[str, str]
@@ -311,7 +316,8 @@ class Verification:
             if record is not None:
                 records.append(record)
             if state in DIFFERENCES:
-                self._report(CopyFound(view.instance_id, str(state)))
+                advice = UNVERIFIABLE if state is CopyState.UNVERIFIABLE else ""
+                self._report(CopyFound(view.instance_id, str(state), advice))
                 found.append((view, state))
         if records:
             ledger.commit(Entry(delivered=tuple(records)))
@@ -436,10 +442,10 @@ class Verification:
         nothing = StoredFile("", "", 0)
         md5 = _told(lambda: self._target.stored_file(instance_id), nothing).md5
         readable: bool | None = _told(lambda: self._target.verify_stored(instance_id), None)
-        has_file = True
-        if readable is not True:
-            has_file = self._target.serves_file(instance_id)
-            readable = readable if has_file else False
+        if readable is False and not md5:
+            # Without a sum to compare with (StoreMD5ForAttachments) it says so of every file.
+            readable = None
+        has_file = readable is True or self._target.serves_file(instance_id)
         return replace(view, target_md5=md5, readable=readable, has_file=has_file)
 
     def _one(self, view: CopyView, waits_for: int) -> CopyView:

@@ -266,8 +266,10 @@ def _log_copy(
 ) -> None:
     of = {"instance": event.instance_id}
     match event:
-        case CopyFound(instance_id=instance_id, state=state):
+        case CopyFound(instance_id=instance_id, state=state, advice=advice):
             text = f"the copy of {instance_id} at the target differs: {state}"
+            if advice:
+                text = f"the copy of {instance_id} at the target ({state}): {advice}"
             log(logging.WARNING, "copy_found", text, **of, state=state)
         case CopyReplaces(instance_id=instance_id, state=state):
             text = f"puts {instance_id} from the source in the place of its copy: {state}"

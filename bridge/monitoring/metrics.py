@@ -64,7 +64,17 @@ RETRY_RESULTS = ("delivered", "skipped", "parked")
 STAGES = ("fetch", "transcode", "deliver", "prove")
 
 
-COPY_STATES = ("missing", "no_file", "damaged", "syntax", "older", "not_ours", "lost", "undecided")
+COPY_STATES = (
+    "missing",
+    "no_file",
+    "damaged",
+    "syntax",
+    "older",
+    "not_ours",
+    "lost",
+    "undecided",
+    "unverifiable",
+)
 """What a verification tells as a difference (mirror/judge_copy.py)."""
 
 

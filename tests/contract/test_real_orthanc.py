@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from bridge.demo.orthanc_server import OrthancServer
@@ -143,6 +144,38 @@ def test_a_file_missing_in_the_storage_area_is_not_gone(orthanc: Start, client_o
         assert type(caught.value) is InstanceError
         assert caught.value.reason is Reason.SERVER_REFUSES_INSTANCE
     assert client.has_instance(instance_id)
+
+
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("harm", ["removed", "emptied", "damaged"])
+def test_a_lost_file_is_never_answered_as_a_refusal(
+    orthanc: Start, harm: str, described: bool
+) -> None:
+    """What the mirror takes for a missing right: 401, 403, 404, 405 and redirects."""
+    options = {"MaximumStorageCacheSize": 0, "HttpDescribeErrors": described}
+    server = orthanc(config=options)
+    instance_id = httpx.post(f"{server.url}/instances", content=small_ct()).json()["ID"]
+    for path in (server.directory / "storage").glob("??/??/*"):
+        if path.stat().st_size < 1000:
+            continue
+        if harm == "removed":
+            path.unlink()
+        else:
+            path.write_bytes(b"" if harm == "emptied" else path.read_bytes()[:-1] + b"!")
+    address = f"{server.url}/instances/{instance_id}"
+    verified = httpx.post(f"{address}/attachments/dicom/verify-md5").status_code
+    assert verified in {400, 500}
+    assert httpx.get(f"{address}/file").status_code in {200, 400, 500}
+
+
+def test_without_sums_every_file_is_answered_as_a_damaged_one(
+    orthanc: Start, client_of: Make
+) -> None:
+    client = client_of(orthanc(config={"StoreMD5ForAttachments": False}).url, SideName.TARGET)
+    for seed in range(3):
+        instance_id = client.store(small_ct(seed=seed), deadline_s=5).instance_id
+        assert client.stored_file(instance_id).md5 == ""
+        assert not client.verify_stored(instance_id)
 
 
 def test_without_described_errors_a_rejection_may_still_be_the_servers_fault(

@@ -11,6 +11,7 @@ backup, connections break, and the process is killed. What must hold:
 - when nothing happens any more, a few verifications later each instance of the source is at the
   target, readable and with the same content, unless its copy is not ours;
 - then nothing more is done; and of what was equal before nothing was touched;
+- a target that refuses to read its files and to give them has lost none, as far as is told;
 - no more is changed in a day than the limit.
 
 A file here is ``identifier:content:form``: what a codec does is to change the form.
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from bridge.checks.pixels import ImageComparison, ImageResult
 from bridge.errors import BridgeError, InstanceError, InstanceGone, side_error
-from bridge.events import CopyNotRepaired, CopyReplaces, Event, TargetDeletes
+from bridge.events import CopyFound, CopyNotRepaired, CopyReplaces, Event, TargetDeletes
 from bridge.feed.pages import FeedClient
 from bridge.ledger.records import DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
@@ -142,12 +143,14 @@ class MirrorAddress:
 
     def verify_stored(self, instance_id: str) -> bool:
         server = self._reach("verify")
+        self.world.refuse(instance_id)
         _, noted = self._file(server, instance_id)
         data = server.read(instance_id)
         return data is not None and md5(data) == noted
 
     def serves_file(self, instance_id: str) -> bool:
-        return self._reach("serves").read(instance_id) is not None
+        server = self._reach("serves")
+        return not self.world.refuses and server.read(instance_id) is not None
 
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
         server = self._reach("metadata")
@@ -268,6 +271,8 @@ class MirrorWorld:
         self.source, self.target = Server("A", draw), Server("B", draw)
         self.servers = {SideName.SOURCE: self.source, SideName.TARGET: self.target}
         self.deletions = deletions
+        self.refusal = ("", "", "", "403", "404")[seed % 5]
+        """Of a target that neither verifies its files nor gives them, until all is calm."""
         self.limit = RepairLimit(0.01, draw.choice([3, 1000, 1000]))
         self.calm = True
         self.points = 0
@@ -300,6 +305,17 @@ class MirrorWorld:
         self.points += 1
         if self.points == self.killed_at:
             raise Crash
+
+    @property
+    def refuses(self) -> bool:
+        return bool(self.refusal) and not self.calm
+
+    def refuse(self, instance_id: str) -> None:
+        """Answer as a restricted login is answered, or by a proxy that hides what it refuses."""
+        if self.refuses and self.refusal == "403":
+            raise side_error(SideName.TARGET, SideProblem.FORBIDDEN, "403")
+        if self.refuses and instance_id in self.target.files:
+            raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, "404", final=False)
 
     def happen(self, request: str, side: SideName) -> None:
         assert request
@@ -485,6 +501,8 @@ class MirrorWorld:
         )
 
     def report(self, event: Event) -> None:
+        if isinstance(event, CopyFound) and event.state == "no_file" and self.refuses:
+            raise Violation(f"{event.instance_id} is not given, and told as lost")
         if isinstance(event, CopyNotRepaired) and "other bytes than were sent" in event.message:
             self.changed_by_target.add(event.instance_id)
         if isinstance(event, CopyReplaces | TargetDeletes):

@@ -8,6 +8,7 @@ Bugs that were planted, and what says so within 800 schedules:
     the limit of a day is not asked for           changes in a day
     the target is not asked to read its files     some differ at the end
     the prepared file goes before the copy        nothing is prepared
+    a file that is refused is taken for lost      told as lost
 """
 
 from __future__ import annotations
@@ -56,4 +57,5 @@ def test_everything_happens_that_is_to_be_repaired(
     for seed in range(60):
         simulate(seed, tmp_path)
     wanted = {"missing", "no_file", "damaged", "syntax", "older", "CopyRepaired", "TargetDeletes"}
+    wanted |= {"unverifiable"}
     assert wanted <= set(seen)

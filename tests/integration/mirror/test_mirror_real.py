@@ -202,6 +202,45 @@ def test_without_a_record_nothing_is_replaced(pair: Pair) -> None:
     assert pair.target.stored_file(instance_id) == before
 
 
+REFUSES = """
+function IncomingHttpRequestFilter(method, uri)
+  local told = io.open("%s", "r")
+  if told == nil then return true end
+  told:close()
+  return string.find(uri, "verify%%-md5") == nil and string.find(uri, "/file$") == nil
+end
+"""
+
+
+@pytest.mark.parametrize("why", ["rights", "no MD5"])
+def test_a_target_that_refuses_to_verify_and_to_give_files_has_lost_none(
+    orthanc: Callable[..., OrthancServer], tmp_path: Path, why: str
+) -> None:
+    """Each healthy copy was told as ``no_file`` or ``damaged``, and replaced."""
+    home, switch, script = (tmp_path / name for name in ("home", "refuses", "filter.lua"))
+    home.mkdir()
+    script.write_text(REFUSES % switch, "ascii")
+    config: dict[str, object] = {"LuaScripts": [str(script)]}
+    if why == "no MD5":
+        config |= {"StoreMD5ForAttachments": False}
+    with ExitStack() as stack:
+        target = orthanc("target", config=CACHELESS | config)
+        pair = Pair(orthanc("source", config=CACHELESS), target, home, stack)
+        sent = {pair.send(compressed(number)) for number in range(3)}
+        assert pair.run("run", "--once", VERIFY_EVERY="7d").exit_code == 0
+        before = {i: pair.target.stored_file(i) for i in sent}
+        switch.touch()
+        done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+        switch.unlink()
+        assert {i: pair.target.stored_file(i) for i in sent} == before
+    assert done.exit_code == 3
+    rows = done.json["findings"]
+    assert {row["instance"] for row in rows} == sent
+    assert {row["state"] for row in rows} == {"unverifiable"}
+    assert {row["result"] for row in rows} == {""}
+    assert all("verify-md5" in row["detail"] for row in rows)
+
+
 def test_what_another_target_holds_is_not_replaced(pair: Pair) -> None:
     """Its address tells another target, be it the same server. Seen to fail without the binding."""
     drift = Drift.of(pair, 8)

@@ -61,6 +61,11 @@ TABLE = [
     (replace(OURS, record=None, readable=False), State.NOT_OURS),
     (replace(OURS, record=None, readable=False, has_file=False), State.NOT_OURS),
     (replace(OURS, record=None, right_syntax=False), State.NOT_OURS),
+    (replace(OURS, readable=None), State.EQUAL),
+    (replace(OURS, readable=None, has_file=False), State.UNVERIFIABLE),
+    (replace(OURS, readable=None, has_file=False, record=None), State.UNVERIFIABLE),
+    (replace(OURS, readable=None, has_file=False, right_syntax=False), State.UNVERIFIABLE),
+    (replace(OURS, readable=None, has_file=False, at_source=False), State.LEFT),
     # The source lacks it.
     (replace(OURS, at_source=False), State.LEFT),
     (replace(OURS, at_source=False, readable=None), State.LEFT),
@@ -130,6 +135,7 @@ def test_what_nothing_may_lead_to() -> None:
                 assert view.at_source
                 assert view.at_target
                 assert view.record is not None
+                assert view.readable is not None or view.has_file, "a right is missing"
                 assert (
                     view.comparison is not Comparison.SAME
                     or view.readable is False

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError, FeedWentBackwards, InstanceGone, SideError, side_error
+from bridge.errors import (
+    ConfigurationError,
+    FeedWentBackwards,
+    InstanceError,
+    InstanceGone,
+    SideError,
+    side_error,
+)
 from bridge.events import (
     CopyNotRepaired,
     CopyRepaired,
@@ -323,12 +330,79 @@ def test_the_prepared_file_is_kept_while_it_may_be_the_only_good_one(
     assert scene.world.target.read(instance_id) is not None
 
 
-def test_a_target_that_does_not_let_us_ask_is_believed_by_its_sum(scene: Scene) -> None:
+@pytest.mark.parametrize("note", ["kept", "lost"])
+@pytest.mark.parametrize("state", [DAMAGED, OLDER, MISSING])
+def test_what_is_not_proved_is_put_aside_when_the_source_has_lost_it(
+    scene: Scene, state: CopyState, note: str, tmp_path: Path
+) -> None:
+    """Killed between the upload and its proof, of a file that the target cannot read: it was
+    deleted, and nobody held the instance then."""
+    instance_id = scene.ids[0]
+    intent = begun(scene, instance_id, state)
+    path = prepared_path(scene.world.ledger)
+    data = path.read_bytes()
+    scene.world.target.remove(instance_id)
+    scene.world.put(scene.world.target, data)
+    spoil(scene, instance_id)
+    scene.world.source.remove(instance_id)
+    if note == "lost":
+        scene.world.ledger.set_meta(INTENT_KEY, None)
+    resumed(scene)
+    (aside,) = tmp_path.glob(f"{path.name}.*")
+    assert aside.read_bytes() == data
+    assert aside.name.endswith(intent.target_md5)
+    assert not path.exists(), "the next repair has its place"
+    assert repair_intent(scene.world.ledger) is None
+
+
+@pytest.mark.parametrize("state", [CopyState.SYNTAX, OLDER])
+def test_a_readable_copy_that_is_still_there_needs_no_prepared_file(
+    scene: Scene, state: CopyState, tmp_path: Path
+) -> None:
+    instance_id = scene.ids[0]
+    scene.world.put(scene.world.target, f"{instance_id}:older:raw".encode())
+    intent = begun(scene, instance_id, state)
+    noted = replace(intent, before_md5=scene.world.target.files[instance_id][1])
+    scene.world.ledger.set_meta(INTENT_KEY, intent_text(noted))
+    scene.world.source.remove(instance_id)
+    before = dict(scene.world.target.files)
+    assert resumed(scene) is RepairEnd.OVERTAKEN
+    assert is_untouched(scene, before)
+    assert list(tmp_path.glob("*.repair.dcm*")) == []
+
+
+def test_a_target_that_notes_no_sums_is_sent_it_once(scene: Scene) -> None:
+    """It was deleted and sent again and again: nothing could be proved of it."""
+    instance_id = scene.ids[0]
+    scene.world.target.remove(instance_id)
+    held = scene.target.stored_file
+    vars(scene.target).update(
+        verify_stored=lambda _: False,
+        stored_file=lambda i: replace(held(i), md5=""),
+    )
+    assert repaired(scene, instance_id, MISSING) is RepairEnd.FAILED
+    (told,) = scene.happened(CopyNotRepaired)
+    assert isinstance(told, CopyNotRepaired)
+    assert "StoreMD5ForAttachments" in told.message
+    record = scene.world.ledger.delivery_of(instance_id)
+    assert record is not None
+    assert record.outdated, "the next verification compares both files"
+    assert scene.world.copy_is_right(instance_id)
+    assert is_untouched(scene, dict(scene.world.target.files))
+    assert resumed(scene) is None
+
+
+@pytest.mark.parametrize("status", ["403", "404"])
+def test_a_target_that_does_not_let_us_ask_is_believed_by_its_sum(
+    scene: Scene, status: str
+) -> None:
     instance_id = scene.ids[0]
     spoil(scene, instance_id)
     scene.world.target.files[instance_id] = (scene.world.target.files[instance_id][0], "other")
 
     def forbidden(_: str) -> bool:
+        if status == "404":
+            raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, "404", final=False)
         raise side_error(SideName.TARGET, SideProblem.FORBIDDEN, "403")
 
     vars(scene.target)["verify_stored"] = forbidden

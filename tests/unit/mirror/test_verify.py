@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.errors import InstanceError, side_error
 from bridge.events import CopyFound, CopyRepaired, TargetDeletes, VerificationFailed, Verified
 from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
@@ -24,8 +25,9 @@ from bridge.ledger.verifications import (
 )
 from bridge.mirror.mirror_thread import MirrorThread, MirrorWorkers, OperatorsPace
 from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
-from bridge.mirror.verify import UNFINISHED, VerificationRules, WaitingSequences
-from bridge.model import Move, StoreAnswer
+from bridge.mirror.verify import UNFINISHED, UNVERIFIABLE, VerificationRules, WaitingSequences
+from bridge.model import Move, Reason, SideName, SideProblem, StoreAnswer
+from bridge.orthanc import StoredFile
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, parse_schedule
 from tests.pipeline_bench import JOB, Time
@@ -116,6 +118,44 @@ def test_a_difference_that_is_gone_at_the_second_look_is_none(scene: Scene) -> N
     vars(verification)["_look_at_feed"] = then_back
     assert verification.run()
     assert scene.happened(CopyFound) == []
+
+
+@pytest.mark.parametrize("refusal", ["403", "404", "no MD5"])
+def test_a_refusal_is_no_lost_file(scene: Scene, refusal: str) -> None:
+    """Healthy copies read as ``no_file`` behind a restricted login, and were replaced."""
+    before = dict(scene.world.target.files)
+    verification = scene.verification()
+    target = vars(verification)["_target"]
+
+    def refused(instance_id: str) -> bool:
+        if refusal == "403":
+            raise side_error(SideName.TARGET, SideProblem.FORBIDDEN, "403")
+        if refusal == "404":
+            raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, instance_id, final=False)
+        return False  # 400: it has no sum to compare with
+
+    vars(target).update(verify_stored=refused, serves_file=lambda _: False)
+    if refusal == "no MD5":
+        vars(target)["stored_file"] = lambda i: StoredFile(before[i][0], "", 1)
+    assert verification.run()
+    found = scene.happened(CopyFound)
+    assert found == [CopyFound(i, "unverifiable", UNVERIFIABLE) for i in scene.ids]
+    assert scene.world.target.files == before
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert (last.differences, last.repaired) == (len(scene.ids), 0)
+
+
+def test_a_target_without_sums_that_gives_its_files_is_equal(scene: Scene) -> None:
+    """It answers verify-md5 as for a damaged file (400): healthy copies were replaced."""
+    before = dict(scene.world.target.files)
+    verification = scene.verification()
+    vars(vars(verification)["_target"]).update(
+        verify_stored=lambda _: False, stored_file=lambda i: StoredFile(before[i][0], "", 1)
+    )
+    assert verification.run()
+    assert scene.happened(CopyFound) == []
+    assert scene.world.target.files == before
 
 
 def test_waiting_sequences_are_asked_in_order() -> None:

@@ -140,6 +140,12 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (MissedFound(MOVE), "missed_found", "warning", {"instance": "an-instance"}),
     (RecountFailed("It says 403."), "recount_failed", "warning", {}),
     (events.CopyFound("i", "no_file"), "copy_found", "warning", {"state": "no_file"}),
+    (
+        events.CopyFound("i", "unverifiable", "Do it."),
+        "copy_found",
+        "warning",
+        {"state": "unverifiable", "message": "the copy of i at the target (unverifiable): Do it."},
+    ),
     (events.CopyReplaces("i", "older", "s", "t", "b"), "copy_replaces", "warning", {}),
     (events.CopyRepaired("i", "older"), "copy_repaired", "warning", {"instance": "i"}),
     (events.CopyNotRepaired("i", "older", "No."), "copy_not_repaired", "error", {}),
