@@ -239,12 +239,20 @@ def _fold(real: Path) -> None:
 
 
 def _put_aside(real: Path, *, readable: bool) -> Path:
-    """Give the state file a second name, and what lies beside one that cannot be read as well."""
+    """Give the state file a second name, and what lies beside one that cannot be read as well.
+
+    Raises StateError where no name is free: a file that was put aside is never written over.
+    """
     begin = f"{real.name}{ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     for number in range(ASIDE_MAX):
         aside = real.with_name(begin + (f"-{number}" if number else ""))
-        if not aside.exists():
+        if not os.path.lexists(aside):
             break
+    else:
+        raise StateError(
+            f"{real} cannot be put aside: too many files beside it were, within this second.",
+            advice="Restore again a second later.",
+        )
     for companion in [] if readable else COMPANIONS[1:]:
         with suppress(FileNotFoundError):
             real.with_name(real.name + companion).rename(aside.with_name(aside.name + companion))
