@@ -254,6 +254,25 @@ PARTS = {
             "unit/orthanc/test_orthanc_*.py",
         ),
     ),
+    "mirror": Part(
+        (
+            "mirror/judge_copy.py",
+            "mirror/verify.py",
+            "mirror/repair.py",
+            "mirror/copy_deletion.py",
+        ),
+        ("unit/mirror/test_*.py",),
+    ),
+    "marks": Part(("marks.py",), ("unit/test_marks.py",)),
+    "copies": Part(("ledger/copies.py",), ("unit/ledger/test_copies.py",)),
+    "parked": Part(
+        ("pipeline/parked_retries.py", "pipeline/refusals.py", "pipeline/urgency.py"),
+        (
+            "unit/pipeline/test_parked_retries.py",
+            "unit/pipeline/test_refusals.py",
+            "unit/pipeline/test_urgency.py",
+        ),
+    ),
     "servers": Part(("two_servers.py",), ("unit/test_two_servers.py",)),
     "notes": Part(("retention/bridge_notes.py",), ("unit/retention/test_bridge_notes.py",)),
     "files": Part(

@@ -246,7 +246,7 @@ def test_baseline_without_end_marker_only_when_whole(missing: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "pad", [b"\0\0", b"\xff\xff", b"\0" * 40, b"\0\xff\xfe\0\1garbage.."], ids=repr
+    "pad", [b"\0\0", b"\xff\xff", b"\0" * 40, b"\0\xff\xfe\0\1garbage.."], ids=bytes.hex
 )
 @pytest.mark.parametrize("syntax", MARKED)
 def test_bytes_after_the_end_marker_do_not_matter(syntax: str, pad: bytes) -> None:

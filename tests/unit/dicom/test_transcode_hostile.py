@@ -175,7 +175,7 @@ def test_a_description_that_cannot_be_right_is_refused(changed: dict[str, int]) 
         bytes(128) + b"DICM" + pack("<HH2sH", 2, 0x10, b"UI", 6) + b"AB\xffCDE",
         bytes(128) + b"DICM" + pack("<HH2sH", 2, 0x12, b"UI", 2) + b"1\0" + b"\xff" * 100,
     ],
-    ids=lambda data: repr(data[:20]),
+    ids=lambda data: data[:20].hex(),
 )
 def test_what_is_not_dicom_is_said_so(data: bytes) -> None:
     with pytest.raises(InstanceError) as caught:

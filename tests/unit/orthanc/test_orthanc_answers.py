@@ -80,7 +80,7 @@ def test_a_page() -> None:
         b"[" * 200_000,
         b'{"Last":' + b"9" * 10_000 + b"}",
     ],
-    ids=lambda body: str(body[:60]),
+    ids=lambda body: body[:20].hex(),
 )
 def test_a_page_that_is_not_one(body: bytes) -> None:
     with pytest.raises(WrongAnswer) as caught:
@@ -361,3 +361,33 @@ def test_texts_of_a_server_are_made_fit_to_be_shown_and_others_than_texts_are_no
     for other in ({"Version": ""}, {"Version": 5}, {"Version": "x" * 257}):
         with pytest.raises(WrongAnswer):
             answers.parse_system(json.dumps(told | other).encode())
+
+
+def many(count: int, value: object) -> dict[str, object]:
+    return {f"n{number:05}": value for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("parse", "value", "most"),
+    [
+        (answers.parse_metadata, "1", answers.METADATA_MAX),
+        (answers.parse_peers, {"Url": "http://h/"}, answers.PEERS_MAX),
+    ],
+)
+def test_more_than_a_server_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    parse: Callable[[bytes], dict[str, str]],
+    value: object,
+    most: int,
+) -> None:
+    monkeypatch.setattr(answers, "FEW_VALUES", 10**6)  # another bound, which comes before
+    assert len(parse(json.dumps(many(most, value)).encode())) == most
+    with pytest.raises(WrongAnswer, match=f"more than {most}"):
+        parse(json.dumps(many(most + 1, value)).encode())
+
+
+def test_so_many_capabilities_are_told() -> None:
+    for count in (3, answers.CAPABILITIES_MAX, answers.CAPABILITIES_MAX + 1):
+        told = {"ApiVersion": 1, "Version": "1.13.0", "Capabilities": many(count, True)}
+        info = answers.parse_system(json.dumps(told).encode())
+        assert info.capabilities == tuple(many(min(count, 20), True))
