@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,15 @@ from bridge.checks.ask_both_servers import BothServers
 from bridge.checks.audit_reader import Record, Records, read_lines
 from bridge.checks.disk_lists import SortedTexts
 from bridge.checks.pixels import ImageComparison, ImageResult
-from bridge.checks.plan import PlanRow, estimate_s
+from bridge.checks.plan import MEASURED_INSTANCES_MIN, PlanRow, estimate_s
 from bridge.checks.report import Fate, Report, arrivals
-from bridge.checks.throughput import Measured, Throughput, load_throughput, route_of
+from bridge.checks.throughput import (
+    SYNTAXES_MAX,
+    Measured,
+    Throughput,
+    load_throughput,
+    route_of,
+)
 from bridge.commands.report import moment_of
 from bridge.errors import ConfigurationError, InstanceError
 from bridge.events import Progress, Settled
@@ -239,6 +245,7 @@ def test_throughput_is_measured_kept_and_used_for_the_estimate(tmp_path: Path) -
 def test_old_measurements_fade() -> None:
     settled = delivered(1000, 0.5).outcome
     assert isinstance(settled, Delivered)
+    assert Measured(19_999, 0, 0).plus(settled).instances == 20_000
     seen = Measured(20_000, 20_000_000, 10_000).plus(settled)
     assert seen == Measured(10_001, 10_001_000, 5_000.5)
 
@@ -255,3 +262,31 @@ def test_assumed_estimates_grow_with_size_and_difficulty() -> None:
     assert seconds(NATIVE, "transcode", J2K) > seconds(NATIVE, "unchanged", NATIVE)
     assert seconds(J2K, "transcode", NATIVE, 2 * 10**8) > 1.5 * seconds(J2K, "transcode", NATIVE)
     assert seconds(J2K, "park", "") == seconds(J2K, "skip", "") == 0.0
+
+
+def test_so_many_routes_are_measured_and_those_that_are_known_go_on() -> None:
+    """A server cannot fill the state file with names of transfer syntaxes."""
+    measuring = Throughput()
+    known = delivered(1000, 0.5).outcome
+    assert isinstance(known, Delivered)
+
+    def happen(number: int) -> None:
+        done = replace(known, source_syntax=f"1.2.{number}")
+        measuring.on_event(Settled(Move("i", 1), done, 1))
+
+    for number in range(SYNTAXES_MAX + 1):
+        happen(number)
+    happen(SYNTAXES_MAX - 1)
+    found = measuring._table
+    assert len(found) == SYNTAXES_MAX
+    assert route_of(f"1.2.{SYNTAXES_MAX}", NATIVE) not in found
+    assert found[route_of(f"1.2.{SYNTAXES_MAX - 1}", NATIVE)].instances == 2
+
+
+@pytest.mark.parametrize("instances", [MEASURED_INSTANCES_MIN - 1, MEASURED_INSTANCES_MIN])
+def test_a_few_deliveries_make_no_measurement(instances: int) -> None:
+    table = {route_of(J2K, NATIVE): Measured(instances, 1000.0, 3.0)}
+    row = PlanRow(J2K, "transcode", NATIVE, "", instances=10, source_bytes=2000)
+    work_s, measured = estimate_s(row, table)
+    assert measured is (instances == 20)
+    assert (work_s == 6.0) is measured

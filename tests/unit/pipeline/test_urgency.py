@@ -11,7 +11,7 @@ from bridge.errors import ConfigurationError, side_error
 from bridge.events import SideDown
 from bridge.model import Move, SideName, SideProblem
 from bridge.pipeline.runtime import Answered, Found, UrgentAmong
-from bridge.pipeline.urgency import BATCH, URGENT, Urgency
+from bridge.pipeline.urgency import BATCH, UNASKED_MAX, URGENT, Urgency
 from bridge.pipeline.window import WorkItem
 from bridge.rules import is_urgent, parse_rules
 from tests.pipeline_bench import DELIVERED, JOB, Bench, down
@@ -171,3 +171,23 @@ def test_the_first_rule_that_surely_matches_says_whether_it_is_urgent() -> None:
     assert not is_urgent(rules, {"remote_aet": "CT"})
     assert not is_urgent(rules, {})
     assert not is_urgent((), {"remote_aet": "ER-CT"})
+
+
+def test_of_a_long_backlog_the_newest_are_asked_for() -> None:
+    asked: list[list[str]] = []
+
+    def ask(names: Sequence[str]) -> UrgentAmong:
+        asked.append(list(names))
+        return UrgentAmong(frozenset())
+
+    calls = Calls()
+    urgency = Urgency(ask, calls)
+    items = [WorkItem(number, Move(f"i{number}")) for number in range(UNASKED_MAX + 2)]
+    urgency.expect(items)
+    while len(asked) * BATCH < UNASKED_MAX:
+        urgency.look(wanted=True)
+        urgency.take(Answered(URGENT, calls.made.pop()()))
+    urgency.look(wanted=True)
+    assert not calls.made, "no more wait to be asked for"
+    names = [name for batch in asked for name in batch]
+    assert names == [item.move.instance_id for item in items[2:]]

@@ -423,3 +423,13 @@ def test_the_note_is_kept_up_while_the_target_is_down(
         with pytest.raises(SideError):
             s._pipelines.probes.probe(SideName.TARGET)
     assert own in source.store.peers
+
+
+def test_so_many_other_bridges_are_remembered(tmp_path: Path) -> None:
+    names = [f"bridge-{number:03}" for number in range(notes.FOLLOWERS_MAX + 1)]
+    with Ledger(tmp_path / "state") as ledger:
+        for name in names[:-1]:
+            remember_followers(ledger, {name: KEEP})
+        assert sorted(known_followers(ledger)) == names[:-1]
+        found = remember_followers(ledger, {names[-1]: KEEP})
+        assert sorted(known_followers(ledger)) == sorted(found) == names[:-1]

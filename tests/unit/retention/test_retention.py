@@ -33,7 +33,7 @@ from bridge.monitoring.health import HealthLimits
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.pacing import Allowance
 from bridge.pipeline.runtime import SystemClock
-from bridge.retention.age_clock import AgeClock
+from bridge.retention.age_clock import JUMP_S, AgeClock
 from bridge.retention.background import OperatorsHold, SweepRunner, Trouble
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.sweep import BATCH, FAILURES_MAX, POSTPONED_S, Sweep, Sweeper
@@ -594,3 +594,15 @@ def test_what_voids_a_proof(event: Event, counts: bool) -> None:
     before = trouble.count()
     trouble.on_event(event)
     assert (trouble.count() != before) is counts
+
+
+@pytest.mark.parametrize(("jump_s", "told"), [(JUMP_S, 0), (JUMP_S + 0.5, 1), (-1e6, 0)])
+def test_a_clock_that_was_set_forward_is_told(
+    rig: Rig, clocks: Clocks, caplog: pytest.LogCaptureFixture, jump_s: float, told: int
+) -> None:
+    clocks.clock().now_s(rig.ledger)
+    clocks.passes(1000)
+    clocks.wall += jump_s
+    with caplog.at_level("WARNING"):
+        clocks.clock().now_s(rig.ledger)
+    assert caplog.text.count("the clock was set forward by") == told

@@ -15,6 +15,7 @@ from bridge.ledger.records import Attempts, DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
 from bridge.marks import marks_on_record
 from bridge.model import SideName
+from bridge.orthanc.answers import Statistics
 from bridge.orthanc.session import SideClient
 from bridge.retention import batch_proof, deletion_limits
 from bridge.retention.batch_proof import PROOF_S
@@ -29,7 +30,7 @@ from bridge.retention.bridge_notes import (
     name_of,
     role_at,
 )
-from bridge.retention.deletion_limits import DAY_S, HOUR_S, UNRECORDED, confirm
+from bridge.retention.deletion_limits import COUNTED_AGAIN_S, DAY_S, HOUR_S, UNRECORDED, confirm
 from bridge.retention.first_deletion import held_path
 from bridge.retention.limits_and_risks import RetentionRules, Risk
 from bridge.retention.sweep import Sweep
@@ -634,3 +635,31 @@ def test_no_mark_that_could_not_be_removed_is_forgotten_for_another_one(
     rig.sweep(before=LATER * 2)
     assert not [name for names in metadata for name in names if name.isdigit()]
     assert not marks_on_record(rig.ledger)
+
+
+def test_what_the_source_held_is_counted_again_every_ten_minutes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share is of what is there now: a source that was filled meanwhile may lose more."""
+    monkeypatch.setattr(deletion_limits, "SHARE_FROM", 0)
+    deliver(rig, 3)
+    steady_s, counted = 100.0, []
+
+    class Counting(SideClient):
+        def statistics(self) -> Statistics:
+            counted.append(steady_s)
+            return super().statistics()
+
+    source = Counting(rig.clients[0].endpoint)
+    rig.clients.append(source)
+    limits = deletion_limits.DeletionLimits(
+        source,
+        replace(RULES, day_share=0.9),
+        hold=lambda _ledger: "",
+        recorded=lambda: True,
+        steady_s=lambda: steady_s,
+    )
+    for passed_s in (0.0, COUNTED_AGAIN_S - 0.5, 0.5, 1.0, COUNTED_AGAIN_S):
+        steady_s += passed_s
+        limits.refuse_share(rig.ledger, LATER)
+    assert counted == [100.0, 100.0 + COUNTED_AGAIN_S, 101.0 + 2 * COUNTED_AGAIN_S]

@@ -47,6 +47,14 @@ def test_any_worker(address: object, name: str, value: object) -> None:
         float(seen.heartbeat)
 
 
+def test_an_address_is_no_longer_than_a_name_of_the_network_may_be() -> None:
+    longest = "tls://" + "h" * 253 + ":65535"
+    assert len(longest) == scheduler.ADDRESS_CHARACTERS_MAX
+    assert scheduler._seen(longest, TOLD) is not None
+    assert scheduler._seen(longest + "0", TOLD) is None
+    assert scheduler._seen("tcp://w:1", TOLD | {"nthreads": scheduler.THREADS_MAX}) is not None
+
+
 @pytest.mark.parametrize("threads", [0, -1, scheduler.THREADS_MAX + 1, float("nan"), "x", None])
 def test_a_number_of_threads_that_is_none(threads: object) -> None:
     assert scheduler._seen("tcp://w:1", TOLD | {"nthreads": threads}) is None

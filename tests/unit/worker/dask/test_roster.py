@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.events import REFUSED_MAX
 from bridge.worker.dask.roster import (
     AHEAD_S,
     ASK_AGAIN_S,
@@ -182,3 +183,14 @@ def test_a_worker_gets_no_more_than_it_has_room_for() -> None:
     made.end("tcp://nobody", 100)
     assert made.offer(1000) == (A.address, 1)
     assert made.offer(0) is None
+
+
+@pytest.mark.parametrize("count", [3, REFUSED_MAX, REFUSED_MAX + 1])
+def test_so_many_refused_workers_are_named_and_all_are_counted(count: int) -> None:
+    seen = [replace(A, address=f"tcp://w{n:02}", identity=f"w{n}") for n in range(count)]
+    made = roster(*seen, accept=False)
+    for one in seen:
+        made.answered(one.address, one.identity, "It is of another version.")
+    told = made.workforce()
+    assert told.refused_count == count
+    assert [one.address for one in told.refused] == [one.address for one in seen[:20]]
