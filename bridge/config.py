@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -237,7 +238,7 @@ def _risks(value: str) -> str:
     named = [name.strip() for name in value.split(",") if name.strip()]
     for name in named:
         if name not in list(Risk):
-            raise ValueError(f"names {name}: must be of {', '.join(Risk)}")
+            raise ValueError(f"{name!r} is none of {', '.join(Risk)}")
     return ",".join(named)
 
 
@@ -851,7 +852,8 @@ def _explain(error: ErrorDetails) -> str:
     text = str(error["msg"]).removeprefix("Value error, ")
     if not location:
         return text
-    name = variable_of(str(location[0]))
+    field = str(location[0])
+    name = variable_of(field)
     if error["type"] == "missing":
         return f"{name} is not set: give it a value, for example {name}=http://orthanc:8042"
     seen = os.environ.get(name)
@@ -859,4 +861,50 @@ def _explain(error: ErrorDetails) -> str:
     named = f"{name} {place}".rstrip()
     if seen is not None:
         named += f" is {seen!r}:" if "URL" not in name else ":"
+    if error["type"] != "value_error":
+        text = _what_it_must_be(field)
     return f"{named} {text[:1].lower()}{text[1:]}"
+
+
+NUMBERS: dict[object, str] = {int: "a whole number", float: "a number"}
+
+
+def _what_it_must_be(name: str) -> str:
+    """Say which values a setting takes, with an example.
+
+    In place of pydantic's sentences, which speak of an "input" and of parsing it. A setting of any
+    other type has a validator that says it.
+    """
+    field = Settings.model_fields[name]
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        *others, last = get_args(kind)
+        return f"must be {', '.join(others)} or {last}"
+    longest = max((getattr(limit, "max_length", 0) for limit in field.metadata), default=0)
+    if longest:
+        return f"must be at most {longest} characters long"
+    default = field.get_default(call_default_factory=True)
+    example = f"for example {variable_of(name)}={_written(default)}"
+    if kind is bool:
+        return f"must be true or false, {example}"
+    return f"must be {NUMBERS[kind]}{_range_of(field)}, {example}"
+
+
+def _range_of(field: FieldInfo) -> str:
+    """Describe the bounds of a number."""
+    limits = {
+        word: getattr(limit, word)
+        for limit in field.metadata
+        for word in ("ge", "gt", "le", "lt")
+        if hasattr(limit, word)
+    }
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    told = [f"{words[word]} {_written(limit)}" for word, limit in limits.items()]
+    return f", {' and '.join(told)}" if told else ""
+
+
+def _written(value: object) -> str:
+    """Write a value as a person writes it into a setting."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

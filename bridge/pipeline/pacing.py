@@ -87,7 +87,7 @@ def _zone(name: str) -> ZoneInfo:
 def _span(part: str) -> Span:
     found = _SPAN.fullmatch(part)
     if not found:
-        raise ValueError(f"{part!r} is not like mon-fri 07:00-19:00")
+        raise ValueError(f"{part!r} is not days and hours such as mon-fri 07:00-19:00")
     return Span(
         _days(found["first"], found["last"]), _minutes(found["start"]), _minutes(found["end"])
     )
@@ -155,7 +155,7 @@ def parse_timetable(text: str) -> RateTimetable | None:
     for part in parts:
         found = _ENTRY.fullmatch(part)
         if not found:
-            raise ValueError(f"{part!r} is not like 08:00,20 or sat-08:00,off")
+            raise ValueError(f"{part!r} is not a time and a rate such as 08:00,20 or sat-08:00,off")
         minutes = _minutes(found[2])
         if minutes >= MINUTES_A_DAY:
             raise ValueError(f"{found[2]} is not a time of the day")

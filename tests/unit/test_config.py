@@ -158,6 +158,35 @@ def test_a_wrong_value_names_its_variable(
         assert repr(value) in said, "what was seen"
     assert "validation error" not in said
     assert "pydantic" not in said
+    assert "nput should" not in said, "pydantic's words"
+    assert "unable to" not in said, "pydantic's words"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("workers", "two", "a whole number, at least 1 and at most"),
+        ("attempts", "0", "a whole number, at least 1 and at most 100, for example"),
+        ("http_timeout_s", "abc", "a number, above 0 and at most 3600, for example"),
+        ("servers_are_distinct", "perhaps", "true or false, for example"),
+    ],
+)
+def test_a_wrong_number_is_told_in_our_words_with_an_example_that_works(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str, words: str
+) -> None:
+    variable = variable_of(field)
+    said = refused(monkeypatch, **{variable.removeprefix("BRIDGE_"): value})
+    assert f"{variable} is {value!r}: must be {words}" in said
+    example = re.search(rf"for example {variable}=([^ ;]+)\.", said)
+    assert example is not None
+    monkeypatch.setenv(variable, example[1])
+    assert load_settings() is not None
+
+
+def test_a_wrong_choice_lists_all_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "BRIDGE_REPAIR is 'on': must be off, missing or all." in refused(
+        monkeypatch, REPAIR="on"
+    )
 
 
 def test_every_restricted_setting_is_tried_above() -> None:

@@ -69,8 +69,8 @@ def test_the_hour_that_comes_twice_is_quiet_both_times() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("always", "'always' is not like"),
-        ("mon 7:00-19:00", "is not like"),
+        ("always", "'always' is not days and hours such as"),
+        ("mon 7:00-19:00", "is not days and hours"),
         ("mon 25:00-26:00", "25:00 is not a time"),
         ("mon 10:60-11:00", "10:60 is not a time"),
         ("mom 10:00-11:00", "'mom' is not one of"),
