@@ -567,6 +567,9 @@ class Summary:
     """Sequences in gaps that a command was to read: they may still become instances."""
     abandoned: int = 0
     stopped: bool = False
+    dry_run: bool = False
+    """Nothing was moved: ``would`` counts what would have become of each instance."""
+    would: Counter[str] = field(default_factory=Counter)
 
     def count(self, event: Event) -> None:
         """Count what happened."""

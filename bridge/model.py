@@ -63,6 +63,10 @@ class Reason(StrEnum):
     DRY_RUN = "dry_run"
 
 
+NEVER_PARKED = frozenset({Reason.GONE, Reason.RULE, Reason.DRY_RUN})
+"""Reasons to skip an instance; no parked instance has one of them."""
+
+
 class Action(StrEnum):
     """What was done to the bytes of an instance."""
 

@@ -337,7 +337,10 @@ class Service:
             # Imported here: it looks into files, and the codecs that brings are only for workers.
             from bridge.checks.dry_run import DryRunExecutor
 
-            self._pipelines.make_workers = partial(DryRunExecutor, job=self._pipelines.job)
+            total.dry_run = True
+            self._pipelines.make_workers = partial(
+                DryRunExecutor, job=self._pipelines.job, would=total.would
+            )
         moves = self._of_known_source(
             ReplayRange(self._pipelines.source, start=start, end=end, page_size=settings.page_size),
             ledger,

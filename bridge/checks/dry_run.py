@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -30,9 +31,14 @@ WORDS = {
 class DryRunExecutor:
     """Asks the source for each instance's syntax and moves nothing."""
 
-    def __init__(self, done: Callable[[Task, Outcome], None], job: Job) -> None:
+    def __init__(
+        self, done: Callable[[Task, Outcome], None], job: Job, would: Counter[str]
+    ) -> None:
+        """``would``: count there what would become of each instance."""
         self._done = done
         self._job = job
+        self._would = would
+        self._counting = threading.Lock()
         self._local = threading.local()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rehearsal")
 
@@ -66,7 +72,10 @@ class DryRunExecutor:
             syntax_of(uid).keyword for uid in (found.source_syntax, found.target_syntax) if uid
         )
         why = f", {found.why}" if found.why else ""
-        text = f"would be {WORDS[found.treatment]} ({ways}{why})"
+        word = WORDS[found.treatment]
+        with self._counting:
+            self._would[word] += 1
+        text = f"would be {word} ({ways}{why})"
         return Skipped(Reason.DRY_RUN, text, found.source_syntax)
 
     def _client(self) -> OrthancClient:

@@ -91,10 +91,10 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         )
     settings = load_settings()
     begin(settings, level="warning" if on_terminal() else None)
+    chosen = chosen_format(how, as_json=as_json)
     if confirm:
         return confirm_repairs(settings)
     if repair:
-        chosen = chosen_format(how, as_json=as_json)
         return repair_copies(settings, chosen, deep=deep, beyond_limit=beyond_limit)
     interrupted = False
     with spooling(), ExitStack() as stack:
@@ -109,7 +109,8 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         complete = not interrupted and not differences.counts[State.MISSING]
         if given_up and ledger is not None and complete:
             ledger.answer_given_up(given_up)
-        remain = _print(chosen_format(how, as_json=as_json), settings, result, differences)
+        compared = result.totals.images_compared if deep or sample is not None else None
+        remain = _print(chosen, settings, result, differences, images_compared=compared)
     if interrupted:
         say("check: interrupted; run check --fix again to deliver what is still missing", err=True)
         return EXIT_INTERRUPTED
@@ -192,8 +193,18 @@ def _fix(
     return after, interruption.signal_number is not None
 
 
-def _print(how: Format, settings: Settings, result: Check, differences: Differences) -> bool:
-    """Print the result; returns whether differences remain."""
+def _print(
+    how: Format,
+    settings: Settings,
+    result: Check,
+    differences: Differences,
+    *,
+    images_compared: int | None,
+) -> bool:
+    """Print the result; returns whether differences remain.
+
+    ``images_compared`` None: nobody asked for it. A person is told how to ask.
+    """
     from bridge.checks.differences import State
 
     totals = result.totals
@@ -206,12 +217,14 @@ def _print(how: Format, settings: Settings, result: Check, differences: Differen
         "target_instances": totals.target,
         "on_both": totals.on_both,
         "skipped_by_rule": totals.skipped_by_rule,
-        "images_compared": totals.images_compared,
+        "images_compared": images_compared,
         "found": counts,
         "differences": remain,
         "seconds": round(totals.seconds, 1),
         "instances_per_second": round(totals.rate),
     }
+    if images_compared is None and how is not Format.JSON:
+        summary["images_compared"] = "none; to compare pixels, add --deep or --sample N"
     rows = (
         {
             "instance": difference.instance_id,

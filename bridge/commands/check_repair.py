@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("instance", "state", "result", "detail")
 REPAIRED = "repaired"
+NOT_REPAIRED = "not_repaired"
 
 
 class FoundCopies:
@@ -35,7 +36,7 @@ class FoundCopies:
             case CopyRepaired(instance_id=instance_id):
                 self._end(instance_id, REPAIRED, "")
             case CopyNotRepaired(instance_id=instance_id, message=message):
-                self._end(instance_id, "not repaired", message)
+                self._end(instance_id, NOT_REPAIRED, message)
             case VerificationWorks():
                 self.flush()
             case _:
@@ -65,6 +66,7 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     from bridge.commands.lifecycle import draining_on_signals
     from bridge.ledger.store import Ledger
     from bridge.ledger.verifications import held_repairs
+    from bridge.monitoring.health import counted
     from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
@@ -80,15 +82,15 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
         found.flush()
         held = held_repairs(ledger)
         remain = 0 if ended is None else ended.differences - ended.repaired
-        summary: dict[str, object] = {"complete": ended is not None}
+        summary: dict[str, object] = {"finished": ended is not None}
         if ended is not None:
             summary |= {
                 "instances": ended.instances,
                 "found": dict(ended.counts),
-                "differences": ended.differences,
-                "repaired": ended.repaired,
-                "not_repaired": ended.failed,
-                "held": held,
+                REPAIRED: ended.repaired,
+                NOT_REPAIRED: ended.failed,
+                "repairs_held": held,
+                "differences": remain,
             }
         print_result(
             how,
@@ -99,11 +101,15 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
             matters=lambda row: row["result"] != REPAIRED,
         )
     if interruption.signal_number is not None:
-        say("check: interrupted: --repair again goes on with what still differs", err=True)
+        say("check: interrupted; run check --repair again to repair what still differs", err=True)
         return EXIT_INTERRUPTED
+    if ended is None:
+        say(
+            "check: not finished; the errors above say why. The list shows what was found", err=True
+        )
     if held:
-        text = "BRIDGE_REPAIR_LIMIT is reached; to go on all the same: check --repair "
-        say(f"check: {held} repairs wait: {text}--beyond-limit", err=True)
+        text = "BRIDGE_REPAIR_LIMIT is reached. To repair them: check --repair --beyond-limit"
+        say(f"check: {counted(held, 'repair')} not made: {text}", err=True)
     return EXIT_INCOMPLETE if remain or ended is None else EXIT_DONE
 
 
@@ -115,5 +121,5 @@ def confirm(settings: Settings) -> int:
 
     with Ledger(settings.state_path, create=False) as ledger:
         confirm_repairs(ledger, AgeClock().now_s(ledger))
-    say("Repairs and deletions at the target may go on, for a day beyond BRIDGE_REPAIR_LIMIT.")
+    say("A running bridge may repair and delete beyond BRIDGE_REPAIR_LIMIT for one day.")
     return EXIT_DONE

@@ -14,6 +14,7 @@ import typer
 
 from bridge.dicom.syntaxes import keyword_of
 from bridge.events import Summary
+from bridge.model import Reason
 from bridge.monitoring.health import counted
 from bridge.untrusted_text import visible, visible_lines
 
@@ -36,7 +37,8 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     """Print names and values, aligned."""
     width = max((len(name) for name in pairs), default=0)
     for name, value in pairs.items():
-        shown = "-" if value in (None, "") else visible(str(value))
+        text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        shown = "-" if value in (None, "") else visible(text)
         say(f"{visible(name):<{width}}  {shown}")
 
 
@@ -69,6 +71,7 @@ def summary_fields(summary: Summary) -> dict[str, object]:
         "gaps": summary.gaps,
         "abandoned": summary.abandoned,
         "interrupted": summary.stopped,
+        **({"would_be": dict(summary.would)} if summary.dry_run else {}),
     }
 
 
@@ -77,14 +80,17 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         print_json(summary_fields(summary))
         return
-    print_pairs(
-        {
-            "delivered": summary.delivered,
-            "already there": summary.already_there,
-            "skipped": _counted(summary.skipped),
-            "parked": _counted(summary.parked),
-        }
-    )
+    if summary.dry_run:
+        _print_dry_run(summary)
+    else:
+        print_pairs(
+            {
+                "delivered": summary.delivered,
+                "already there": summary.already_there,
+                "skipped": _counted(summary.skipped),
+                "parked": _counted(summary.parked),
+            }
+        )
     if summary.gaps:
         say(
             f"{summary.gaps} sequences of the feed have no row: they may still become visible, or "
@@ -93,6 +99,17 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
     if summary.stopped:
         left = f" with {counted(summary.abandoned, 'instance')} under way" * bool(summary.abandoned)
         say(f"interrupted{left}: what is above is done, the rest is not")
+
+
+def _print_dry_run(summary: Summary) -> None:
+    """Print what would have been done, in words that cannot be taken for what was done."""
+    say("dry run: nothing was moved")
+    gone = summary.skipped[Reason.GONE]
+    print_pairs(
+        {f"would be {word}": count for word, count in sorted(summary.would.items())}
+        | ({"deleted at the source": gone} if gone else {})
+        | ({"cannot be told": _counted(summary.parked)} if summary.parked else {})
+    )
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -152,7 +169,7 @@ def print_result(
             say(visible(text), err=True)
         case Format.TABLE:
             _print_table(rows, columns, matters)
-            print_pairs({key: _cell(value) for key, value in summary.items()})
+            print_pairs({k: v if isinstance(v, bool) else _cell(v) for k, v in summary.items()})
 
 
 def _print_json(summary: Mapping[str, object], name: str, rows: Iterable[Row]) -> None:

@@ -22,7 +22,7 @@ from bridge.errors import (
 )
 from bridge.ledger.records import Parked
 from bridge.ledger.store import Ledger
-from bridge.model import Reason
+from bridge.model import NEVER_PARKED, Reason
 
 if TYPE_CHECKING:
     from bridge.pipeline.parked_policy import NextRetry
@@ -100,13 +100,15 @@ def syntax_uid(name_or_uid: str | None) -> str | None:
     )
 
 
+OFFERED = ", ".join(reason for reason in Reason if reason not in NEVER_PARKED)
+
 FILTERS = {
     "reason": Annotated[
         Reason | None,
         typer.Option(
             "--reason",
             metavar="REASON",
-            help=f"Only instances with this reason: {', '.join(Reason)}.",
+            help=f"Only instances with this reason: {OFFERED}.",
         ),
     ],
     "older_than_h": Annotated[
@@ -233,7 +235,7 @@ def export_parked(
 
 
 parked_app = typer.Typer(
-    help="List, retry or discard instances that could not be delivered.",
+    help="List, retry or drop instances that could not be delivered.",
     no_args_is_help=True,
 )
 
@@ -243,7 +245,7 @@ InstanceArguments = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 DroppedOption = Annotated[
-    bool, typer.Option("--dropped", help="List discarded instances that have not arrived since.")
+    bool, typer.Option("--dropped", help="List dropped instances that have not arrived since.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All parked instances.")]
 
@@ -377,10 +379,10 @@ def drop_parked(
     confirmed: YesOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Discard parked instances without delivering them.
+    """Drop parked instances: the bridge stops trying to deliver them.
 
-    Nothing is deleted on either server. Asks before it discards more than one. Discarded instances
-    stay on record (parked list --dropped). replay and check --fix still deliver them.
+    Nothing is deleted on either server. Asks before it drops more than one. Dropped instances stay
+    on record (parked list --dropped). replay and check --fix still deliver them.
     """
     from bridge.audit import audit_trails
     from bridge.commands.lifecycle import begin
@@ -397,7 +399,7 @@ def drop_parked(
         chosen = _named(ledger, instances, selection, every=every)
         dropped = [parked.move.instance_id for parked in chosen]
         if len(dropped) > 1 and not confirmed:
-            _confirm(f"Discard {counted(len(dropped), 'instance')}? They were not delivered.")
+            _confirm(f"Drop {counted(len(dropped), 'instance')}? They were not delivered.")
         trails = audit_trails(settings)
         try:
             observers: list[Observer] = [*trails, LogObserver()]
@@ -411,7 +413,7 @@ def drop_parked(
     if as_json:
         print_json({"dropped": dropped})
     else:
-        say(f"dropped {len(dropped)}")
+        say(f"Dropped {counted(len(dropped), 'instance')}.")
     return EXIT_DONE
 
 
@@ -419,7 +421,7 @@ def _confirm(question: str) -> None:
     """Ask at a terminal. Raises ConfigurationError where nobody can answer, typer.Abort on no."""
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            "Discarding more than one instance must be confirmed.",
+            "Dropping more than one instance must be confirmed.",
             advice="Answer at a terminal, or give --yes.",
         )
     typer.confirm(question, abort=True, err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge.commands.output import Format, chosen_format, print_result
+from bridge.commands.output import Format, chosen_format, print_result, say
 from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ COLUMNS = (
     "target_md5",
 )
 TABLE_COLUMNS = ("instance", "fate", "sequence", "delivered_at", "how")
+COLUMNS_WITHOUT_AUDIT = ("instance", "fate", "how")
 
 
 def report(
@@ -105,6 +106,7 @@ def report(
             for arrival in arrivals(asked, servers, images, done, show, parked_as=parked_as):
                 rows.add(_fields(arrival))
         wanted = chosen_format(how, as_json=as_json)
+        shown = TABLE_COLUMNS if settings.audit_path is not None else COLUMNS_WITHOUT_AUDIT
         print_result(
             wanted,
             summary={
@@ -114,8 +116,14 @@ def report(
             },
             name="instances",
             rows=rows,
-            columns=TABLE_COLUMNS if wanted is Format.TABLE else COLUMNS,
+            columns=shown if wanted is Format.TABLE else COLUMNS,
             matters=lambda row: row["fate"] not in WELL,
+        )
+    if wanted is Format.TABLE and settings.audit_path is None:
+        say(
+            "Sequences and times of delivery are not shown: they are in the audit file, and "
+            "BRIDGE_AUDIT_PATH is not set.",
+            err=True,
         )
     return EXIT_DONE if done.everything_is_well else EXIT_INCOMPLETE
 

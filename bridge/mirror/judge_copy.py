@@ -44,8 +44,8 @@ class CopyState(StrEnum):
     """The target holds it, the source does not, and this bridge has not delivered it."""
     WAITING = "waiting"
     """The source holds it, and the follower has not come to it yet."""
-    PUT_ASIDE = "put_aside"
-    """It is parked, or was dropped: it is not at the target for a reason that is on record."""
+    PARKED = "parked"
+    """It is parked, or was dropped: the state file has the reason why the target lacks it."""
     SKIPPED = "skipped"
     """A rule keeps it from the target."""
     UNDECIDED = "undecided"
@@ -99,7 +99,7 @@ class CopyView:
     right_syntax: bool | None = None
     skipped: bool = False
     waiting: bool = False
-    put_aside: bool = False
+    parked: bool = False
     comparison: Comparison | None = None
 
 
@@ -131,7 +131,7 @@ def _missing(view: CopyView) -> CopyState:
         return CopyState.SKIPPED
     if view.waiting:
         return CopyState.WAITING
-    return CopyState.PUT_ASIDE if view.put_aside else CopyState.MISSING
+    return CopyState.PARKED if view.parked else CopyState.MISSING
 
 
 def _copy(  # noqa: PLR0911 (a table of states)

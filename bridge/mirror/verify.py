@@ -71,7 +71,7 @@ CALM = frozenset(
         CopyState.EQUAL,
         CopyState.REWRITTEN,
         CopyState.WAITING,
-        CopyState.PUT_ASIDE,
+        CopyState.PARKED,
         CopyState.SKIPPED,
         CopyState.FOREIGN,
         CopyState.GONE,
@@ -465,7 +465,7 @@ class Verification:
             view,
             skipped=expected.treatment is Treatment.SKIP,
             waiting=waits_for > (self._ledger.checkpoint() or 0),
-            put_aside=self._ledger.is_put_aside(instance_id),
+            parked=self._ledger.is_put_aside(instance_id),
         )
 
     def _right_syntax(

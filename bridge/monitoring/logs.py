@@ -105,6 +105,10 @@ class LogObserver:
         match event:
             case Settled(move=move, outcome=Delivered() as done, attempt=attempt):
                 _log_delivered(move, done, attempt)
+            case Settled(move=move, outcome=Skipped(reason=Reason.DRY_RUN) as looked_at):
+                text = f"dry run: {_name(move)} {looked_at.message}"
+                known = {"reason": Reason.DRY_RUN, "source_syntax": looked_at.source_syntax}
+                log(logging.INFO, "instance_skipped", text, **_of(move), **known)
             case Settled(move=move, outcome=Skipped(reason=reason) as skipped):
                 text = f"skipped {_name(move)}: {skipped.message or reason}"
                 known = {"reason": reason, "source_syntax": skipped.source_syntax}

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -112,6 +113,10 @@ def test_check_finds_every_kind_of_difference_and_fixes_what_is_missing(pair: Pa
     pair.source.delete_instance(parked)
     done = pair.run("check", "--deep", "--fix")
     assert done.exit_code == EXIT_DONE, done.stdout
+    assert re.search(r"^images_compared +[0-9]+$", done.stdout, re.MULTILINE)
+    done = pair.run("check")
+    assert re.search(r"^images_compared +none; .*--deep", done.stdout, re.MULTILINE)
+    assert pair.run("check", "--json").json["summary"]["images_compared"] is None
     done = pair.run("check", "--sample", "3", "--json")
     assert (done.exit_code, done.json["summary"]["images_compared"]) == (EXIT_DONE, 3)
 

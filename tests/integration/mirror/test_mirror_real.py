@@ -142,7 +142,7 @@ def test_check_repair_finds_everything_and_touches_nothing_else(pair: Pair) -> N
     found = {row["instance"]: row["state"] for row in done.json["findings"]}
     assert found == drift.wrong
     assert {row["result"] for row in done.json["findings"]} == {"repaired"}
-    assert (done.json["summary"]["repaired"], done.json["summary"]["differences"]) == (7, 7)
+    assert (done.json["summary"]["repaired"], done.json["summary"]["differences"]) == (7, 0)
     assert done.json["summary"]["found"]["foreign"] == 1
     assert drift.is_repaired()
     drift.untouched()
@@ -151,6 +151,8 @@ def test_check_repair_finds_everything_and_touches_nothing_else(pair: Pair) -> N
     assert {line["instance"] for line in lines if line["outcome"] == "replaces"} == set(drift.wrong)
     assert {line["instance"] for line in lines if line["outcome"] == "repaired"} == set(drift.wrong)
     again = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+    assert again.json["summary"]["finished"] is True
+    assert "not_repaired" in again.json["summary"]
     assert (again.exit_code, again.json["summary"]["differences"]) == (0, 0)
     assert pair.run("check", "--deep").exit_code == 3, "the foreign one is told"
 

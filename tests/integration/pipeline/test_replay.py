@@ -87,6 +87,7 @@ def test_a_dry_run_transfers_nothing(pair: Pair) -> None:
     done = pair.run("replay", "--from", "1", "--dry-run", "--json")
     assert done.exit_code == 0, done.stderr
     assert done.json["skipped"] == {"dry_run": 2}
+    assert done.json["would_be"] == {"sent unchanged": 1, "transcoded": 1}
     assert done.json["delivered"] == 0
     assert pair.held() == set()
     assert pair.parked() == {}

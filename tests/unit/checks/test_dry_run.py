@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,13 @@ NATIVE = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 
 
-def _look(url: str, instance_id: str, rules: str = "", wanted: str = NATIVE) -> Outcome:
+def _look(
+    url: str,
+    instance_id: str,
+    rules: str = "",
+    wanted: str = NATIVE,
+    would: Counter[str] | None = None,
+) -> Outcome:
     job = Job(
         Endpoint(SideName.SOURCE, url, timeout_s=2.0),
         Endpoint(SideName.TARGET, "http://target.invalid"),
@@ -28,7 +35,9 @@ def _look(url: str, instance_id: str, rules: str = "", wanted: str = NATIVE) -> 
         rules=parse_rules(rules) if rules else (),
     )
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    executor = DryRunExecutor(lambda _task, outcome: outcomes.put(outcome), job)
+    executor = DryRunExecutor(
+        lambda _task, outcome: outcomes.put(outcome), job, Counter() if would is None else would
+    )
     executor.submit(Task(Move(instance_id, 1), job))
     try:
         return outcomes.get(timeout=20)
@@ -57,6 +66,15 @@ def test_what_would_be_done(
     assert outcome.reason is Reason.DRY_RUN
     assert said in outcome.message
     assert not [one for one in source.requests if one.startswith("POST")]
+
+
+def test_what_would_be_done_is_counted_by_kind(fake_orthanc: Callable[..., FakeOrthanc]) -> None:
+    source, would = fake_orthanc(), Counter[str]()
+    instance_id = source.put(small_ct())
+    for wanted in (NATIVE, NATIVE, IMPLICIT):
+        _look(source.url, instance_id, wanted=wanted, would=would)
+    _look(source.url, "5b0ad3a6-1b7e8a5c-5f0a9a3e-0d6f7c11-00000001", would=would)
+    assert would == {"sent unchanged": 2, "transcoded": 1}
 
 
 def test_an_instance_that_is_gone(fake_orthanc: Callable[..., FakeOrthanc]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -546,3 +547,30 @@ def test_a_report_says_of_what_a_person_dropped_that_it_was(
         middle: ("parked", "dropped by a person"),
         last: ("parked", "undecodable"),
     }
+
+
+def test_a_report_without_an_audit_file_says_what_it_cannot_show(
+    pair: tuple[FakeOrthanc, FakeOrthanc],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    pair[0].put(small_ct())
+    _park(tmp_path / "state.sqlite3")
+    assert exit_code_of(["report", "--from", "1"]) == EXIT_INCOMPLETE
+    without = capsys.readouterr()
+    assert without.out.split("\n", 1)[0].split() == ["INSTANCE", "FATE", "HOW"]
+    assert "BRIDGE_AUDIT_PATH is not set" in without.err
+    monkeypatch.setenv("BRIDGE_AUDIT_PATH", str(tmp_path / "audit.jsonl"))
+    (tmp_path / "audit.jsonl").touch()
+    assert exit_code_of(["report", "--from", "1"]) == EXIT_INCOMPLETE
+    with_it = capsys.readouterr()
+    assert "SEQUENCE" in with_it.out.split("\n", 1)[0]
+    assert "BRIDGE_AUDIT_PATH" not in with_it.err
+
+
+def test_only_reasons_for_which_instances_are_parked_are_offered(capsys: Capture) -> None:
+    exit_code_of(["parked", "list", "--help"])
+    said = capsys.readouterr().out
+    assert "undecodable" in said
+    assert not {"dry_run", "rule", "gone"} & set(re.findall(r"[a-z_]+", said))

@@ -77,10 +77,10 @@ TABLE = [
     (replace(OURS, at_target=False), State.MISSING),
     (replace(OURS, at_target=False, record=None), State.MISSING),
     (replace(OURS, at_target=False, waiting=True), State.WAITING),
-    (replace(OURS, at_target=False, put_aside=True), State.PUT_ASIDE),
+    (replace(OURS, at_target=False, parked=True), State.PARKED),
     (replace(OURS, at_target=False, skipped=True), State.SKIPPED),
     (replace(OURS, at_target=False, skipped=True, waiting=True), State.SKIPPED),
-    (replace(OURS, at_target=False, waiting=True, put_aside=True), State.WAITING),
+    (replace(OURS, at_target=False, waiting=True, parked=True), State.WAITING),
 ]
 
 
@@ -143,7 +143,7 @@ def test_what_nothing_may_lead_to() -> None:
                 )
             if state is State.MISSING:
                 assert view.at_source
-                assert not any((view.at_target, view.waiting, view.put_aside, view.skipped))
+                assert not any((view.at_target, view.waiting, view.parked, view.skipped))
             if state is None:
                 assert view.at_source
                 assert view.at_target

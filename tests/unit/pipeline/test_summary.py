@@ -95,6 +95,22 @@ def test_nothing_is_said_as_nothing(capsys: Capture) -> None:
     assert "parked         0\n" in capsys.readouterr().out
 
 
+def test_a_dry_run_is_not_told_as_work_that_was_done(capsys: Capture) -> None:
+    summary = Summary(dry_run=True)
+    summary.skipped.update({"dry_run": 3, "gone": 1})
+    summary.would.update({"transcoded": 2, "skipped": 1})
+    print_summary(summary, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "dry run: nothing was moved",
+        "would be skipped       1",
+        "would be transcoded    2",
+        "deleted at the source  1",
+    ]
+    print_summary(summary, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["would_be"] == {"transcoded": 2, "skipped": 1}
+
+
 def test_a_table_is_aligned(capsys: Capture) -> None:
     print_table(("A", "LONG NAME"), [("a long value", 1), ("b", 22)])
     lines = capsys.readouterr().out.splitlines()
