@@ -601,7 +601,7 @@ class FollowJournal:
         if sequence is None or sequence in self._late:
             return False
         if sequence > self._open_changes.checkpoint:
-            # Open, it holds the checkpoint: it need not be on record.
+            # Open, it keeps the checkpoint below it: it need not be on record.
             gaps.fill(sequence)
             self.memory.note(move)
             return self._open(move)

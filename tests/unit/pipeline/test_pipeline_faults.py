@@ -1,4 +1,4 @@
-"""One instance must not hold the feed: what each answer costs, and whose fault it turns out to be.
+"""One instance must not stop the feed: what each answer costs, and whose fault it turns out to be.
 
 The table is in docs/faults.md; its numbers are counted here.
 """
