@@ -33,6 +33,7 @@ from bridge.credentials import (
     POKE_TOKEN,
     credentials_of,
     env_file,
+    must_be_meant,
     place_in_dotenv,
     poke_token,
     read_dotenv,
@@ -285,9 +286,9 @@ class Settings(BaseSettings):
     )
     shared_directory: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="When every user may write to the directory of the state file, the audit file "
-        "or .env: refuse (exit 2), or accept, where no other user can reach it (a volume of a "
-        "container).",
+        description="When every user may write to the directory of the state file, the audit "
+        "file, .env or a file that a setting names: refuse (exit 2), or accept, where no other "
+        "user can reach it (a volume of a container).",
     )
     start: Start = Field(
         "beginning",
@@ -702,6 +703,7 @@ class Settings(BaseSettings):
         """
         if self.rules_file is None:
             return (), ""
+        must_be_meant("BRIDGE_RULES_FILE", Path(self.rules_file))
         try:
             with Path(self.rules_file).open("rb") as file:
                 content = file.read(RULES_BYTES_MAX + 1)

@@ -18,7 +18,7 @@ from dotenv.parser import Binding, parse_stream
 
 from bridge.errors import ConfigurationError
 from bridge.model import SideName
-from bridge.own_files import NotOurs, check_settings_file
+from bridge.own_files import NotOurs, check_named_file, check_settings_file
 
 DOTENV_PATH = Path(".env")
 ENV_FILE = "BRIDGE_ENV_FILE"
@@ -275,7 +275,25 @@ def _unreadable(path: Path, exc: Exception) -> ConfigurationError:
     )
 
 
+def must_be_meant(variable: str, path: Path) -> None:
+    """Refuse a file that a setting names where any user may have put it there.
+
+    Raises ConfigurationError. Other errors of the system are left to whoever reads it.
+    """
+    try:
+        check_named_file(path, shared=os.environ.get(SHARED_DIRECTORY) == "accept")
+    except NotOurs as exc:
+        raise ConfigurationError(
+            f"The file that {variable} names {exc.strerror}.",
+            advice="Put it where no other user may write (chmod o-w its directory and the file). "
+            f"In a volume of a container that every user may write to: {SHARED_DIRECTORY}=accept.",
+        ) from exc
+    except (OSError, ValueError):
+        return
+
+
 def _read_secret(variable: str, path: Path) -> str:
+    must_be_meant(variable, path)
     try:
         with path.open("rb") as file:
             raw = file.read(SECRET_BYTES_MAX + 1)

@@ -69,6 +69,26 @@ def check_settings_file(path: Path, *, shared: bool = False) -> None:
         raise NotOurs("is a file that every user may write to")
 
 
+def check_named_file(path: Path, *, shared: bool = False) -> None:
+    """Make sure that a file that a setting names is the one that was meant, if it is there.
+
+    Raises NotOurs where any user may put another one in its place. ``shared``: its directory may be
+    one that every user may write to. Who owns it is not asked elsewhere: an administrator may.
+    """
+    real = real_path(path)
+    try:
+        found = real.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not shared:
+        for directory in (path.parent, real.parent):
+            if reason := why_not_trusted(directory):
+                raise NotOurs(reason)
+        if stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS_WRITE:
+            raise NotOurs("is a file that every user may write to")
+    _check_owner(found, real)
+
+
 def make_directory(directory: Path) -> None:
     """Make a directory and those above it, for this user alone where they are not there yet."""
     if directory.is_dir():
@@ -126,6 +146,33 @@ def make_file(path: Path) -> None:
         return
     os.fchmod(made, PRIVATE_MODE)
     os.close(made)
+
+
+def make_new_file(path: Path) -> None:
+    """Make an empty file of ours with mode 0600. Raises FileExistsError where there is one."""
+    made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, PRIVATE_MODE)
+    os.fchmod(made, PRIVATE_MODE)
+    os.close(made)
+
+
+def open_to_read(path: Path) -> int:
+    """Open a file of ours that is there; returns the descriptor. Raises NotOurs, other OSErrors."""
+    return _open_there(path, os.O_RDONLY, tighten=False)
+
+
+def open_device(path: Path) -> int:
+    """Open a device or a pipe to write into it; returns the descriptor.
+
+    Raises NotOurs for one of another user in a shared directory: that user would read what is
+    written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_owner(os.fstat(descriptor), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def open_own(path: Path, flags: int, *, tighten: bool = True) -> int:
@@ -187,11 +234,14 @@ def _open_there(path: Path, flags: int, *, tighten: bool) -> int:
 def _check(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise NotOurs("is not a file")
-    if is_shared(path.parent):
-        if found.st_uid not in (0, os.geteuid()):
-            raise NotOurs("belongs to another user, in a directory that every user may write to")
-        if found.st_nlink > 1:
-            raise NotOurs("has another name too, in a directory that every user may write to")
+    _check_owner(found, path)
+    if is_shared(path.parent) and found.st_nlink > 1:
+        raise NotOurs("has another name too, in a directory that every user may write to")
+
+
+def _check_owner(found: os.stat_result, path: Path) -> None:
+    if is_shared(path.parent) and found.st_uid not in (0, os.geteuid()):
+        raise NotOurs("belongs to another user, in a directory that every user may write to")
 
 
 def _is_ours_and_not_private(found: os.stat_result) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,7 @@ from typing import Any
 from bridge.audit import set_aside
 from bridge.checks.disk_lists import SortedTexts
 from bridge.errors import ConfigurationError
+from bridge.own_files import open_to_read
 
 DELIVERED = "delivered"
 ARRIVED = (DELIVERED, "already_there")
@@ -56,7 +58,7 @@ def read_lines(path: Path) -> Iterator[Line]:
         )
     for file in files:
         try:
-            with file.open("rb") as stream:
+            with os.fdopen(open_to_read(file), "rb") as stream:
                 yield from filter(None, map(_parsed, stream))
         except OSError as exc:
             raise ConfigurationError(f"{file} cannot be read: {exc.strerror}.") from exc

@@ -110,7 +110,7 @@ def _write(out: Path, data: bytes) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            partial.chmod(FILE_MODE)
+                os.fchmod(file.fileno(), FILE_MODE)  # by its name it may be another one
             os.link(partial, out)
         finally:
             partial.unlink(missing_ok=True)

@@ -98,23 +98,24 @@ def _write(result: Transcoded, target: Path) -> int:
     """Write beside the target and rename: OUT is whole or not there.
 
     A link is followed, but none that another user has put there: it leads where that user wants.
-    A device or a pipe is written to: a rename would replace it, and root may replace /dev/null.
+    A device or a pipe is written to: a rename would replace it, and root may replace /dev/null. One
+    that another user has put into a shared directory is not: that user reads it.
     The file has the mode that this user's files have: it is an image of a patient.
     """
-    from bridge.own_files import real_path
+    from bridge.own_files import open_device, real_path
 
     try:
         target = real_path(target)
         if target.exists() and not (target.is_file() or target.is_dir()):
-            with target.open("wb") as stream:
+            with os.fdopen(open_device(target), "wb") as stream:
                 return sum(stream.write(chunk) for chunk in result.body)
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         partial = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 written = sum(file.write(chunk) for chunk in result.body)
-            os.umask(umask := os.umask(0o077))
-            partial.chmod(0o666 & ~umask)
+                os.umask(umask := os.umask(0o077))
+                os.fchmod(file.fileno(), 0o666 & ~umask)  # by its name it may be another one
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

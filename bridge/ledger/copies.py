@@ -18,7 +18,13 @@ from pathlib import Path
 from bridge.errors import ConfigurationError, StateError
 from bridge.ledger.lock import COMPANIONS, explained, locked
 from bridge.ledger.store import BUSY_TIMEOUT_S, SCHEMA_VERSION, Ledger, schema_of
-from bridge.own_files import make_directory, make_file, real_path
+from bridge.own_files import (
+    check_named_file,
+    make_directory,
+    make_new_file,
+    open_to_read,
+    real_path,
+)
 
 _MAGIC = b"SQLite format 3\0"
 PART = ".part"
@@ -54,8 +60,8 @@ def back_up(path: Path, out: Path) -> StateContents:
     with Ledger(path, create=False):
         real = real_path(path)  # it is ours, and can be read
     with _writable(out):
-        part.unlink(missing_ok=True)
-        make_file(part)
+        _remove(part)
+        make_new_file(part)
     try:
         with explained(path), closing(_connect(real)) as source, closing(_connect(part)) as copy:
             source.backup(copy)  # all pages in one read transaction: no writer waits for it
@@ -151,13 +157,13 @@ def _expect(path: Path) -> None:
             raise StateError(
                 f"{path} is no file.", advice="Name a file that orthanc-bridge state backup made."
             )
+        check_named_file(path, shared=True)
 
 
 def _copy_file(copy: Path, part: Path) -> None:
     with explained(copy):
-        make_file(part)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(copy, flags), "rb") as taken, part.open("r+b") as written:
+        make_new_file(part)
+        with os.fdopen(open_to_read(copy), "rb") as taken, part.open("r+b") as written:
             shutil.copyfileobj(taken, written)
 
 
@@ -210,7 +216,7 @@ def _is_alone(real: Path, path: Path) -> bool:
 
     What is no database is not opened: SQLite would remove what lies beside it.
     """
-    with explained(path), real.open("rb") as file:
+    with explained(path), os.fdopen(open_to_read(real), "rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             return False
     try:

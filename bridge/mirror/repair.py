@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from bridge.dicom.orthanc_id import orthanc_id_of
 from bridge.errors import InstanceError, InstanceGone, SideError, side_error
@@ -70,7 +70,7 @@ from bridge.model import (
     StoreAnswer,
 )
 from bridge.orthanc import Need, StoredFile, lacks_right
-from bridge.own_files import open_own
+from bridge.own_files import open_own, open_to_read
 from bridge.two_servers import ComparedServer, Use, refuse, tell_apart
 from bridge.worker.prepare import PART, sync_directory
 from bridge.worker.proof import check_answer
@@ -245,12 +245,13 @@ class Repairer:
         path = prepared_path(ledger)
         _unlink(path.with_name(path.name + PART))
         intent = repair_intent(ledger)
-        if not path.exists():
+        if not is_there(path):
             if intent is not None:
                 # Nothing was deleted before there was a file, and it goes when the copy is proved.
                 ledger.set_meta(INTENT_KEY, None)
             return None
-        found = _md5_of(path)
+        with explained(ledger.path):
+            found = _md5_of(path)
         if intent is None or intent.target_md5 != found:
             intent = self._intent_of(path, found)
             if intent is None:
@@ -264,7 +265,7 @@ class Repairer:
 
         A power cut may lose the note and not the file. None: the file is dealt with.
         """
-        with path.open("rb") as file:
+        with PreparedFile(path).opened() as file:
             instance_id = self._identify(memoryview(file.read(HEAD_BYTES)))
         if not instance_id:
             _put_aside(path, md5, "its identifier cannot be told")
@@ -344,10 +345,10 @@ class Repairer:
 
     def _send(self, ledger: Ledger, intent: RepairIntent) -> RepairEnd | None:
         """Send the prepared file; an end where the target does not hold it then."""
-        path = prepared_path(ledger)
+        prepared = PreparedFile(prepared_path(ledger))
         try:
             answer = self._target.store(
-                PreparedFile(path), body_bytes=path.stat().st_size, deadline_s=self._deadline_s
+                prepared, body_bytes=prepared.size_bytes(), deadline_s=self._deadline_s
             )
             check_answer(answer, intent.instance_id)
         except InstanceError as exc:
@@ -503,7 +504,12 @@ class Repairer:
 
 def is_repair_begun(ledger: Ledger) -> bool:
     """Tell whether a process has begun a repair and not ended it. Raises StateError."""
-    return repair_intent(ledger) is not None or prepared_path(ledger).exists()
+    return repair_intent(ledger) is not None or is_there(prepared_path(ledger))
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether anything has this name, a link that leads nowhere included."""
+    return os.path.lexists(path)
 
 
 def prepared_path(ledger: Ledger) -> Path:
@@ -529,13 +535,25 @@ def hold_repairs(ledger: Ledger, count: int) -> None:
 
 
 class PreparedFile:
-    """A file in pieces, any number of times."""
+    """A file in pieces, any number of times. It is ours, or it is not opened: it is sent.
+
+    Raises NotOurs and other OSErrors.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def opened(self) -> BinaryIO:
+        """Open it."""
+        return os.fdopen(open_to_read(self._path), "rb")
+
+    def size_bytes(self) -> int:
+        """Return its size."""
+        with self.opened() as file:
+            return os.fstat(file.fileno()).st_size
+
     def __iter__(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        with self.opened() as file:
             while piece := file.read(CHUNK_BYTES):
                 yield piece
 

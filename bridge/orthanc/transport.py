@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import httpx
 
+from bridge.credentials import must_be_meant
 from bridge.errors import ConfigurationError
 from bridge.model import Endpoint
 
@@ -203,6 +204,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 def _must_be_readable(setting: str, file: str | None) -> None:
     if file is None:
         return
+    must_be_meant(setting, Path(file))
     try:
         Path(file).open("rb").close()
     except OSError as exc:

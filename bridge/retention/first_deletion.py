@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from bridge.ledger.records import Kept
 from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.model import SideProblem
-from bridge.own_files import real_path, write_private
+from bridge.own_files import open_to_read, real_path, write_private
 from bridge.retention.deletion_limits import STOPPED_KEY, is_stopped, refuse_stopped
 from bridge.retention.objections import InstanceLooks, Objection
 from bridge.retention.protocols import KeepingServer
@@ -171,7 +172,8 @@ def held_path(ledger: Ledger) -> Path:
 def _read(held: Path, md5: str) -> bytes | None:
     """Return what is held, if it is the file with this MD5."""
     try:
-        file = held.read_bytes()
+        with os.fdopen(open_to_read(held), "rb") as stream:
+            file = stream.read()
     except OSError:
         return None
     return file if hashlib.md5(file, usedforsecurity=False).hexdigest() == md5 else None
