@@ -41,7 +41,7 @@ from bridge.credentials import (
 from bridge.dicom.syntaxes import target_syntax_uid
 from bridge.errors import ConfigurationError
 from bridge.feed.gaps import GapLimits
-from bridge.model import Endpoint, Job, Rule, SideName, TranscodeOptions
+from bridge.model import CarriedNames, Endpoint, Job, Rule, SideName, TranscodeOptions
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.names import NAME_CHARACTERS_MAX, BridgeNames
 from bridge.own_files import why_not_trusted
@@ -202,6 +202,80 @@ def _mirror_deletions(value: str) -> str:
     raise ValueError("must be off or after:DURATION, such as after:7d (units: s, m, h, d)")
 
 
+USER_NUMBERS = range(1024, 65536)
+"""Of metadata and attachments that are a user's; Orthanc lets nobody write others."""
+CARRIED_MAX = 50
+"""So many names may be listed: each costs requests."""
+_CARRIED_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ORTHANCS_OWN = frozenset(
+    [
+        "indexinseries",
+        "receptiondate",
+        "remoteaet",
+        "expectednumberofinstances",
+        "modifiedfrom",
+        "anonymizedfrom",
+        "lastupdate",
+        "origin",
+        "transfersyntax",
+        "sopclassuid",
+        "remoteip",
+        "calledaet",
+        "httpusername",
+        "httphost",
+        "pixeldataoffset",
+        "maindicomtagssignature",
+        "maindicomsequences",
+        "pixeldatavr",
+        "dicom",
+        "dicom-as-json",
+        "dicom-until-pixel-data",
+    ]
+)
+"""Names that Orthanc gives to what is its own, in small letters."""
+
+
+def carried_names(value: str) -> CarriedNames:
+    """Read BRIDGE_CARRY. Raises ValueError."""
+    labels, names = False, {"metadata": [], "attachments": []}  # type: tuple[bool, dict[str, list[str]]]
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        kind, colon, name = part.partition(":")
+        if part == "labels":
+            labels = True
+        elif kind not in names or not colon:
+            raise ValueError(
+                f"names {part[:80]!r}: write labels, metadata:NAME and attachments:NAME, separated "
+                "by commas"
+            )
+        else:
+            _check_carried(name)
+            names[kind].append(name)
+    if sum(map(len, names.values())) > CARRIED_MAX:
+        raise ValueError(f"has more than {CARRIED_MAX} names")
+    metadata, attachments = (tuple(dict.fromkeys(found)) for found in names.values())
+    return CarriedNames(labels, metadata, attachments)
+
+
+def _check_carried(name: str) -> None:
+    if not _CARRIED_NAME.fullmatch(name):
+        raise ValueError(f"names {name[:80]!r}: a name has letters, digits, - and _ only")
+    if name.isdigit() and int(name) not in USER_NUMBERS:
+        raise ValueError(f"names {name}: numbers of users are 1024 to 65535")
+    if name.lower() in ORTHANCS_OWN:
+        raise ValueError(f"names {name}, which is Orthanc's own: no server lets it be written")
+
+
+def _carry(value: str) -> str:
+    carried_names(value)
+    return value
+
+
+def _span(value: str) -> str:
+    if _is_count(value[:-1]) and int(value[:-1]) and value[-1:] in UNITS_S:
+        return value
+    raise ValueError("must be a duration such as 1d (units: s, m, h, d)")
+
+
 def _seconds(span: str) -> float:
     return float(span[:-1]) * UNITS_S[span[-1]]
 
@@ -215,6 +289,8 @@ Schedule = Annotated[str, AfterValidator(_schedule)]
 Timetable = Annotated[str, AfterValidator(_timetable)]
 SpanOrOff = Annotated[str, AfterValidator(_span_or_off)]
 Percent = Annotated[str, AfterValidator(_percent)]
+Carry = Annotated[str, AfterValidator(_carry)]
+Span = Annotated[str, AfterValidator(_span)]
 MirrorDeletions = Annotated[str, AfterValidator(_mirror_deletions)]
 Executor = Annotated[str, AfterValidator(_executor)]
 Retention = Annotated[str, AfterValidator(_retention)]
@@ -492,6 +568,25 @@ class Settings(BaseSettings):
         "deleted at the source by mistake (orthanc-bridge docs mirror). Not with "
         "BRIDGE_SOURCE_RETENTION.",
     )
+    carry: Carry = Field(
+        "",
+        description="What is brought to the target beside the files, separated by commas: labels, "
+        "metadata:NAME, attachments:NAME (user-defined ones, of all levels). The source wins for "
+        "these; what somebody else has written at the target stays (orthanc-bridge docs mirror). "
+        "Not with BRIDGE_SOURCE_RETENTION.",
+    )
+    carry_every: Span = Field(
+        "1d",
+        description="How often all of it is compared (BRIDGE_CARRY). Changes of labels are found "
+        "by that only.",
+    )
+    carry_max_mb: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Larger attachments are not brought (BRIDGE_CARRY), MB. So much memory is used "
+        "for one.",
+    )
     servers_are_distinct: bool = Field(
         False,
         description="Set it to true to assure that the two addresses are two servers, where the "
@@ -618,6 +713,11 @@ class Settings(BaseSettings):
                 "BRIDGE_MIRROR_DELETIONS and BRIDGE_SOURCE_RETENTION exclude each other: what "
                 "retention deletes at the source would be deleted at the target, too"
             )
+        if self.carry and self.source_retention != "keep":
+            raise ValueError(
+                "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other: labels, metadata and "
+                "attachments may change after retention has deleted what they belong to"
+            )
         tls = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
         if self.executor.startswith("tls://") and None in tls:
             raise ValueError(
@@ -674,6 +774,7 @@ class Settings(BaseSettings):
             lag_limit_s=self.lag_limit_s,
             parked_limit=self.parked_limit,
             verify_every_s=self.verify_every_s,
+            carries=bool(self.carried),
         )
 
     def names(self) -> BridgeNames:
@@ -786,6 +887,16 @@ class Settings(BaseSettings):
         if self.mirror_deletions == "off":
             return None
         return _seconds(self.mirror_deletions.removeprefix("after:"))
+
+    @property
+    def carried(self) -> CarriedNames:
+        """What is brought to the target beside the files."""
+        return carried_names(self.carry)
+
+    @property
+    def carry_every_s(self) -> float:
+        """How often all of that is compared, seconds."""
+        return _seconds(self.carry_every)
 
     @property
     def retention_s(self) -> float | None:

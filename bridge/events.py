@@ -317,6 +317,59 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """Something that lies beside a file was written at the target: how much, by its kind."""
+
+    resource_id: str
+    written: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CarryLeft:
+    """Something beside a file stays as it is at the target.
+
+    ``name``: as an operator has listed it. ``why``: of LEFT_REASONS (mirror/carry.py).
+    """
+
+    resource_id: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CarryFailed:
+    """Something beside a file could not be brought; it is tried again."""
+
+    resource_id: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CarrySwept:
+    """A sweep of what lies beside the files came to its end.
+
+    ``left``: so many values stay as they are at the target. ``failed``: so many resources wait.
+    """
+
+    resources: int
+    left: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarryStopped:
+    """Nothing can be brought beside the files at present."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CarryWorks:
+    """A part of it was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class VerificationFailed:
     """Both servers cannot be verified at present. Sent once for each reason."""
 
@@ -427,6 +480,12 @@ Event = (
     | TargetDeletes
     | TargetKept
     | Verified
+    | Carried
+    | CarryLeft
+    | CarryFailed
+    | CarrySwept
+    | CarryStopped
+    | CarryWorks
     | VerificationFailed
     | VerificationWorks
     | Recounted

@@ -80,6 +80,28 @@ class Action(StrEnum):
     """Pixels decoded (and, for a compressed target syntax, encoded again)."""
 
 
+class ResourceKind(StrEnum):
+    """The levels of Orthanc's hierarchy, as their routes name them."""
+
+    PATIENT = "patients"
+    STUDY = "studies"
+    SERIES = "series"
+    INSTANCE = "instances"
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedNames:
+    """What is brought to the target beside the files (BRIDGE_CARRY)."""
+
+    labels: bool = False
+    metadata: tuple[str, ...] = ()
+    attachments: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to bring."""
+        return self.labels or bool(self.metadata or self.attachments)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a server is and how to trust it. Credentials are looked up where they are used.
@@ -140,6 +162,8 @@ class ServerInfo:
     ingest_transcoding: str | None = None
     read_only: bool | None = None
     storage_compression: bool | None = None
+    user_metadata: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of metadata by the names that its configuration gives them; from 1.12 on."""
 
 
 @dataclass(frozen=True, slots=True)

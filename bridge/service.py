@@ -32,6 +32,8 @@ from bridge.ledger.records import Entry
 from bridge.ledger.store import GAPS_NOTED_KEY, NEWEST_DATE_KEY, Ledger
 from bridge.ledger.verifications import VerificationProgress
 from bridge.log import log
+from bridge.mirror.carry import Carrier
+from bridge.mirror.carry_thread import CARRY_RATE_S, CarryThread, Hints
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.mirror_thread import (
     REPAIRS,
@@ -42,6 +44,7 @@ from bridge.mirror.mirror_thread import (
 )
 from bridge.mirror.repair import is_repair_begun
 from bridge.model import Gap, Move, Reason, SideName
+from bridge.orthanc.carry_client import CarryClient
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.ask_for_other_instances import LISTED_MAX
 from bridge.pipeline.journal import (
@@ -87,7 +90,9 @@ class Service:
         self._audits = audit_trails(settings)
         self._throughput = Throughput()
         self._trouble = Trouble()
-        self._observer = Observers((*observers, *self._audits, self._throughput, self._trouble))
+        self._hints = Hints()
+        others: tuple[Observer, ...] = (self._throughput, self._trouble, self._hints)
+        self._observer = Observers((*observers, *self._audits, *others))
         self._pipelines = Pipelines(
             settings,
             self._machinery,
@@ -188,6 +193,7 @@ class Service:
         with (
             self._sweeping(ledger, once=once),
             self._verifying(ledger, once=once),
+            self._carrying(ledger, once=once),
             self._throughput.kept_in(ledger),
         ):
             return following.run()
@@ -211,6 +217,43 @@ class Service:
                 every_s=every_s,
                 workers=parts.workers,
                 make=parts.verification,
+                observer=self._observer,
+                stop=stop,
+            )
+            thread.start()
+            try:
+                yield
+            finally:
+                thread.stop(settings.http_timeout_s)
+
+    @contextmanager
+    def _carrying(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
+        """Bring what lies beside the files meanwhile (BRIDGE_CARRY); not with ``once``."""
+        settings = self._settings
+        if once or not settings.carried:
+            yield
+            return
+        stop = threading.Event()
+        with (
+            closing(CarryClient(settings.endpoint(SideName.SOURCE))) as source,
+            closing(CarryClient(settings.endpoint(SideName.TARGET))) as target,
+        ):
+            carrier = Carrier(
+                source,
+                target,
+                settings.carried,
+                bytes_max=settings.carry_max_mb * 1024 * 1024,
+                report=self._observer.on_event,
+            )
+            clock, allowance = self._machinery.clock, settings.allowance()
+            thread = CarryThread(
+                carrier,
+                source,
+                state_path=ledger.path,
+                every_s=settings.carry_every_s,
+                pace=OperatorsPace(allowance, rate_s=CARRY_RATE_S, clock=clock, stop=stop),
+                hints=self._hints,
+                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
                 observer=self._observer,
                 stop=stop,
             )

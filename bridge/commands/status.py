@@ -73,10 +73,18 @@ def _from_ledger(ledger: Ledger) -> dict[str, object]:
     import time
 
     from bridge.commands.output import moment
-    from bridge.monitoring.board import gap_fields, mirror_fields, mirror_view
+    from bridge.monitoring.board import (
+        carry_fields,
+        carry_view,
+        gap_fields,
+        mirror_fields,
+        mirror_view,
+    )
     from bridge.pipeline.holds import MONITOR_KEY, PAUSED_KEY
 
     paused_at = ledger.meta(PAUSED_KEY)
+    carry = carry_view(ledger)
+    carries = carry.caught_up_at is not None or carry.waiting
     return {
         "paused_since": None if paused_at is None else moment(float(paused_at)),
         "checkpoint": ledger.checkpoint(),
@@ -85,6 +93,7 @@ def _from_ledger(ledger: Ledger) -> dict[str, object]:
         "dropped": ledger.dropped_count(),
         "gaps": gap_fields(ledger.open_gaps(), ledger.gaps_given_up(), now=time.time()),
         "verification": mirror_fields(mirror_view(ledger), now=time.time()),
+        "carry": carry_fields(carry if carries else None, now=time.time()),
         "bridge": _running(ledger.meta(MONITOR_KEY)),
     }
 
@@ -220,6 +229,9 @@ def _print(found: dict[str, object]) -> None:
     verification = found.get("verification")
     if isinstance(verification, dict) and (verification["begun_at"] or verification["done"]):
         pairs["verified"] = verification["text"]
+    carry = found.get("carry")
+    if isinstance(carry, dict):
+        pairs["beside files"] = carry["text"]
     total = sum(parked.values())
     details = ", ".join(f"{reason}: {count}" for reason, count in parked.items())
     pairs["parked"] = f"{total} ({details})" if total else 0

@@ -37,7 +37,7 @@ from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, St
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"
@@ -57,6 +57,17 @@ COUNT_MAX = 2**63 - 1
 STUDIES_FORGOTTEN_MAX = 20
 """So many old studies are forgotten with each transaction that tells of new ones."""
 _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+CARRY_POSITION_KEY = "carry_position"
+"""Ledger: up to this row of the feed labels, metadata and attachments were brought."""
+CARRY_SWEEP_KEY = "carry_sweep"
+"""Ledger: the sweep of them that is under way, as JSON."""
+CARRY_LAST_KEY = "carry_last"
+"""Ledger: the last one that came to its end, as JSON."""
+CARRY_CAUGHT_UP_KEY = "carry_caught_up_at"
+"""Ledger: when nothing was left to be brought, epoch seconds."""
+CARRY_KEYS = (CARRY_POSITION_KEY, CARRY_SWEEP_KEY, CARRY_LAST_KEY, CARRY_CAUGHT_UP_KEY)
+CARRY_WAITING_MAX = 10_000
+"""So many resources wait to be tried again; the next sweep finds the others."""
 MOMENT_MAX = 253_402_300_799.0
 """The last second of the year 9999."""
 
@@ -203,7 +214,8 @@ class Ledger:
         self.attempts()
         self.open_gaps()
         parked, dropped = self.parked(), self.parked(dropped=True)
-        for rows in (parked, dropped, self.all_kept(), self._all_delivered()):
+        self.carry_waiting()
+        for rows in (parked, dropped, self.all_kept(), self._all_delivered(), self.all_carried()):
             for _ in rows:
                 pass
 
@@ -423,8 +435,80 @@ class Ledger:
             forgotten = 0
             if known is not None:
                 forgotten = self._db.execute(self._sql["forget_all_delivered"]).rowcount
+                for name in ("forget_all_carried", "clear_carry_waiting"):
+                    self._db.execute(self._sql[name])
+                for key in CARRY_KEYS:
+                    self._db.execute(self._sql["delete_meta"], {"key": key})
             self._set_meta(DELIVERIES_TO_KEY, digest)
         return forgotten
+
+    # What was brought beside the files: BRIDGE_CARRY.
+
+    def carried(self, resource_id: str, name: str) -> tuple[str, str]:
+        """Return the digests of the values that this bridge has written, "" for none."""
+        with explained(self.path):
+            wanted = {"resource_id": resource_id, "name": name}
+            row = self._db.execute(self._sql["get_carried"], wanted).fetchone()
+            return ("", "") if row is None else (_text(row[0]), _text(row[1]))
+
+    def set_carried(self, resource_id: str, name: str, digest: str) -> None:
+        """Note a value before it is written. That of before is ours too until the next one."""
+        wanted = {"resource_id": resource_id, "name": name, "digest": digest}
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["set_carried"], wanted)
+
+    def all_carried(self) -> Iterator[str]:
+        """Iterate over the resources of which something was brought, by ID, in pages."""
+        after = ""
+        while True:
+            with explained(self.path):
+                wanted = {"after": after, "limit": PAGE_ROWS_MAX}
+                rows = self._db.execute(self._sql["page_carried"], wanted).fetchall()
+                page = [_text(row[0]) for row in rows]
+            yield from page
+            if len(rows) < PAGE_ROWS_MAX:
+                return
+            after = page[-1]
+
+    def forget_carried(self, resource_ids: Iterable[str]) -> None:
+        """Forget resources that the source does not hold any more."""
+        rows = [{"resource_id": one} for one in resource_ids]
+        with explained(self.path), self._transaction():
+            self._db.executemany(self._sql["forget_carried"], rows)
+            self._db.executemany(self._sql["carry_ends"], rows)
+
+    def carry_waits(self, resource_id: str) -> tuple[int, float] | None:
+        """Return how often a resource was tried in vain, and when it is tried again; or None."""
+        with explained(self.path):
+            wanted = {"resource_id": resource_id}
+            row = self._db.execute(self._sql["get_carry_waiting"], wanted).fetchone()
+            return None if row is None else (_count(row[0]), _moment(row[1]))
+
+    def set_carry_waiting(self, resource_id: str, *, now: float, next_at: float) -> None:
+        """Note that a resource was tried in vain. Times: epoch seconds."""
+        wanted = {"resource_id": resource_id, "now": now, "next_at": next_at}
+        with explained(self.path), self._transaction():
+            known = self._db.execute(self._sql["get_carry_waiting"], wanted).fetchone()
+            count = self._db.execute(self._sql["sum_carry_waiting"]).fetchone()[0]
+            if known is not None or count < CARRY_WAITING_MAX:
+                self._db.execute(self._sql["carry_waits"], wanted)
+
+    def end_carry_waiting(self, resource_id: str) -> None:
+        """Note that a resource does not wait any more."""
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["carry_ends"], {"resource_id": resource_id})
+
+    def carry_due(self, now: float, limit: int) -> list[str]:
+        """List resources that are to be tried again, the longest due first."""
+        with explained(self.path):
+            rows = self._db.execute(self._sql["carry_due"], {"now": now, "limit": limit})
+            return [_text(row[0]) for row in rows]
+
+    def carry_waiting(self) -> tuple[int, float | None]:
+        """Count the resources that wait, and tell since when the first does, epoch seconds."""
+        with explained(self.path):
+            count, since = self._db.execute(self._sql["sum_carry_waiting"]).fetchone()
+            return _count(count), None if since is None else _moment(since)
 
     def begin_ages(self, now: float) -> None:
         """Let the age of whatever was delivered since the last time count from now."""

@@ -435,3 +435,61 @@ SELECT * FROM parked WHERE reason = :reason ORDER BY parked_at DESC LIMIT :limit
 
 -- name: count_parked
 SELECT reason, count(*) FROM parked GROUP BY reason ORDER BY reason;
+
+-- name: schema_10
+-- What this bridge has written beside the files at the target: digests of the value that it wrote
+-- last, or is about to write, and of the one before. Whatever else is there is somebody else's.
+CREATE TABLE carried (
+    resource_id TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    digest      TEXT NOT NULL,
+    before      TEXT NOT NULL,
+    PRIMARY KEY (resource_id, name)
+) WITHOUT ROWID;
+-- Resources whose labels, metadata or attachments could not be brought: they are tried again.
+CREATE TABLE carry_waiting (
+    resource_id TEXT PRIMARY KEY,
+    since       REAL NOT NULL,
+    tries       INTEGER NOT NULL,
+    next_at     REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX carry_waiting_due ON carry_waiting (next_at);
+
+-- name: get_carried
+SELECT digest, before FROM carried WHERE resource_id = :resource_id AND name = :name;
+
+-- name: set_carried
+INSERT INTO carried (resource_id, name, digest, before) VALUES (:resource_id, :name, :digest, '')
+ON CONFLICT (resource_id, name) DO UPDATE SET
+    before = CASE excluded.digest WHEN digest THEN before ELSE digest END,
+    digest = excluded.digest;
+
+-- name: page_carried
+SELECT DISTINCT resource_id FROM carried WHERE resource_id > :after
+ORDER BY resource_id LIMIT :limit;
+
+-- name: forget_carried
+DELETE FROM carried WHERE resource_id = :resource_id;
+
+-- name: forget_all_carried
+DELETE FROM carried;
+
+-- name: clear_carry_waiting
+DELETE FROM carry_waiting;
+
+-- name: carry_waits
+INSERT INTO carry_waiting (resource_id, since, tries, next_at)
+VALUES (:resource_id, :now, 1, :next_at)
+ON CONFLICT (resource_id) DO UPDATE SET tries = tries + 1, next_at = excluded.next_at;
+
+-- name: get_carry_waiting
+SELECT tries, next_at FROM carry_waiting WHERE resource_id = :resource_id;
+
+-- name: carry_due
+SELECT resource_id FROM carry_waiting WHERE next_at <= :now ORDER BY next_at LIMIT :limit;
+
+-- name: carry_ends
+DELETE FROM carry_waiting WHERE resource_id = :resource_id;
+
+-- name: sum_carry_waiting
+SELECT count(*), min(since) FROM carry_waiting;

@@ -4,5 +4,8 @@ judge_copy.py     what is to be said of one instance, once both servers were ask
 verify.py         goes through both servers, and says it of each instance
 repair.py         replaces a copy: proved first, then deleted, sent and proved; resumed after a kill
 copy_deletion.py  deletes at the target what is deleted at the source, if the operator wishes it
+carry_decision.py what becomes of one metadata or attachment that is carried
+carry.py          brings labels, metadata and attachments to the target
+carry_thread.py   does that beside the bridge, and knows what has changed
 mirror_thread.py  does it beside the bridge
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
@@ -12,6 +13,8 @@ from pathlib import Path
 import bridge
 from bridge.errors import StateError
 from bridge.events import (
+    CarryStopped,
+    CarryWorks,
     Event,
     FeedReset,
     InstanceParked,
@@ -31,8 +34,9 @@ from bridge.events import (
     VerificationFailed,
     VerificationWorks,
 )
+from bridge.ledger.lock import explained
 from bridge.ledger.records import Parked
-from bridge.ledger.store import Ledger
+from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
 from bridge.ledger.verifications import held_repairs, last_verification, under_way
 from bridge.marks import Mark, marks_that_stay
 from bridge.model import Delivered, InstanceFailed, Move, OpenGaps, Outcome, SideFailed
@@ -44,10 +48,13 @@ from bridge.monitoring.headline import (
     standing_of,
 )
 from bridge.monitoring.health import (
+    CarryView,
     HealthLimits,
     MirrorView,
     Problem,
     behind,
+    carry_in_words,
+    carry_problems,
     judge,
     lag_of,
     marks_problem,
@@ -110,6 +117,29 @@ def mirror_fields(view: MirrorView | None, *, now: float) -> dict[str, object] |
     return asdict(view) | {"text": verification_in_words(view, now=now)}
 
 
+def carry_view(ledger: Ledger) -> CarryView:
+    """Return what the state file keeps of what lies beside the files. Raises StateError."""
+    waiting, since = ledger.carry_waiting()
+    caught_up, text = ledger.meta(CARRY_CAUGHT_UP_KEY), ledger.meta(CARRY_LAST_KEY)
+    with explained(ledger.path):
+        last = {} if text is None else json.loads(text)
+        return CarryView(
+            caught_up_at=None if caught_up is None else float(caught_up),
+            waiting=waiting,
+            waiting_since=since,
+            swept_at=float(last["ended_at"]) if last else None,
+            resources=int(last.get("resources", 0)),
+            left=int(last.get("left", 0)),
+        )
+
+
+def carry_fields(view: CarryView | None, *, now: float) -> dict[str, object] | None:
+    """Return what is known of it, as JSON-ready values; None where nothing is to be brought."""
+    if view is None:
+        return None
+    return asdict(view) | {"text": carry_in_words(view, now=now)}
+
+
 def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 1) for name, value in seconds.items()}
 
@@ -145,6 +175,9 @@ class Board:
         self._rules_refused = ""
         self._missed = (float("-inf"), 0)
         self._mirror = MirrorView()
+        self._carry = CarryView()
+        self._carry_stopped: tuple[float, str] | None = None
+        """Since when nothing can be brought beside the files, epoch seconds, and why."""
         self._verification_failed: tuple[float, str] | None = None
         """Since when it cannot go on, epoch seconds, and why."""
         self._recent = Recent(steady_s=steady_s)
@@ -169,6 +202,11 @@ class Board:
                 self._verification_failed = (since[0] if since else time.time(), message)
             case VerificationWorks():
                 self._verification_failed = None
+            case CarryStopped(message=message):
+                stopped = self._carry_stopped
+                self._carry_stopped = (stopped[0] if stopped else time.time(), message)
+            case CarryWorks():
+                self._carry_stopped = None
             case MissedFound():
                 now_s = time.monotonic()
                 at_s, before = self._missed
@@ -199,6 +237,7 @@ class Board:
                         self._gaps_given_up = ledger.gaps_given_up()
                         self._marks = marks_that_stay(ledger, time.time())
                         self._mirror = mirror_view(ledger)
+                        self._carry = carry_view(ledger)
                     self._state_error = ""
                 except StateError as exc:
                     self._state_error = exc.message
@@ -214,6 +253,16 @@ class Board:
         if failed is None:
             return self._mirror
         return replace(self._mirror, failing_since=failed[0], failure=failed[1])
+
+    def carry(self) -> CarryView | None:
+        """Return what is known of what lies beside the files; None where nothing is brought."""
+        if not self._limits.carries:
+            return None
+        self.parked()
+        stopped = self._carry_stopped
+        if stopped is None:
+            return self._carry
+        return replace(self._carry, stopped_since=stopped[0], stopped=stopped[1])
 
     def problems(self) -> tuple[Problem, ...]:
         """List what is wrong now."""
@@ -243,6 +292,12 @@ class Board:
         if mirror is not None:
             every_s, now = self._limits.verify_every_s, time.time()
             found += mirror_problems(mirror, every_s, started_at=self._started_at, now=now)
+        carry = self.carry()
+        if carry is not None:
+            # A pause, quiet hours and an outage are no standstill.
+            held, able_at = bool(self.progress.hold), self.progress.able_since
+            idle_at = max(self._started_at, able_at)
+            found += carry_problems(carry, idle_at=idle_at, held=held, now=time.time())
         at_s, missed = self._missed
         if time.monotonic() - at_s < MISSED_TOLD_S:
             found = (*found, missed_problem(missed))
@@ -302,6 +357,7 @@ class Board:
             "target": asdict(progress.target) | {"url": self.names.target_url},
             "gaps": gap_fields(progress.gaps, self._gaps_given_up, now=now),
             "verification": mirror_fields(self.mirror(), now=now),
+            "carry": carry_fields(self.carry(), now=now),
             "feed_read_at": progress.feed_read_at,
             "last_progress_at": progress.last_progress_at or None,
         }

@@ -43,6 +43,7 @@ class HealthLimits:
     lag_limit_s: float = 0.0
     parked_limit: int = 0
     verify_every_s: float | None = None
+    carries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,66 @@ def mirror_problems(
         advice = "What a verification needs: orthanc-bridge docs mirror."
         found.append(Problem("verification_failing", view.failure, advice))
     return tuple(found)
+
+
+CARRY_GRACE_S = 3600.0
+"""So long something beside the files may wait, or nothing of it be brought, before it is told."""
+CARRY_ADVICE = "No delivery waits for it. What it needs: orthanc-bridge docs mirror labels."
+
+
+@dataclass(frozen=True, slots=True)
+class CarryView:
+    """What is known of what lies beside the files. Times: epoch seconds; None where not known.
+
+    ``caught_up_at``: when nothing was left to be brought. ``waiting``: resources that are tried
+    again, ``waiting_since`` the first of them. ``swept_at``: when the last sweep came to its end,
+    ``resources`` and ``left`` what it found. ``stopped_since``, ``stopped``: nothing can be done.
+    """
+
+    caught_up_at: float | None = None
+    waiting: int = 0
+    waiting_since: float | None = None
+    swept_at: float | None = None
+    resources: int = 0
+    left: int = 0
+    stopped_since: float | None = None
+    stopped: str = ""
+
+
+def carry_problems(
+    view: CarryView, *, idle_at: float, held: bool, now: float
+) -> tuple[Problem, ...]:
+    """Say whether what lies beside the files lags.
+
+    ``idle_at``: when it could not go on last, or this process began. ``held``: by an operator.
+    """
+    stopped = view.stopped_since
+    if stopped is not None and now - stopped >= CARRY_GRACE_S:
+        text = f"Nothing was brought beside the files for {lasting(now - stopped)}: {view.stopped}"
+        return (Problem("carry_late", text, CARRY_ADVICE),)
+    since = view.waiting_since
+    if since is not None and now - since >= CARRY_GRACE_S:
+        count = counted(view.waiting, "resource")
+        text = f"Labels, metadata or attachments of {count} could not be brought to the target."
+        advice = "The log says why (carry_failed). What it needs: orthanc-bridge docs mirror."
+        return (Problem("carry_late", text, advice),)
+    behind_s = now - max(idle_at, view.caught_up_at or 0.0)
+    if not held and behind_s >= CARRY_GRACE_S:
+        text = f"What lies beside the files is behind for {lasting(behind_s)}."
+        return (Problem("carry_late", text, CARRY_ADVICE),)
+    return ()
+
+
+def carry_in_words(view: CarryView, *, now: float) -> str:
+    """Say when everything was compared last, and what was left."""
+    if view.swept_at is None:
+        last = "not everything has been compared yet"
+    else:
+        ago = lasting(max(0.0, now - view.swept_at))
+        last = f"all compared {ago} ago, {counted(view.resources, 'resource')}"
+        last += f", {view.left:,} left as others wrote them" if view.left else ""
+    waiting = f"; {counted(view.waiting, 'resource')} wait" if view.waiting else ""
+    return f"{last}{waiting}"
 
 
 def verification_in_words(view: MirrorView, *, now: float) -> str:

@@ -12,6 +12,10 @@ from bridge.events import (
     LOCAL,
     NO_WORKERS,
     Abandoned,
+    Carried,
+    CarryFailed,
+    CarryLeft,
+    CarrySwept,
     CopyFound,
     CopyNotRepaired,
     CopyRepaired,
@@ -52,6 +56,11 @@ from bridge.monitoring.health import counted, lasting
 REPEAT_S = 60.0
 """An outage that goes on is said again this often."""
 """A rate limit begins and ends many times a second: it is not logged."""
+CARRY_LEFT = {
+    "foreign": "somebody else has written another value there",
+    "too_large": "it is larger than BRIDGE_CARRY_MAX_MB",
+    "no_labels": "a server is older than Orthanc 1.12 and has no labels; it is said once",
+}
 COMMANDS = ("replaying", "retrying")
 """Phases of a command that a person has just started and knows of."""
 
@@ -241,6 +250,8 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             )
             level = logging.WARNING if event.differences > event.repaired else logging.INFO
             log(level, "verified", text, **event.counts)
+        case Carried() | CarryLeft() | CarryFailed() | CarrySwept():
+            _log_carry(event)
         case StateFailed(message=message):
             log(logging.ERROR, "state_failed", message)
         case StateRecovered():
@@ -287,6 +298,24 @@ def _log_copy(
         case TargetDeletes(instance_id=instance_id, lacking_s=lacking_s):
             text = f"deletes {instance_id} at the target: the source has lacked it for "
             log(logging.WARNING, "target_deletes", f"{text}{lasting(lacking_s)}", **of)
+
+
+def _log_carry(event: Carried | CarryLeft | CarryFailed | CarrySwept) -> None:
+    """Name what an operator has listed; never a value or a label, which a user has written."""
+    match event:
+        case Carried(resource_id=resource_id, written=written):
+            text = f"wrote beside the files of {resource_id} at the target"
+            log(logging.DEBUG, "carried", text, resource=resource_id, **written)
+        case CarryLeft(resource_id=resource_id, name=name, why=why):
+            text = f"{name} of {resource_id} stays as it is at the target: {CARRY_LEFT[why]}"
+            log(logging.WARNING, "carry_left", text, resource=resource_id, name=name, reason=why)
+        case CarryFailed(resource_id=resource_id, name=name, message=message):
+            text = f"{name} of {resource_id} is not at the target, and is tried again: {message}"
+            log(logging.WARNING, "carry_failed", text, resource=resource_id, name=name)
+        case CarrySwept(resources=resources, left=left, failed=failed):
+            text = f"compared what lies beside the files: {counted(resources, 'resource')}, "
+            text += f"{left} values left as they are, {failed} resources wait"
+            log(logging.INFO, "carry_swept", text, resources=resources, left=left, failed=failed)
 
 
 def _log_recount(event: Recounted | MissedFound | RecountFailed) -> None:

@@ -19,6 +19,9 @@ from prometheus_client.metrics_core import Metric
 
 from bridge.dicom.syntaxes import SYNTAXES
 from bridge.events import (
+    Carried,
+    CarryFailed,
+    CarryLeft,
     CopyFound,
     CopyNotRepaired,
     CopyRepaired,
@@ -51,7 +54,7 @@ from bridge.model import (
     Skipped,
 )
 from bridge.monitoring.headline import BridgeStanding, standing_of
-from bridge.monitoring.health import MirrorView, Problem, lag_of
+from bridge.monitoring.health import CarryView, MirrorView, Problem, lag_of
 from bridge.monitoring.names import BridgeNames
 from bridge.monitoring.poke import RESULTS
 from bridge.pipeline.pacing import BITS_A_MEGABIT, Allowance
@@ -76,6 +79,11 @@ COPY_STATES = (
     "unverifiable",
 )
 """What a verification tells as a difference (mirror/judge_copy.py)."""
+
+
+CARRIED_KINDS = ("labels", "metadata", "attachments")
+LEFT_REASONS = ("foreign", "too_large", "no_labels")
+"""What is brought beside the files, and why something is not (mirror/carry.py)."""
 
 
 class Metrics:
@@ -145,6 +153,15 @@ class Metrics:
         self._verification_failures = self._counter(
             "verification_failures", "Verifications that could not go on."
         )
+        self._carried = self._counter(
+            "carried", "Labels, metadata and attachments written at the target, by kind.", "kind"
+        )
+        self._carry_left = self._counter(
+            "carry_left", "Times that one of them was left as it is at the target.", "reason"
+        )
+        self._carry_failures = self._counter(
+            "carry_failures", "Times that one of them could not be brought."
+        )
         self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
         self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
         self._stages = Histogram(
@@ -163,6 +180,10 @@ class Metrics:
         self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
         for state in COPY_STATES:
             self._copies_found.labels(state)
+        for kind in CARRIED_KINDS:
+            self._carried.labels(kind)
+        for reason in LEFT_REASONS:
+            self._carry_left.labels(reason)
         for result in ("repaired", "failed"):
             self._copy_repairs.labels(result)
         for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
@@ -214,6 +235,8 @@ class Metrics:
                 self._target_deletions.inc(deleted)
             case VerificationFailed():
                 self._verification_failures.inc()
+            case Carried() | CarryLeft() | CarryFailed():
+                self._count_carry(event)
             case SideDown(failure=failure):
                 self._outages.labels(failure.side, failure.problem).inc()
             case _:
@@ -256,6 +279,16 @@ class Metrics:
                 self._copy_repairs.labels("repaired").inc()
             case CopyNotRepaired():
                 self._copy_repairs.labels("failed").inc()
+
+    def _count_carry(self, event: Carried | CarryLeft | CarryFailed) -> None:
+        match event:
+            case Carried(written=written):
+                for kind, number in written.items():
+                    self._carried.labels(kind).inc(number)
+            case CarryLeft(why=why):
+                self._carry_left.labels(why).inc()
+            case CarryFailed():
+                self._carry_failures.inc()
 
     def _count_delivered(self, done: Delivered) -> None:
         outcome = "already_there" if done.already_there else "delivered"
@@ -307,6 +340,9 @@ class BoardView(Protocol):
 
     def mirror(self) -> MirrorView | None:
         """What is known of verifications; None where there are none to be."""
+
+    def carry(self) -> CarryView | None:
+        """What is known of what lies beside the files; None where nothing is brought."""
 
 
 class Sizes:
@@ -392,6 +428,7 @@ class Gauges:
         )
         yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
         yield from _mirror_gauges(self._board.mirror())
+        yield from _carry_gauges(self._board.carry())
 
     def _lag_bytes(self, progress: Progress) -> float | None:
         return self._sizes.of(lag_of(progress, now=time.time()).changes)
@@ -461,6 +498,21 @@ def _mirror_gauges(view: MirrorView | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
     text = "Instances of the last complete verification, by what their copy is."
     yield _labelled("copies", text, "state", view.counts)
+
+
+def _carry_gauges(view: CarryView | None) -> Iterator[Metric]:
+    """Yield the gauges of what lies beside the files, without values where nothing is brought."""
+    lag_s = None
+    if view is not None and view.caught_up_at is not None:
+        lag_s = round(max(0.0, time.time() - view.caught_up_at))
+    waiting = None if view is None else view.waiting
+    plain = (
+        ("carry_waiting", "Resources whose labels, metadata or attachments wait.", waiting),
+        ("carry_lag_seconds", "Time since nothing was left to be brought.", lag_s),
+    )
+    for name, text, value in plain:
+        number = None if value is None else float(value)
+        yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
 
 
 def _limit_gauges(allowance: Allowance) -> Iterator[tuple[str, str, float | None]]:

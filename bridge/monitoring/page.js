@@ -73,6 +73,7 @@ function showFigures(status) {
     ["Parked", number(status.parked_total)],
   ];
   if (status.verification) figures.push(["Verified", status.verification.text]);
+  if (status.carry) figures.push(["Beside the files", status.carry.text]);
   byId("figures").replaceChildren(...figures.map(([name, value]) => {
     const div = document.createElement("div");
     div.append(element("dt", name), element("dd", value));

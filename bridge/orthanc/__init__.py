@@ -4,6 +4,7 @@ The only importer of httpx and tenacity.
 
 session.py      a client with the credentials of this moment
 client.py       the calls
+carry_client.py the calls for labels, metadata and attachments
 bodies.py       files that are downloaded and uploaded
 answers.py      what answers must look like
 wire.py         requests: deadlines, bounds, retries of seconds

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
-from bridge.model import Change, Page, ServerInfo, StoreAnswer
+from bridge.model import Change, Page, ResourceKind, ServerInfo, StoreAnswer
 from bridge.untrusted_text import TEXT_CHARACTERS_MAX, cleaned, shortened, valid, visible
 
 INSTANCE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
@@ -48,13 +48,15 @@ VALUE_BYTES_MIN = 16
 FEW_VALUES = 4096
 """So many values are in order in any answer."""
 METADATA_CHARACTERS_MAX = 4 * TEXT_CHARACTERS_MAX
-"""Orthanc's own metadata are short; what users add is not used here."""
+"""Orthanc's own metadata are short; what users add is read whole by ``parse_resources`` only."""
+LABELS_MAX = 1_000
 
 _T = TypeVar("_T")
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SIZE = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r'"[0-9]{1,20}-[0-9a-f]{32}"')
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}(?:\.[0-9]{1,9})?")
 
 
@@ -72,6 +74,29 @@ class Statistics:
     patients: int
     disk_bytes: int
     uncompressed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource, and what a server tells beside its files. Texts are a user's: never log them.
+
+    ``labels`` None: the server has none (before 1.12). ``metadata``: a byte that is no UTF-8 is
+    told as U+FFFD.
+    """
+
+    kind: ResourceKind
+    resource_id: str
+    labels: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+KINDS = {
+    "Patient": ResourceKind.PATIENT,
+    "Study": ResourceKind.STUDY,
+    "Series": ResourceKind.SERIES,
+    "Instance": ResourceKind.INSTANCE,
+}
+"""As Orthanc calls them in an answer, and in its routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +215,7 @@ class _System(_Answer):
     ingest_transcoding: Told = None
     read_only: Flag = None
     storage_compression: Flag = None
+    user_metadata: Annotated[dict[str, Any] | None, BeforeValidator(_of_kind(dict))] = None
 
 
 class _Row(_Answer):
@@ -237,6 +263,13 @@ class _Bulk(_Answer):
     metadata: dict[str, Any]
 
 
+class _Beside(_Answer):
+    id: Annotated[Identifier, Field(alias="ID")]
+    type: Text
+    metadata: dict[str, Any]
+    labels: Annotated[list[Any] | None, BeforeValidator(_of_kind(list))] = None
+
+
 class _Peer(_Answer):
     url: str
 
@@ -255,6 +288,7 @@ _IDENTIFIERS = TypeAdapter(Rows[Identifier], config=ConfigDict(strict=True))
 _FILE = TypeAdapter(_File)
 _RESOURCE = TypeAdapter(_Resource)
 _BULK = TypeAdapter(Rows[_Bulk])
+_BESIDE = TypeAdapter(Rows[_Beside])
 _PEER = TypeAdapter(_Peer)
 _FOUND = TypeAdapter(Rows[_Found])
 _OBJECT = TypeAdapter(dict[str, Any], config=ConfigDict(strict=True))
@@ -309,6 +343,11 @@ def parse_system(body: bytes) -> ServerInfo:
         ingest_transcoding=told.ingest_transcoding,
         read_only=told.read_only,
         storage_compression=told.storage_compression,
+        user_metadata={
+            cleaned(name): number
+            for name, number in list((told.user_metadata or {}).items())[:METADATA_MAX]
+            if isinstance(number, int)
+        },
     )
 
 
@@ -374,6 +413,29 @@ def _metadata(told: dict[str, Any]) -> dict[str, str]:
         raise WrongAnswer("a metadata is no text")
     longest = METADATA_CHARACTERS_MAX
     return {shortened(name, longest): shortened(value, longest) for name, value in told.items()}
+
+
+def parse_resources(body: bytes) -> list[Resource]:
+    """``/tools/bulk-content`` with metadata: what there is of any kind, in any order.
+
+    A label that Orthanc would not take is left out.
+    """
+    found = []
+    for row in _checked(_BESIDE, parse_json(body)):
+        kind = KINDS.get(row.type)
+        if kind is None:
+            raise WrongAnswer("it names a kind of resource that there is not")
+        if len(row.metadata) > METADATA_MAX or len(row.labels or ()) > LABELS_MAX:
+            raise WrongAnswer(f"more than {METADATA_MAX} metadata or labels")
+        if not all(isinstance(value, str) for value in row.metadata.values()):
+            raise WrongAnswer("a metadata is no text")
+        told = row.labels
+        labels = None
+        if told is not None:
+            texts = (one for one in told if isinstance(one, str))
+            labels = tuple(sorted(text for text in texts if _LABEL.fullmatch(text)))
+        found.append(Resource(kind, row.id, labels, dict(row.metadata)))
+    return found
 
 
 def parse_instance_ids(body: bytes, *, rows_max: int) -> list[str]:

@@ -71,7 +71,7 @@ def _empty(request: Request) -> SideError:
 def _too_large(request: Request, bytes_max: int) -> InstanceError:
     return InstanceError(
         Reason.TOO_LARGE,
-        f"The {request.side} sends more than {bytes_max} bytes for {request.path}.",
+        f"The {request.side} sends more than {bytes_max} bytes for {request.shown}.",
     )
 
 

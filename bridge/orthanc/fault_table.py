@@ -34,6 +34,13 @@ class Request:
     method: str
     path: str
     route: Route = Route.OTHER
+    hidden: int = 0
+    """So many characters at the end of the path are told to nobody: what a user has written."""
+
+    @property
+    def shown(self) -> str:
+        """The path, as messages tell it."""
+        return f"{self.path[: -self.hidden]}..." if self.hidden else self.path
 
     @property
     def side(self) -> SideName:
@@ -66,7 +73,7 @@ class Request:
         return side_error(
             self.side,
             problem,
-            f"{self.server} {seen} ({self.method} {self.path}).",
+            f"{self.server} {seen} ({self.method} {self.shown}).",
             advice=advice.format(
                 url=self.setting("URL"),
                 login=login_settings(self.side) if "{login}" in advice else "",

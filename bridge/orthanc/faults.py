@@ -35,7 +35,7 @@ def error_of_exception(
         )
     if isinstance(entry, OurFault):
         return BridgeError(
-            f"{request.method} {request.path} to the {request.side} was sent wrongly: "
+            f"{request.method} {request.shown} to the {request.side} was sent wrongly: "
             f"{type(exc).__name__}.",
             advice="This is a defect of orthanc-bridge: please report it.",
         )

@@ -8,9 +8,9 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from bridge.config import Settings, load_settings, unknown_variables, variable_of
+from bridge.config import CARRIED_MAX, Settings, load_settings, unknown_variables, variable_of
 from bridge.errors import ConfigurationError
-from bridge.model import SideName
+from bridge.model import CarriedNames, SideName
 
 GOOD = {"BRIDGE_SOURCE_URL": "http://source:8042", "BRIDGE_TARGET_URL": "https://target/orthanc"}
 
@@ -108,6 +108,21 @@ WRONG = {
     "REPAIR": ("everything", "on"),
     "REPAIR_LIMIT": ("10", "1000%", "all"),
     "MIRROR_DELETIONS": ("on", "after:", "after:7", "7d", "after:-1d"),
+    "CARRY": (
+        "label",
+        "metadata",
+        "metadata:",
+        "metadata:1023",
+        "metadata:65536",
+        "metadata:a b",
+        "metadata:RemoteAET",
+        "attachments:dicom",
+        "attachments:1",
+        "attachments:../instances",
+        ",".join(f"metadata:{number}" for number in range(1024, 1024 + CARRIED_MAX + 1)),
+    ),
+    "CARRY_EVERY": ("off", "0d", "7", "-1d"),
+    "CARRY_MAX_MB": ("0", "-1", "x", "10001"),
     "SERVERS_ARE_DISTINCT": ("perhaps",),
     "COMMAND_PATIENCE_S": ("-1", "nan"),
     "RECOUNT_INTERVAL_S": ("-1", "x", "nan", "86401"),
@@ -386,6 +401,26 @@ def test_deletions_that_follow_and_a_source_that_is_emptied_exclude_each_other(
     assert "BRIDGE_VERIFY_EVERY" in refused(monkeypatch, **follows)
     said = refused(monkeypatch, **follows, VERIFY_EVERY="7d", SOURCE_RETENTION="24h")
     assert "BRIDGE_SOURCE_RETENTION" in said
+
+
+def test_what_is_brought_beside_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = " labels, metadata:1024,metadata:Project ,attachments:65535,metadata:1024,"
+    for name, value in {**GOOD, "BRIDGE_CARRY": names, "BRIDGE_CARRY_EVERY": "6h"}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.carried == CarriedNames(True, ("1024", "Project"), ("65535",))
+    assert settings.carry_every_s == 6 * 3600
+    assert settings.health_limits().carries
+    said = refused(monkeypatch, CARRY="labels", SOURCE_RETENTION="24h")
+    assert "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other" in said
+
+
+def test_nothing_is_brought_beside_the_files_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert not settings.carried
+    assert not settings.health_limits().carries
 
 
 def test_what_verifications_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

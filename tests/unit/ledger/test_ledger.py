@@ -271,7 +271,8 @@ def test_what_was_parked_by_an_older_bridge_was_tried_when_it_was_parked(path: P
         ledger._db.execute("DROP INDEX parked_to_retry")
         for column in ("retries", "tried_at", "bridge_version", "codec_versions"):
             ledger._db.execute(f"ALTER TABLE parked DROP COLUMN {column}")
-        for table in ("study_instance", "study"):  # of a later step
+        # Of later steps.
+        for table in ("study_instance", "study", "carried", "carry_waiting"):
             ledger._db.execute(f"DROP TABLE {table}")
         ledger._db.execute("PRAGMA user_version = 7")
     with Ledger(path) as ledger:

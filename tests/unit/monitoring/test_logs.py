@@ -153,6 +153,22 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (events.TargetKept("i", "It is there again."), "target_kept", "warning", {"instance": "i"}),
     (events.Verified(9, {"equal": 9}, 0, 0, 0, 0), "verified", "info", {"equal": 9}),
     (events.Verified(9, {"missing": 2}, 2, 1, 1, 0), "verified", "warning", {"missing": 2}),
+    (events.Carried("i", {"labels": 1}), "carried", "debug", {"resource": "i", "labels": 1}),
+    (
+        events.CarryLeft("i", "1024", "foreign"),
+        "carry_left",
+        "warning",
+        {"resource": "i", "name": "1024", "reason": "foreign"},
+    ),
+    (events.CarryLeft("i", "1030", "too_large"), "carry_left", "warning", {}),
+    (events.CarryLeft("i", "labels", "no_labels"), "carry_left", "warning", {}),
+    (events.CarryFailed("i", "1024", "No."), "carry_failed", "warning", {"resource": "i"}),
+    (
+        events.CarrySwept(9, 2, 1),
+        "carry_swept",
+        "info",
+        {"resources": 9, "left": 2, "failed": 1},
+    ),
     (StateFailed("The disk is full."), "state_failed", "error", {}),
     (StateRecovered(), "state_recovered", "info", {}),
     (FeedReset("It ends at 3."), "feed_reset", "error", {}),
@@ -218,6 +234,8 @@ def test_every_kind_of_event_is_tried_above() -> None:
         events.SourceSwept,
         events.SweepFailed,
         events.SweepWorks,
+        events.CarryStopped,  # by the thread, once for each reason
+        events.CarryWorks,
         events.VerificationFailed,  # by the thread, once for each reason
         events.VerificationWorks,
     }

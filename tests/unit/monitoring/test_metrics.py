@@ -9,6 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.events import (
+    Carried,
+    CarryFailed,
+    CarryLeft,
     CopyFound,
     CopyNotRepaired,
     CopyRepaired,
@@ -40,7 +43,7 @@ from bridge.model import (
     Skipped,
     StageTimes,
 )
-from bridge.monitoring.health import MirrorView, Problem
+from bridge.monitoring.health import CarryView, MirrorView, Problem
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.names import NO_NAMES
 from bridge.pipeline.pacing import Allowance
@@ -58,6 +61,10 @@ class FakeBoard:
         self.names = NO_NAMES
         self.counts: Mapping[str, int] = {}
         self.verified: MirrorView | None = None
+        self.carried: CarryView | None = None
+
+    def carry(self) -> CarryView | None:
+        return self.carried
 
     def mirror(self) -> MirrorView | None:
         return self.verified
@@ -263,3 +270,19 @@ def test_verifications_are_counted_and_shown() -> None:
     assert scrape.value("verified_instances") == 9
     assert scrape.value("repairs_held") == 7
     assert 499 <= scrape.value("verified_age_seconds") < 600
+
+
+def test_what_lies_beside_the_files_is_counted_and_shown() -> None:
+    scrape = Scrape()
+    assert scrape.value("carried_total", kind="labels") == 0, "present from the start"
+    scrape.happen(Carried("i", {"labels": 1, "metadata": 2}), Carried("j", {"metadata": 1}))
+    scrape.happen(*[CarryLeft("i", "1024", why) for why in ("foreign", "foreign", "too_large")])
+    scrape.happen(CarryFailed("i", "1024", "No."))
+    assert scrape.value("carried_total", kind="labels") == 1
+    assert scrape.value("carried_total", kind="metadata") == 3
+    assert scrape.value("carry_left_total", reason="foreign") == 2
+    assert scrape.value("carry_left_total", reason="too_large") == 1
+    assert scrape.value("carry_failures_total") == 1
+    scrape.board.carried = CarryView(caught_up_at=time.time() - 500, waiting=3)
+    assert scrape.value("carry_waiting") == 3
+    assert 499 <= scrape.value("carry_lag_seconds") < 600

@@ -1,0 +1,387 @@
+"""Brings what lies beside the files, beside the bridge, in a thread of its own (BRIDGE_CARRY).
+
+What is to be looked at is known from four places:
+
+- The feed, behind the checkpoint: what is at or below it is delivered and proved, or put aside.
+  Rows of new instances, of updated metadata and of updated attachments count; the place in the feed
+  is on record, so a kill loses none.
+- Hints, in memory: what is delivered without a row (a retry, a snapshot, a recount), and copies
+  that were repaired. A kill loses them.
+- What could not be brought, when it is due.
+- A sweep of all resources of the source, again and again. It finds what no row tells of: labels,
+  rows that became visible late, and hints that were lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from bridge.checks.disk_lists import SortedTexts
+from bridge.errors import BridgeError
+from bridge.events import (
+    CarryStopped,
+    CarrySwept,
+    CarryWorks,
+    CopyRepaired,
+    Event,
+    Observer,
+    ParkedRetried,
+    Progress,
+    Settled,
+)
+from bridge.ledger.lock import explained
+from bridge.ledger.store import (
+    CARRY_CAUGHT_UP_KEY,
+    CARRY_LAST_KEY,
+    CARRY_POSITION_KEY,
+    CARRY_SWEEP_KEY,
+    Ledger,
+)
+from bridge.log import log
+from bridge.mirror.carry import Carrier, CarryCounts
+from bridge.mirror.verify import VerificationPace
+from bridge.model import Delivered, Page, ResourceKind
+
+BATCH = 100
+"""Resources that are looked at together."""
+CARRY_RATE_S = 500.0
+"""Resources a second at most: a batch is a few requests, and deliveries go on beside it."""
+ROWS = 1000
+"""Rows of the feed that are read together."""
+LISTED_A_REQUEST = 1000
+IDLE_S = 2.0
+"""Between two looks when there is nothing to do."""
+PAUSE_S = 5.0
+"""After a failure; ten times as long at most."""
+FAILURES_MAX = 10
+HINTS_MAX = 20_000
+"""Deliveries without a row that are remembered; the sweep finds the others."""
+NOTED_EVERY_S = 30.0
+"""So often it is written down that nothing is left to be done."""
+NEW = "NewInstance"
+UPDATED = frozenset({"UpdatedMetadata", "UpdatedAttachment"})
+
+
+class CarriedFeed(Protocol):
+    """What is needed of the source to know what has changed."""
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool = False) -> Page:
+        """Return the rows after ``since``."""
+
+    def list_resources(self, kind: ResourceKind, since: int, limit: int) -> list[str]:
+        """List identifiers of a kind by position."""
+
+
+class Hints:
+    """An observer that remembers what was delivered without a row in the feed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._instances: dict[str, None] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Note a delivery."""
+        match event:
+            case Settled(outcome=Delivered(), move=move) if move.sequence is None:
+                self.add(move.instance_id)
+            case ParkedRetried(move=move, result="delivered"):
+                self.add(move.instance_id)
+            case CopyRepaired(instance_id=instance_id):
+                self.add(instance_id)
+            case _:
+                pass
+
+    def on_progress(self, progress: Progress) -> None:
+        """Nothing to note."""
+
+    def add(self, instance_id: str) -> None:
+        """Note an instance."""
+        with self._lock:
+            if len(self._instances) < HINTS_MAX:
+                self._instances[instance_id] = None
+
+    def take(self, count: int) -> list[str]:
+        """Return some of them, and forget these."""
+        with self._lock:
+            taken = list(islice(self._instances, count))
+            for instance_id in taken:
+                del self._instances[instance_id]
+            return taken
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """How far a sweep is. ``position``: all identifiers up to it are done. Times: epoch seconds."""
+
+    begun_at: float
+    position: str = ""
+    resources: int = 0
+    left: int = 0
+    failed: int = 0
+    ended_at: float = 0.0
+
+    def after(self, position: str, counts: CarryCounts) -> SweepProgress:
+        """Return how far it is after some more resources."""
+        return replace(
+            self,
+            position=position,
+            resources=self.resources + counts.resources,
+            left=self.left + counts.left,
+            failed=self.failed + counts.failed,
+        )
+
+
+class CarryThread:
+    """Looks and brings until it is stopped.
+
+    ``every_s``: from the beginning of a sweep to that of the next one. ``look_at_feed`` raises
+    FeedWentBackwards when the source is not the one that the ledger knows.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        feed: CarriedFeed,
+        *,
+        state_path: Path,
+        every_s: float,
+        pace: VerificationPace,
+        hints: Hints,
+        look_at_feed: Callable[[Ledger], None],
+        observer: Observer,
+        stop: threading.Event,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._carrier = carrier
+        self._feed = feed
+        self._state_path = state_path
+        self._every_s = every_s
+        self._pace = pace
+        self._hints = hints
+        self._look_at_feed = look_at_feed
+        self._observer = observer
+        self._stop = stop
+        self._now_s = now_s
+        self._stack = ExitStack()
+        self._sweeping: Iterator[None] | None = None
+        self._failures = 0
+        self._said = ""
+        self._noted_at = 0.0
+        self._thread = threading.Thread(target=self._work, name="carry", daemon=True)
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish the present batch and end."""
+        self._stop.set()
+        self._thread.join(timeout=timeout_s)
+
+    def _work(self) -> None:
+        try:
+            with self._stack:
+                while not self._stop.is_set():
+                    self._stop.wait(self._turn())
+        finally:
+            if not self._stop.is_set():
+                # A bug in the bridge: the log tells where. Nobody would notice otherwise.
+                self._observer.on_event(CarryStopped("its thread has ended; restart the bridge"))
+
+    def _turn(self) -> float:
+        """Do a part; returns for how long to wait then, seconds."""
+        try:
+            with Ledger(self._state_path, create=False) as ledger:
+                busy = self.carry_some(ledger)
+        except (BridgeError, OSError) as exc:
+            self._end_sweep()
+            self._failures = min(self._failures + 1, FAILURES_MAX)
+            said = exc.message if isinstance(exc, BridgeError) else f"TMPDIR: {exc.strerror}"
+            self._observer.on_event(CarryStopped(said))
+            if said != self._said:
+                self._said = said
+                log(logging.WARNING, "carry_stopped", f"nothing is brought beside files: {said}")
+            return PAUSE_S * self._failures
+        self._failures, self._said = 0, ""
+        self._observer.on_event(CarryWorks())
+        return 0.0 if busy else IDLE_S
+
+    def carry_some(self, ledger: Ledger) -> bool:
+        """Do a part of what there is; False where nothing is left.
+
+        Raises SideError, StateError, FeedWentBackwards, OSError (TMPDIR is full): what was not
+        done is done the next time.
+        """
+        checkpoint = ledger.checkpoint()
+        if checkpoint is None:
+            return False  # nobody would know the source again
+        self._look_at_feed(ledger)
+        position = self._position(ledger, checkpoint)
+        busy = self._hinted(ledger)
+        if not self._stop.is_set():
+            busy |= self._due(ledger)
+        if not self._stop.is_set() and position < checkpoint:
+            self._rows(ledger, position, checkpoint)
+            busy = True
+        if not busy:
+            self._note_caught_up(ledger)
+            busy = self._sweep(ledger)
+        return busy
+
+    def _position(self, ledger: Ledger, checkpoint: int) -> int:
+        """Return the place in the feed. Of another feed, or of none yet: the sweep finds all."""
+        text = ledger.meta(CARRY_POSITION_KEY)
+        with explained(ledger.path):
+            position = None if text is None else int(text)
+        if position is None or position > checkpoint:
+            self._end_sweep()
+            for key in (CARRY_SWEEP_KEY, CARRY_LAST_KEY):
+                ledger.set_meta(key, None)
+            ledger.set_meta(CARRY_POSITION_KEY, str(checkpoint))
+            return checkpoint
+        return position
+
+    def _hinted(self, ledger: Ledger) -> bool:
+        taken = self._hints.take(BATCH)
+        if not taken or not self._pace.take(ledger, len(taken)):
+            return False
+        try:
+            self._carrier.carry_deliveries(ledger, taken)
+        except BridgeError:
+            for instance_id in taken:
+                self._hints.add(instance_id)
+            raise
+        return True
+
+    def _due(self, ledger: Ledger) -> bool:
+        due = ledger.carry_due(self._now_s(), BATCH)
+        if not due or not self._pace.take(ledger, len(due)):
+            return False
+        self._carrier.carry(ledger, due)
+        return True
+
+    def _rows(self, ledger: Ledger, position: int, checkpoint: int) -> None:
+        """Read some rows of the feed and do what they tell of; then the place is written."""
+        page = self._feed.changes(position, ROWS)
+        rows = [row for row in page.changes if row.sequence <= checkpoint and row.resource_id]
+        new = dict.fromkeys(row.resource_id for row in rows if row.change_type == NEW)
+        changed = dict.fromkeys(row.resource_id for row in rows if row.change_type in UPDATED)
+        for batch in _batches(new):
+            if not self._pace.take(ledger, len(batch)):
+                return
+            self._carrier.carry_deliveries(ledger, batch)
+        for batch in _batches(changed):
+            if not self._pace.take(ledger, len(batch)):
+                return
+            self._carrier.carry(ledger, batch)
+        last = page.changes[-1].sequence if page.changes else checkpoint
+        reached = checkpoint if page.done else min(last, checkpoint)
+        ledger.set_meta(CARRY_POSITION_KEY, str(reached))
+        if reached == checkpoint:
+            # More may have come meanwhile: what was there at the beginning is done.
+            self._note_caught_up(ledger)
+
+    def _note_caught_up(self, ledger: Ledger) -> None:
+        now = self._now_s()
+        if not 0 <= now - self._noted_at < NOTED_EVERY_S:
+            self._noted_at = now
+            ledger.set_meta(CARRY_CAUGHT_UP_KEY, repr(now))
+
+    # The sweep
+
+    def _sweep(self, ledger: Ledger) -> bool:
+        """Do a batch of a sweep; False when none is due."""
+        if self._sweeping is None:
+            under_way, last = sweep_of(ledger, CARRY_SWEEP_KEY), sweep_of(ledger, CARRY_LAST_KEY)
+            now = self._now_s()
+            if under_way is None and last is not None and 0 <= now - last.begun_at < self._every_s:
+                return False
+            progress = under_way or SweepProgress(now)
+            _save(ledger, CARRY_SWEEP_KEY, progress)
+            self._sweeping = self._parts_of_sweep(progress)
+        for _ in self._sweeping:
+            return True
+        self._end_sweep()
+        return False
+
+    def _end_sweep(self) -> None:
+        self._sweeping = None
+        self._stack.close()
+
+    def _parts_of_sweep(self, progress: SweepProgress) -> Iterator[None]:
+        """Go through all resources of the source; yields after each batch.
+
+        A ledger is opened for each batch: others are done between two of them.
+        """
+        texts = self._stack.enter_context(SortedTexts())
+        for kind in ResourceKind:
+            since = 0
+            while listed := self._feed.list_resources(kind, since, LISTED_A_REQUEST):
+                texts.add(listed)
+                since += len(listed)
+                yield
+        ahead = (text for text in texts if text > progress.position)
+        while batch := list(islice(ahead, BATCH)):
+            with Ledger(self._state_path, create=False) as ledger:
+                if not self._pace.take(ledger, len(batch)):
+                    return
+                counts = self._carrier.carry(ledger, batch)
+                progress = progress.after(batch[-1], counts)
+                _save(ledger, CARRY_SWEEP_KEY, progress)
+            yield
+        with Ledger(self._state_path, create=False) as ledger:
+            self._forget_gone(ledger, texts)
+            progress = replace(progress, position="", ended_at=self._now_s())
+            _save(ledger, CARRY_LAST_KEY, progress)
+            ledger.set_meta(CARRY_SWEEP_KEY, None)
+        self._observer.on_event(CarrySwept(progress.resources, progress.left, progress.failed))
+
+    @staticmethod
+    def _forget_gone(ledger: Ledger, listed: Iterable[str]) -> None:
+        """Forget what was written for resources that the source does not list any more."""
+        known = iter(listed)
+        at = next(known, None)
+        gone = []
+        for resource_id in list(ledger.all_carried()):
+            while at is not None and at < resource_id:
+                at = next(known, None)
+            if at != resource_id:
+                gone.append(resource_id)
+        for batch in _batches(dict.fromkeys(gone)):
+            ledger.forget_carried(batch)
+
+
+def sweep_of(ledger: Ledger, key: str) -> SweepProgress | None:
+    """Return a sweep that the state file knows. Raises StateError."""
+    text = ledger.meta(key)
+    if text is None:
+        return None
+    with explained(ledger.path):
+        told: dict[str, Any] = json.loads(text)
+        return SweepProgress(
+            begun_at=float(told["begun_at"]),
+            position=str(told["position"]),
+            resources=int(told["resources"]),
+            left=int(told["left"]),
+            failed=int(told["failed"]),
+            ended_at=float(told["ended_at"]),
+        )
+
+
+def _save(ledger: Ledger, key: str, progress: SweepProgress) -> None:
+    ledger.set_meta(key, json.dumps(asdict(progress)))
+
+
+def _batches(ids: dict[str, None]) -> Iterator[Sequence[str]]:
+    stream = iter(ids)
+    while batch := list(islice(stream, BATCH)):
+        yield batch

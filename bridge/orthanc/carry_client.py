@@ -1,0 +1,142 @@
+"""The calls for what lies beside the files: labels, metadata and attachments of any resource.
+
+What users have written there may be about patients: it is in no message and no log. Names of
+labels are a user's too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from bridge.errors import SideError
+from bridge.model import ResourceKind, SideProblem
+from bridge.orthanc import answers
+from bridge.orthanc.answers import KINDS, Resource
+from bridge.orthanc.client import ANSWER_BYTES_MAX, resource_path
+from bridge.orthanc.fault_table import Request
+from bridge.orthanc.session import FETCH_DEADLINE_FACTOR, SideClient
+
+BULK_BYTES_MAX = 64 * 1024 * 1024
+"""Of an answer about resources: a series names its instances, 50 bytes each."""
+LISTED_BYTES_MAX = 64 * 1024 * 1024
+_LEVELS = {kind: name for name, kind in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A metadata as it is stored. ``etag``: of this very value, "" where the server tells none."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a server tells of an attachment. ``md5``, ``etag``: "" where it tells none."""
+
+    md5: str
+    size_bytes: int
+    etag: str
+
+
+class CarryClient(SideClient):
+    """One side, with the calls for what lies beside the files. Raises SideError, InstanceError."""
+
+    def list_resources(self, kind: ResourceKind, since: int, limit: int) -> list[str]:
+        """List identifiers of a kind, ``limit`` from position ``since`` on; fewer at the end."""
+        return self._get(
+            f"/{kind}",
+            lambda body: answers.parse_instance_ids(body, rows_max=limit),
+            query=f"since={since}&limit={limit}",
+            bytes_max=LISTED_BYTES_MAX,
+        )
+
+    def resources(
+        self, resource_ids: Sequence[str], *, of: ResourceKind | None = None
+    ) -> list[Resource]:
+        """Tell labels and metadata of resources; what is not there is left out.
+
+        ``of``: of the resources of this kind above them instead, each once.
+        """
+        if not resource_ids:
+            return []
+        asked: dict[str, object] = {"Resources": list(resource_ids), "Metadata": True}
+        if of is not None:
+            asked["Level"] = _LEVELS[of]
+        request = Request(self.endpoint, "POST", "/tools/bulk-content")
+        deadline_s = FETCH_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self._wire.exchange(
+            request, body=json.dumps(asked).encode("ascii"), deadline_s=deadline_s
+        ) as response:
+            return self._parsed(response, request, answers.parse_resources, BULK_BYTES_MAX)
+
+    def metadata_of(self, kind: ResourceKind, resource_id: str, name: str) -> Value | None:
+        """Return a metadata as it is stored; None where the resource has none, or is not there."""
+        path = resource_path(kind, resource_id, f"/metadata/{quote(name, safe='')}")
+        request = Request(self.endpoint, "GET", path)
+        try:
+            with self._control(request) as response:
+                etag = answers.parse_etag(response.headers.get("ETag", ""))
+                return Value(self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX), etag)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+            return None
+
+    def put_metadata(
+        self, kind: ResourceKind, resource_id: str, name: str, data: bytes, *, etag: str = ""
+    ) -> None:
+        """Write a metadata. ``etag``: only over this very value (HTTP 409 otherwise)."""
+        path = resource_path(kind, resource_id, f"/metadata/{quote(name, safe='')}")
+        self._written(Request(self.endpoint, "PUT", path), data, _if_match(etag))
+
+    def put_label(self, kind: ResourceKind, resource_id: str, label: str) -> None:
+        """Add a label; one that is there stays. Its name is told to nobody."""
+        path = resource_path(kind, resource_id, f"/labels/{label}")
+        self._written(Request(self.endpoint, "PUT", path, hidden=len(label)), b"")
+
+    def attachment(self, kind: ResourceKind, resource_id: str, name: str) -> Attachment | None:
+        """Describe an attachment; None where the resource has none, or is not there."""
+        path = resource_path(kind, resource_id, f"/attachments/{quote(name, safe='')}/info")
+        request = Request(self.endpoint, "GET", path)
+        try:
+            with self._control(request) as response:
+                etag = answers.parse_etag(response.headers.get("ETag", ""))
+                told = self._parsed(response, request, answers.parse_stored_file, ANSWER_BYTES_MAX)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+            return None
+        return Attachment(told.md5, told.size_bytes, etag)
+
+    def attachment_data(
+        self, kind: ResourceKind, resource_id: str, name: str, *, bytes_max: int
+    ) -> bytes:
+        """Return the content of an attachment. Raises InstanceError where it is larger."""
+        path = resource_path(kind, resource_id, f"/attachments/{quote(name, safe='')}/data")
+        request = Request(self.endpoint, "GET", path)
+        deadline_s = FETCH_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self._wire.exchange(request, deadline_s=deadline_s) as response:
+            return self._wire.read(response, request, bytes_max=bytes_max)
+
+    def put_attachment(
+        self, kind: ResourceKind, resource_id: str, name: str, data: bytes, *, etag: str = ""
+    ) -> None:
+        """Write an attachment. 200 proves nothing: 1.10 answers so for a study that is not there.
+
+        ``etag``: only over this very one (HTTP 409 otherwise).
+        """
+        path = resource_path(kind, resource_id, f"/attachments/{quote(name, safe='')}")
+        request = Request(self.endpoint, "PUT", path)
+        deadline_s = FETCH_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self._wire.exchange(
+            request, headers=_if_match(etag), body=data, deadline_s=deadline_s
+        ) as response:
+            self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+
+
+def _if_match(etag: str) -> list[tuple[str, str]]:
+    return [("If-Match", etag)] if etag else []
