@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from struct import pack, unpack_from
 
-from bridge.dicom.elements import ITEM, SEQUENCE_END, SEQUENCE_ITEMS_MAX, Element, damaged
+from bridge.dicom.elements import ITEM, SEQUENCE_ITEMS_MAX, Element, damaged
 from bridge.errors import InstanceError
 from bridge.model import Reason
 
@@ -76,10 +76,7 @@ def read_fragments(data: memoryview, element: Element) -> Fragments:
     whole = element.end > element.stop
     while end - pos >= _ITEM_HEADER:
         group, number, length = unpack_from("<HHI", data, pos)
-        tag = group << 16 | number
-        if tag == SEQUENCE_END:
-            break
-        if tag != ITEM:
+        if group << 16 | number != ITEM:
             damaged(pos, "no fragment where one should begin")
         value = pos + _ITEM_HEADER
         if value + length > end:

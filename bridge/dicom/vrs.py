@@ -88,7 +88,7 @@ def implicit_vr(tag: int, *, creator: str | None, signed: bool, lut_entries: int
         return name.encode()
     if name == "US or SS":
         return b"SS" if signed else b"US"
-    if "US" in name and tag in (_LUT_DATA, _GRAY_LOOKUP) and lut_entries == 1:
+    if tag in (_LUT_DATA, _GRAY_LOOKUP) and lut_entries == 1:
         return b"SS" if signed and "SS" in name else b"US"
     if "OW" in name:
         return b"OW"  # PS3.5 A.1: what implicit VR means by "OB or OW" and "US or OW"

@@ -151,6 +151,9 @@ PARTS = {
         ),
         (
             "unit/dicom/test_elements.py",
+            "unit/dicom/test_rewrite.py",
+            "unit/dicom/test_vrs.py",
+            "unit/dicom/test_changed_elements.py",
             "unit/dicom/test_encapsulation.py",
             "unit/dicom/test_file_meta.py",
             "unit/dicom/test_native.py",

@@ -344,3 +344,53 @@ def test_a_value_may_nest_as_deeply_as_a_sequence_may(excess: int) -> None:
     with pytest.raises(InstanceError, match="deep") as caught:
         reader.walks(element)
     assert caught.value.reason is Reason.NOT_DICOM
+
+
+NAME = short(0x00080050, b"SH", b"ab")
+
+
+@pytest.mark.parametrize(
+    ("inside", "offset", "what"),
+    [
+        # Behind the headers of the sequence (12 bytes) and of its item (8 bytes).
+        (ITEM_START + NAME + SEQUENCE_STOP, 30, "a sequence ends inside an item"),
+        (ITEM_START + NAME + short(0x00080060, b"CS", b"CT")[:-1], 40, "runs past the end of"),
+        (item(NAME + NAME[:-1]), 38, "runs past the end of its item"),
+        (item(NAME) + NAME, 30, "no sequence item where one should begin"),
+        (item(NAME, length=11), 12, "a sequence item runs past the end"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", LAST, LAST + LAST])
+def test_it_is_said_where_a_data_set_is_damaged(
+    before: bytes, inside: bytes, offset: int, what: str
+) -> None:
+    data = before + long(0x00081140, b"SQ", inside, length=UNDEFINED)
+    message = refused(data).message
+    assert f"at byte {len(before) + offset}: " in message
+    assert what in message
+
+
+def test_a_sequence_inside_an_item_of_unknown_length_is_walked_too() -> None:
+    """In the first, a middle and the last place; what cannot be walked cannot be written anew."""
+    whole = long(0x00081115, b"SQ", item(NAME))
+    broken = long(0x00081115, b"SQ", item(NAME, length=12) + b"\0\0")
+    for place in range(3):
+        for inner, damage in ((whole, False), (broken, True)):
+            members = [whole] * 3
+            members[place] = inner
+            content = ITEM_START + b"".join(members) + ITEM_STOP
+            data = long(0x00081140, b"SQ", content + SEQUENCE_STOP, length=UNDEFINED) + LAST
+            if damage:
+                refused(data)
+            else:
+                assert len(level(data)) == 2
+
+
+@pytest.mark.parametrize("missing", [1, 2, 5])
+def test_a_last_fragment_that_is_cut_short_is_left_to_its_frame(missing: int) -> None:
+    """At the end of a file, of pixel data only: it may be whole but for the padding."""
+    stream = item(b"") + item(b"abcd") + item(b"efghij")[:-missing]
+    (pixels,) = level(long(0x7FE00010, b"OB", stream, length=UNDEFINED))
+    assert (pixels.stop, pixels.end) == (12 + len(stream), 12 + len(stream))
+    inside = ITEM_START + long(0x7FE00010, b"OB", stream, length=UNDEFINED)
+    assert "runs past the end" in refused(long(0x00880200, b"SQ", inside, length=UNDEFINED)).message

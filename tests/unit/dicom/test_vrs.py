@@ -35,3 +35,27 @@ def test_all_of_a_private_groups_creators_are_names(number: int, vr: bytes) -> N
     """PS3.5 7.8.1: (gggg,0010) to (gggg,00FF) reserve blocks."""
     tag = 0x0009 << 16 | number
     assert implicit_vr(tag, creator=None, signed=False, lut_entries=None) == vr
+
+
+@pytest.mark.parametrize(
+    ("tag", "entries", "signed", "vr"),
+    [
+        (0x00283006, 1, False, b"US"),
+        (0x00283006, 1, True, b"US"),
+        (0x00283006, 2, False, b"OW"),
+        (0x00283006, None, False, b"OW"),
+        (0x00281200, 1, True, b"SS"),
+        (0x00281200, 1, False, b"US"),
+        (0x00281200, 3, True, b"OW"),
+        # What lies beside a table of one entry is no such table.
+        (0x7FE00010, 1, False, b"OW"),
+        (0x54001010, 1, True, b"OW"),
+        (0x60003000, 1, False, b"OW"),
+        (0x00280106, 1, True, b"SS"),
+    ],
+)
+def test_a_table_of_one_entry_is_a_number(
+    tag: int, entries: int | None, *, signed: bool, vr: bytes
+) -> None:
+    """PS3.5 A.1, PS3.6: "US or OW", "US or SS or OW", "OB or OW", "US or SS"."""
+    assert implicit_vr(tag, creator=None, signed=signed, lut_entries=entries) == vr
