@@ -94,7 +94,7 @@ def test_private_elements_get_the_vr_that_their_creator_has_published(padding: b
             + implicit(tag + 0x100, b"\0" * 8)
         )
         found = read(rewritten(data, is_implicit=True))
-        vrs = [str(found.get_item(one).VR) for one in (tag - 0x100, tag, tag + 0x100)]  # type: ignore[union-attr]
+        vrs = [str(found.get_item(one).VR) for one in (tag - 0x100, tag, tag + 0x100)]
         assert vrs == ["UN", vr, "UN"], (creator, hex(tag))
 
 
@@ -138,7 +138,9 @@ def test_implicit_elements_inside_an_explicit_data_set_get_their_vr() -> None:
     assert (found.PatientName, found.Rows, found.Columns) == ("AB^CDE", 512, 512)
 
 
-def no_change(_reader: Reader, _level: list[Element], _pixels: Element) -> dict[int, None]:
+def no_change(
+    _reader: Reader, _level: list[Element], _pixels: Element
+) -> dict[int, NewValue | None]:
     return {}
 
 
