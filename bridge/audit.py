@@ -28,6 +28,7 @@ from bridge import __version__
 from bridge.config import Settings
 from bridge.errors import ConfigurationError
 from bridge.events import (
+    ActionTaken,
     CopyNotRepaired,
     CopyRepaired,
     CopyReplaces,
@@ -136,6 +137,9 @@ class AuditTrail:
                 self._append(move, _parked(event), attempts)
             case InstanceDropped(move=move, reason=reason):
                 self._append(move, {"outcome": "dropped", "reason": str(reason)}, None)
+            case ActionTaken():
+                # Without an instance: it is no line of one, and report passes over it.
+                self._write_line({"outcome": "action", **asdict(event)})
             case SourceDeletes():
                 self._append(Move(event.instance_id), _deletes(event), None)
             case SourceKept(instance_id=instance_id):
@@ -165,14 +169,11 @@ class AuditTrail:
                 self._sync()
 
     def _append(self, move: Move, fields: Line, attempt: int | None) -> None:
-        line: Line = {
-            "time": stamp(self._now_s()),
-            "sequence": move.sequence,
-            "instance": move.instance_id,
-            **fields,
-            "attempt": attempt,
-            "bridge": __version__,
-        }
+        name: Line = {"sequence": move.sequence, "instance": move.instance_id}
+        self._write_line(name | fields | {"attempt": attempt})
+
+    def _write_line(self, fields: Line) -> None:
+        line: Line = {"time": stamp(self._now_s()), **fields, "bridge": __version__}
         with self._turn:
             self._pending.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
             if len(self._pending) > PENDING_LINES_MAX:

@@ -29,8 +29,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.credentials import (
+    ADMIN_TOKEN,
     ENV_FILE,
     POKE_TOKEN,
+    admin_tokens,
     credentials_of,
     env_file,
     must_be_meant,
@@ -307,6 +309,7 @@ SECRETS = (
         for what in ("USERNAME", "PASSWORD", "TOKEN")
     ),
     POKE_TOKEN,
+    ADMIN_TOKEN,
 )
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
@@ -955,6 +958,7 @@ def load_settings(**overrides: object) -> Settings:
     for side in SideName:
         credentials_of(side)
     poke_token()
+    admin_tokens()
     settings.rules()
     settings.check_directories()
     return settings

@@ -28,10 +28,16 @@ SECRET_BYTES_MAX = 64 * 1024
 ENV_FILE_BYTES_MAX = 1024 * 1024
 POKE_TOKEN = "BRIDGE_POKE_TOKEN"  # noqa: S105  (its name)
 POKE_TOKEN_LENGTH_MIN = 16
+ADMIN_TOKEN = "BRIDGE_ADMIN_TOKEN"  # noqa: S105  (its name)
+ADMIN_TOKEN_LENGTH_MIN = 24
+ADMIN_TOKENS_MAX = 100
+UNNAMED = "admin"
+"""Who brings the token that has no name."""
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """What Python makes of bytes in the environment that are not UTF-8."""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
 BEARER_TOKEN = re.compile(r"[\x21-\x7e]+")
 """What a header carries as a token, whole."""
 
@@ -193,6 +199,51 @@ def poke_token(
             advice="Make one with: openssl rand -hex 24",
         )
     return token
+
+
+def admin_tokens(
+    environ: Mapping[str, str] | None = None, dotenv_path: Path = DOTENV_PATH
+) -> Mapping[str, str]:
+    """Return the tokens with which people may act over HTTP, by name; empty for nobody may.
+
+    Written as TOKEN or NAME:TOKEN, several with blanks, commas or line breaks between them. Raises
+    ConfigurationError for one that HTTP cannot carry, that is easily guessed, or that is that of
+    the pokes: whoever may poke would then be able to act.
+    """
+    given = resolve_secret(ADMIN_TOKEN, environ, dotenv_path)
+    if given is None:
+        return {}
+    variable = name_given(ADMIN_TOKEN, environ, dotenv_path)
+    found: dict[str, str] = {}
+    for number, word in enumerate(re.split(r"[\s,]+", given.strip(" \t\r\n,")), 1):
+        name, colon, token = word.partition(":")
+        name, token = (name, token) if colon else (UNNAMED, word)
+        if not _NAME.fullmatch(name) or ":" in token or not BEARER_TOKEN.fullmatch(token):
+            raise ConfigurationError(
+                f"Token {number} of {variable} is neither TOKEN nor NAME:TOKEN, or has a character "
+                "that an HTTP header cannot carry.",
+                advice="A name has up to 32 letters, digits, dots, dashes and underscores; a token "
+                "has no blank, comma or colon. Make one with: openssl rand -hex 24",
+            )
+        if len(token) < ADMIN_TOKEN_LENGTH_MIN:
+            raise ConfigurationError(
+                f"Token {number} of {variable} has fewer than {ADMIN_TOKEN_LENGTH_MIN} characters.",
+                advice="Make one with: openssl rand -hex 24",
+            )
+        if name in found or token in found.values():
+            raise ConfigurationError(
+                f"Token {number} of {variable} has the name or the characters of another one.",
+                advice="Give each person a name and a token of their own.",
+            )
+        found[name] = token
+    if len(found) > ADMIN_TOKENS_MAX:
+        raise ConfigurationError(f"{variable} has more than {ADMIN_TOKENS_MAX} tokens.")
+    if poke_token(environ, dotenv_path) in found.values():
+        raise ConfigurationError(
+            f"{variable} and {POKE_TOKEN} have the same token: whoever may poke could act, too.",
+            advice="Make another one with: openssl rand -hex 24",
+        )
+    return found
 
 
 def read_dotenv(path: Path = DOTENV_PATH) -> Mapping[str, str | None]:

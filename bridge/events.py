@@ -183,6 +183,20 @@ class InstanceDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionTaken:
+    """A person has acted over HTTP. ``who``: the name of the token, never the token.
+
+    ``detail``: what it is about, in identifiers and numbers. ``result``: "begins" before it is
+    done, "done" after it; of a command that was started, how it ended.
+    """
+
+    who: str
+    action: str
+    detail: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """A worker process ended in the middle of an instance."""
 
@@ -461,6 +475,7 @@ Event = (
     | InstanceParked
     | ParkedRetried
     | InstanceDropped
+    | ActionTaken
     | InstanceRetried
     | SideDown
     | SideStillDown

@@ -20,7 +20,7 @@ from bridge.audit import audit_trails
 from bridge.checks.throughput import Throughput
 from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards
-from bridge.events import Observer, Summary
+from bridge.events import Event, Observer, Summary
 from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
 from bridge.feed.gaps import age_s_of
 from bridge.feed.identity import KnownPlace, Place
@@ -127,6 +127,10 @@ class Service:
     def poke(self) -> None:
         """Look at the feed soon; safe in any thread."""
         self._pipelines.poke()
+
+    def report(self, event: Event) -> None:
+        """Tell all observers what a person has done over HTTP; safe in any thread."""
+        self._observer.on_event(event)
 
     def read_rules_again(self) -> None:
         """Read the rules file again soon; safe in a signal handler."""

@@ -18,7 +18,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from bridge.config import SECRETS, WORKERS_BEYOND_CPUS, Settings, variable_of
-from bridge.credentials import POKE_TOKEN
+from bridge.credentials import ADMIN_TOKEN, POKE_TOKEN
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_PATH = ROOT / "docs" / "configuration.md"
@@ -61,6 +61,10 @@ SECRET_MEANINGS = {
 POKE_MEANING = (
     "Token that a POST to /poke must bring (docs/poke.md), 16 characters or more; without it "
     "nobody can poke."
+)
+ADMIN_MEANING = (
+    "Token with which people may pause, retry, replay and more over HTTP (docs/actions.md), 24 "
+    "characters or more; several as NAME:TOKEN, one on a line; without it nobody may."
 )
 EXAMPLE_HEAD = """\
 # The settings of orthanc-bridge. A line that begins with # shows a default.
@@ -158,9 +162,8 @@ def example() -> str:
     for secret in SECRETS:
         side = "source" if "_SOURCE_" in secret else "target"
         meaning = SECRET_MEANINGS[secret.rpartition("_")[2]].format(side=side)
-        if secret == POKE_TOKEN:
-            meaning = POKE_MEANING
-        parts.append(f"\n# {meaning}\n#{secret}=\n#{secret}_FILE=\n")
+        meaning = {POKE_TOKEN: POKE_MEANING, ADMIN_TOKEN: ADMIN_MEANING}.get(secret, meaning)
+        parts.append(f"\n{comment(meaning)}#{secret}=\n#{secret}_FILE=\n")
     return "".join(parts)
 
 

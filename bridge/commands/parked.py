@@ -6,8 +6,7 @@ import functools
 import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,63 +19,13 @@ from bridge.errors import (
     ConfigurationError,
     InstanceError,
 )
+from bridge.ledger.parked_selection import Selection
 from bridge.ledger.records import Parked
 from bridge.ledger.store import Ledger
 from bridge.model import NEVER_PARKED, Reason
 
 if TYPE_CHECKING:
     from bridge.pipeline.parked_policy import NextRetry
-
-# Which of the parked instances a person means.
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Filters, all of which must hold. Ages in hours, sequences inclusive, syntax as UID."""
-
-    reason: Reason | None = None
-    older_than_h: float | None = None
-    newer_than_h: float | None = None
-    first: int | None = None
-    last: int | None = None
-    syntax: str | None = None
-    study: str | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is filtered."""
-        return self == Selection()
-
-    def chosen(
-        self, ledger: Ledger, *, dropped: bool = False, now_s: Callable[[], float] = time.time
-    ) -> Iterator[Parked]:
-        """Iterate over what is meant of what is parked, or was dropped. Raises StateError."""
-        now = now_s()
-        before = None if self.older_than_h is None else now - self.older_than_h * 3600
-        after = None if self.newer_than_h is None else now - self.newer_than_h * 3600
-        of_study = None if self.study is None else _instances_of(ledger, self.study)
-        for parked in ledger.parked(reason=self.reason, parked_before=before, dropped=dropped):
-            if of_study is not None and parked.move.instance_id not in of_study:
-                continue
-            if (after is None or parked.parked_at >= after) and self._matches(parked):
-                yield parked
-
-    def _matches(self, parked: Parked) -> bool:
-        sequence = parked.move.sequence
-        if self.first is not None and (sequence is None or sequence < self.first):
-            return False
-        if self.last is not None and (sequence is None or sequence > self.last):
-            return False
-        return self.syntax is None or parked.source_syntax == self.syntax
-
-
-def _instances_of(ledger: Ledger, study: str) -> frozenset[str]:
-    """Return the instances of a study that are parked or were dropped."""
-    return frozenset(
-        instance_id
-        for record in ledger.find_studies(study, limit=1)
-        for instance_id in ledger.lacking_of_study(record.study.uid)
-    )
 
 
 def syntax_uid(name_or_uid: str | None) -> str | None:
@@ -388,10 +337,9 @@ def drop_parked(
     from bridge.commands.lifecycle import begin
     from bridge.commands.output import print_json, say
     from bridge.config import load_settings
-    from bridge.events import InstanceDropped, Observer
-    from bridge.ledger.records import Entry
     from bridge.monitoring.health import counted
     from bridge.monitoring.logs import LogObserver
+    from bridge.pipeline.orders import drop
 
     settings = load_settings()
     begin(settings)
@@ -402,11 +350,7 @@ def drop_parked(
             _confirm(f"Drop {counted(len(dropped), 'instance')}? They were not delivered.")
         trails = audit_trails(settings)
         try:
-            observers: list[Observer] = [*trails, LogObserver()]
-            for observer in observers:
-                for parked in chosen:
-                    observer.on_event(InstanceDropped(parked.move, parked.reason))
-            ledger.commit(Entry(dropped=tuple(dropped), dropped_at=time.time()))
+            drop(ledger, chosen, (*trails, LogObserver()), now=time.time())
         finally:
             for trail in trails:
                 trail.close()

@@ -19,28 +19,31 @@ def pause(as_json: JsonOption = False) -> int:
     running bridge obeys within two seconds. replay and parked retry are not paused. New instances
     wait at the source; none is lost.
     """
-    return _set(str(int(time.time())), as_json=as_json)
+    from bridge.commands.output import moment, print_json, say
+    from bridge.config import load_settings
+    from bridge.ledger.store import Ledger
+    from bridge.pipeline.orders import pause as order_pause
+
+    with Ledger(load_settings().state_path) as ledger:
+        before = order_pause(ledger, now=time.time())
+    if as_json:
+        print_json({"paused": True})
+    else:
+        say("paused" if before is None else f"already paused since {moment(before)}")
+    return EXIT_DONE
 
 
 def resume(as_json: JsonOption = False) -> int:
     """Continue after `pause`."""
-    return _set(None, as_json=as_json)
-
-
-def _set(value: str | None, *, as_json: bool) -> int:
-    from bridge.commands.output import moment, print_json, say
+    from bridge.commands.output import print_json, say
     from bridge.config import load_settings
     from bridge.ledger.store import Ledger
-    from bridge.pipeline.holds import PAUSED_KEY
+    from bridge.pipeline.orders import resume as order_resume
 
     with Ledger(load_settings().state_path) as ledger:
-        before = ledger.meta(PAUSED_KEY)
-        if value is None or before is None:
-            ledger.set_meta(PAUSED_KEY, value)
+        before = order_resume(ledger)
     if as_json:
-        print_json({"paused": value is not None})
-    elif value is None:
-        say("resumed" if before is not None else "not paused: nothing to do")
+        print_json({"paused": False})
     else:
-        say("paused" if before is None else f"already paused since {moment(float(before))}")
+        say("resumed" if before is not None else "not paused: nothing to do")
     return EXIT_DONE

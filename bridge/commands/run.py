@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
+    from bridge.ledger.store import Ledger
+    from bridge.monitoring.actions import Actions
+    from bridge.monitoring.board import Board
+    from bridge.monitoring.metrics import Metrics
+    from bridge.service import Service
 
 
 def run(
@@ -28,7 +38,6 @@ def run(
     from bridge.config import load_settings
     from bridge.credentials import poke_token
     from bridge.ledger.store import Ledger
-    from bridge.log import log
     from bridge.monitoring.board import Board
     from bridge.monitoring.logs import LogObserver
     from bridge.monitoring.metrics import Metrics
@@ -52,23 +61,20 @@ def run(
         metrics = Metrics(board)
         token = poke_token()
         pokes = PokeReceiver(token, metrics.count_poke) if token else None
+        actions = _actions_of(settings, board, metrics)
         monitoring = MonitoringServer(
-            application(board, metrics, pokes),
+            application(board, metrics, pokes, actions),
             host=settings.health_host,
             port=settings.health_port,
         )
         monitoring.start()
         try:
-            ledger.set_meta(MONITOR_KEY, monitoring.url)
-            text = f"monitoring at {monitoring.url}, from {settings.source_url} to "
-            text += settings.target_url
-            servers = {"source": settings.source_url, "target": settings.target_url}
-            log(logging.INFO, "monitoring", text, url=monitoring.url, **servers)
+            _tell_where(monitoring.url, ledger, settings)
             # The log comes first: what a figure counts can be read there.
             observers = (LogObserver(), board, metrics)
             with (
                 Service(settings, observers, bounded=once, machinery=machinery) as service,
-                draining_on_signals(service.stop) as interruption,
+                draining_on_signals(_stop_of(service, actions)) as interruption,
             ):
                 if settings.rules_file is not None:
                     signal.signal(signal.SIGHUP, lambda *_: service.read_rules_again())
@@ -76,7 +82,8 @@ def run(
                     pokes.wakes(service.poke)
                 if once:
                     service.preflight(follows=ledger)
-                summary = service.follow(ledger, once=once)
+                with _acting(actions, service, settings):
+                    summary = service.follow(ledger, once=once)
             ledger.set_meta(MONITOR_KEY, None)
             parked = sum(ledger.parked_by_reason().values())
         finally:
@@ -88,3 +95,57 @@ def run(
     if interruption.by_keyboard or (once and summary.stopped):
         return EXIT_INTERRUPTED  # SIGTERM is how a service ends; a job has not been done
     return EXIT_INCOMPLETE if once and (parked or summary.gaps) else EXIT_DONE
+
+
+def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions | None:
+    """Let people with a token act over HTTP; None where there is no token."""
+    from bridge.credentials import admin_tokens
+    from bridge.log import log
+    from bridge.monitoring.actions import Actions
+
+    tokens = admin_tokens()
+    if not tokens:
+        return None
+    log(logging.INFO, "actions", f"may act over HTTP: {', '.join(tokens)}")
+    return Actions(
+        tokens,
+        state_path=settings.state_path,
+        newest=lambda: board.progress.last,
+        verifies=settings.verify_every_s is not None,
+        count=metrics.count_action,
+    )
+
+
+def _stop_of(service: Service, actions: Actions | None) -> Callable[[], None]:
+    """Return what drains the service, and the command that somebody has started beside it."""
+
+    def stop() -> None:
+        service.stop()
+        if actions is not None:
+            actions.drain()
+
+    return stop
+
+
+@contextmanager
+def _acting(actions: Actions | None, service: Service, settings: Settings) -> Iterator[None]:
+    """Let people act while the service works; a command that they have started ends before it."""
+    if actions is None:
+        yield
+        return
+    actions.reports_to(service.report)
+    try:
+        yield
+    finally:
+        actions.stop(settings.shutdown_timeout_s)
+
+
+def _tell_where(url: str, ledger: Ledger, settings: Settings) -> None:
+    """Say where the monitoring server is: in the log, and to the commands beside this bridge."""
+    from bridge.log import log
+    from bridge.pipeline.holds import MONITOR_KEY
+
+    ledger.set_meta(MONITOR_KEY, url)
+    text = f"monitoring at {url}, from {settings.source_url} to {settings.target_url}"
+    servers = {"source": settings.source_url, "target": settings.target_url}
+    log(logging.INFO, "monitoring", text, url=url, **servers)

@@ -16,6 +16,8 @@ from bridge.ledger.store import Ledger
 
 UNDER_WAY_KEY = "verification"
 """Ledger: the verification that is under way, as JSON: a restart goes on with it."""
+ASKED_KEY = "verification_asked"
+"""Ledger: a person wants one before it is due; absent without such a wish."""
 LAST_KEY = "verification_last"
 """Ledger: the last one that came to its end, as JSON."""
 INTENT_KEY = "repair_intent"
@@ -105,6 +107,21 @@ def last_verification(ledger: Ledger) -> LastVerification | None:
     with explained(ledger.path):
         told = _object(text)
         return LastVerification(ended_at=_moment(told.pop("ended_at")), **_checked(told))
+
+
+def ask_for_verification(ledger: Ledger) -> None:
+    """Have a verification begin soon, whether or not one is due. Raises StateError."""
+    ledger.set_meta(ASKED_KEY, "1")
+
+
+def is_asked_for(ledger: Ledger) -> bool:
+    """Tell whether a person wants a verification. Raises StateError."""
+    return ledger.meta(ASKED_KEY) is not None
+
+
+def note_answered(ledger: Ledger) -> None:
+    """Note that the verification that a person wanted came to its end. Raises StateError."""
+    ledger.set_meta(ASKED_KEY, None)
 
 
 def save_progress(ledger: Ledger, progress: VerificationProgress) -> None:

@@ -17,7 +17,12 @@ from bridge.config import Settings
 from bridge.errors import BridgeError
 from bridge.events import Observer, VerificationFailed, VerificationWorks
 from bridge.ledger.store import Ledger
-from bridge.ledger.verifications import last_verification, under_way
+from bridge.ledger.verifications import (
+    is_asked_for,
+    last_verification,
+    note_answered,
+    under_way,
+)
 from bridge.log import log
 from bridge.mirror.copy_deletion import CopyDeletion, Grace
 from bridge.mirror.judge_copy import REPAIRED, REPLACED, CopyState
@@ -254,7 +259,7 @@ class MirrorThread:
         """Tell whether a verification is to begin, or to be gone on with."""
         if self._every_s is None or ledger.checkpoint() is None:
             return False  # nobody would know the source again
-        if under_way(ledger) is not None:
+        if under_way(ledger) is not None or is_asked_for(ledger):
             return True
         last = last_verification(ledger)
         return last is None or self._now_s() - last.begun_at >= self._every_s
@@ -267,7 +272,12 @@ class MirrorThread:
                 return True
             with self._workers:
                 verification = self._make(ledger)
-                return verification.run() if due else verification.resume()
+                if not due:
+                    return verification.resume()
+                ended = verification.run()
+            if ended:
+                note_answered(ledger)
+            return ended
 
     def _work(self) -> None:
         try:

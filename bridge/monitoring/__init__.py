@@ -10,6 +10,10 @@ logs.py                what the log says of each event
 server.py              the HTTP server
 guard.py               keeps it from being harmed
 poke.py                POST /poke: look at the feed sooner
+actions.py             POST /api/actions/...: what a person with a token may have done
+action_request.py      what such a request says, and whether another web page has sent it
+side_command.py        runs a command beside the bridge for whoever has asked for it
+guesses.py             slows who guesses a token
 ask_running_bridge.py  asks a running bridge for its status, for commands beside it
 page_files.py          the pages: page.html, page.studies.html, their scripts, page.css, page.svg
 studies.py             what the page of studies shows, read from the ledger

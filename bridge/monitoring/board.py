@@ -140,6 +140,12 @@ def carry_fields(view: CarryView | None, *, now: float) -> dict[str, object] | N
     return asdict(view) | {"text": carry_in_words(view, now=now)}
 
 
+def _study_of(ledger: Ledger, parked: Parked) -> str:
+    """Return the UID of the study of a parked instance, "" where it is in none on record."""
+    found = ledger.find_studies(parked.move.instance_id, limit=1)
+    return found[0].study.uid if found else ""
+
+
 def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 1) for name, value in seconds.items()}
 
@@ -164,7 +170,8 @@ class Board:
         self._limits = limits
         self._lock = threading.Lock()
         self._parked: Mapping[str, int] = {}
-        self._newest_parked: tuple[Parked, ...] = ()
+        self._newest_parked: tuple[tuple[Parked, str], ...] = ()
+        """Each with the UID of its study, "" where that is not known."""
         self._dropped = 0
         self._parked_at_s = float("-inf")
         self._gaps_given_up = 0
@@ -232,7 +239,8 @@ class Board:
                 try:
                     with Ledger(self._state_path, create=False) as ledger:
                         self._parked = ledger.parked_by_reason()
-                        self._newest_parked = tuple(ledger.newest_parked(PARKED_SHOWN_MAX))
+                        newest = ledger.newest_parked(PARKED_SHOWN_MAX)
+                        self._newest_parked = tuple((p, _study_of(ledger, p)) for p in newest)
                         self._dropped = ledger.dropped_count()
                         self._gaps_given_up = ledger.gaps_given_up()
                         self._marks = marks_that_stay(ledger, time.time())
@@ -389,7 +397,9 @@ class Board:
             "started_at": round(self._started_at, 1),
             "versions": versions(),
             **self._for_links(),
-            "parked_newest": [parked_fields(parked) for parked in self._newest_parked],
+            "parked_newest": [
+                parked_fields(parked) | {"study": study} for parked, study in self._newest_parked
+            ],
             "limits": {
                 "instances_s": self.allowance.instances_s,
                 "mbit_s": self.allowance.mbit_s_at(now),

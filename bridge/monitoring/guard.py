@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
-
-from bridge.monitoring.poke import POKE_PATH
 
 CONNECTIONS_MAX = 64
 HEAD_S = 5.0
@@ -31,9 +30,8 @@ CONNECTION_S = 30.0
 ANSWER_S = 15.0
 HEAD_BYTES_MAX = 16 * 1024
 
+LENGTH_DIGITS_MAX = 10
 METHODS = frozenset({"GET", "HEAD"})
-WRITES = frozenset({("POST", POKE_PATH)})
-"""The one request that does something; it has no body either."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -112,10 +110,14 @@ class Guard:
     machine are accepted as Host: a web page in a browser on this machine could otherwise read
     the answers by giving its own name our address (DNS rebinding). A server that listens
     elsewhere is asked by names that we cannot know (a container's, a Prometheus target's).
+    ``posts``: the paths that take a POST, and how many bytes its body may have.
     """
 
-    def __init__(self, app: ASGIApp, *, only_local: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, only_local: bool, posts: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._app = app
+        self._posts = posts
         self._only_local = only_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,13 +134,16 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         method = scope["method"]
-        if method not in METHODS and (method, scope["path"]) not in WRITES:
+        bytes_max = self._posts.get(scope["path"]) if method == "POST" else 0
+        if bytes_max is None or (method != "POST" and method not in METHODS):
             return _refuse(405, "GET and HEAD only", Allow="GET, HEAD")
         if any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
+            name == b"transfer-encoding"
+            or (name == b"content-length" and _is_above(bytes_max, value))
             for name, value in headers
         ):
-            return _refuse(413, "no request bodies")
+            most = f"a body of {bytes_max} bytes at most, with Content-Length"
+            return _refuse(413, most if bytes_max else "no request bodies")
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         parsed = [_HOST.fullmatch(host) for host in hosts]
         if not all(parsed):
@@ -147,6 +152,14 @@ class Guard:
         if self._only_local and not all(_is_local(name) for name in names):
             return _refuse(421, "not a name of this machine; see: orthanc-bridge docs security")
         return None
+
+
+def _is_above(bytes_max: int, length: bytes) -> bool:
+    """Tell whether a Content-Length is larger, or none that we read."""
+    digits = length.strip()
+    if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+        return True
+    return int(digits) > bytes_max or digits != b"%d" % int(digits)  # 00 is a trick, not a length
 
 
 def _is_local(name: str) -> bool:

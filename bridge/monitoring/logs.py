@@ -12,6 +12,7 @@ from bridge.events import (
     LOCAL,
     NO_WORKERS,
     Abandoned,
+    ActionTaken,
     Carried,
     CarryFailed,
     CarryLeft,
@@ -223,6 +224,10 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
         case InstanceDropped(move=move, reason=reason):
             text = f"dropped {_name(move)} ({reason}): it was not delivered and is not tried again"
             log(logging.WARNING, "instance_dropped", text, **_of(move), reason=reason)
+        case ActionTaken(who=who, action=action, detail=detail, result=result):
+            text = f"{who} by token: {action} {detail}".rstrip() + f": {result}"
+            fields = {"who": who, "action": action, "detail": detail, "result": result}
+            log(logging.WARNING, "action", text, **fields)
         case GapsClosed():
             _log_gaps(event)
         case SourceSwept(deleted=deleted, differing=differing):

@@ -53,6 +53,8 @@ from bridge.model import (
     SideProblem,
     Skipped,
 )
+from bridge.monitoring.action_request import ACTIONS
+from bridge.monitoring.actions import ACTION_RESULTS
 from bridge.monitoring.headline import BridgeStanding, standing_of
 from bridge.monitoring.health import CarryView, MirrorView, Problem, lag_of
 from bridge.monitoring.names import BridgeNames
@@ -164,6 +166,9 @@ class Metrics:
         )
         self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
         self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
+        self._actions = self._counter(
+            "actions", "Actions that were asked for over HTTP.", "action", "result"
+        )
         self._stages = Histogram(
             f"{NAMESPACE}_stage_seconds",
             "Duration of each stage of a delivered instance.",
@@ -177,6 +182,9 @@ class Metrics:
                 self._outages.labels(side, problem)
         for result in RESULTS:
             self._pokes.labels(result)
+        for action in ACTIONS:
+            for result in ACTION_RESULTS:
+                self._actions.labels(action, result)
         self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
         for state in COPY_STATES:
             self._copies_found.labels(state)
@@ -200,6 +208,10 @@ class Metrics:
     def count_poke(self, result: str) -> None:
         """Count a poke. Not an event: the pipeline does not hear of each."""
         self._pokes.labels(result).inc()
+
+    def count_action(self, action: str, result: str) -> None:
+        """Count a request to act, whatever became of it."""
+        self._actions.labels(action, result).inc()
 
     def on_progress(self, progress: Progress) -> None:
         """Note the checkpoint; gauges are read at the scrape."""

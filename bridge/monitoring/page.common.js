@@ -106,6 +106,8 @@ function list(name, rows) {
   if (none) none.hidden = rows.length > 0;
 }
 
+const linkToStudy = (search) => `studies?${new URLSearchParams({ search })}`;
+
 // The address of a resource in the Explorer of an Orthanc. kind: "instance" or "study".
 const explorer = (base, kind, id) =>
   `${base}/app/explorer.html#${kind}?uuid=${encodeURIComponent(id)}`;

@@ -126,13 +126,16 @@ function showTables(status) {
   const bases = Object.entries(status.public_urls).filter(([, base]) => base);
   list("parked", Object.entries(status.parked).map(([reason, count]) => [
     ["Reason", reason, "code"], ["Instances", number(count), "number"],
-    ["Retry", `${prefix}orthanc-bridge parked retry --reason ${reason}`, "command"]]));
+    ["Retry", `${prefix}orthanc-bridge parked retry --reason ${reason}`, "command"],
+    ...acts({ reason })]));
   fill("parked-last", status.parked_newest.map((one) => [
     ["Time", moment(one.parked_at)], ["Why", `${one.reason}: ${one.message}`],
     ["Instance", one.instance, "code"],
+    one.study ? ["Study", [[one.study, linkToStudy(one.study)]], "links"] : ["Study", "–"],
     bases.length
       ? ["Look", bases.map(([side, base]) => [`at the ${side}`, explorer(base, "instance", one.instance)]), "links"]
-      : ["Look", `${prefix}orthanc-bridge parked show ${one.instance}`, "command"]]));
+      : ["Look", `${prefix}orthanc-bridge parked show ${one.instance}`, "command"],
+    ...acts({ instances: [one.instance] })]));
   const parked_more = status.parked_total - status.parked_newest.length;
   byId("parked-more").hidden = parked_more <= 0;
   write(byId("parked-more"), `and ${number(parked_more)} more: ${prefix}orthanc-bridge parked list`);
@@ -193,6 +196,7 @@ function show(status) {
   showFigures(status);
   showThroughput(status.throughput, status.now - status.started_at);
   showTables(status);
+  showActions(status);
   const { version, ...parts } = status.versions;
   write(byId("versions"), [`orthanc-bridge ${version}`,
     ...Object.entries(parts).map(([name, value]) => `${name} ${value}`)].join(" · "));

@@ -6,8 +6,6 @@ const PATIENCE_MS = 5000;
 
 const asked = new URLSearchParams(location.search);
 
-const linkTo = (search) => `studies?${new URLSearchParams({ search })}`;
-
 function arrived(study) {
   const parts = [`${number(study.delivered)} of ${number(study.seen)}`];
   if (study.parked) parts.push(`${number(study.parked)} parked or dropped`);
@@ -18,7 +16,7 @@ function arrived(study) {
 function cells(study, bases) {
   const looks = study.orthanc_id
     ? bases.map(([side, base]) => [`at the ${side}`, explorer(base, "study", study.orthanc_id)]) : [];
-  return [["Last", moment(study.last_at)], ["Study", [[study.uid, linkTo(study.uid)]], "links"],
+  return [["Last", moment(study.last_at)], ["Study", [[study.uid, linkToStudy(study.uid)]], "links"],
     ["Arrived", arrived(study)], ["Look", looks, "links"]];
 }
 

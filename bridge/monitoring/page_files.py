@@ -24,6 +24,7 @@ PAGE_FILES = {
     "/studies": ("text/html; charset=utf-8", _file("page.studies.html")),
     "/page.common.js": ("text/javascript; charset=utf-8", _file("page.common.js")),
     "/page.studies.js": ("text/javascript; charset=utf-8", _file("page.studies.js")),
+    "/page.actions.js": ("text/javascript; charset=utf-8", _file("page.actions.js")),
     "/page.js": ("text/javascript; charset=utf-8", _file("page.js")),
     "/page.svg": ("image/svg+xml", _file("page.svg")),
 }

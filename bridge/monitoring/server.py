@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from bridge.errors import ConfigurationError, StateError
+from bridge.monitoring.actions import ACTION_POSTS, ACTIONS_PATH, Actions
 from bridge.monitoring.board import Board
 from bridge.monitoring.guard import (
     CONNECTIONS_MAX,
@@ -35,8 +36,13 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 KEEP_ALIVE_S = 5
 
 
-def application(board: Board, metrics: Metrics, pokes: PokeReceiver | None = None) -> Starlette:
-    """Build the ASGI application. Every route answers GET only, but that of ``pokes``."""
+def application(
+    board: Board,
+    metrics: Metrics,
+    pokes: PokeReceiver | None = None,
+    actions: Actions | None = None,
+) -> Starlette:
+    """Build the ASGI application. It only reads, but for ``pokes`` and ``actions``."""
 
     def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -57,7 +63,8 @@ def application(board: Board, metrics: Metrics, pokes: PokeReceiver | None = Non
         return Response(metrics.render(), media_type=METRICS_TYPE)
 
     def api_status(_: Request) -> Response:
-        return _Json(board.status())
+        command = None if actions is None else actions.command_fields()
+        return _Json(board.status() | {"acts": actions is not None, "command_beside": command})
 
     def api_studies(request: Request) -> Response:
         asked = request.query_params
@@ -88,8 +95,19 @@ def application(board: Board, metrics: Metrics, pokes: PokeReceiver | None = Non
     )
     if pokes is not None:
         app.router.routes.append(Route(POKE_PATH, pokes.answer, methods=["POST"]))
+    if actions is not None:
+        app.router.routes.append(Route(ACTIONS_PATH, actions.answer_who))
+        for path in ACTION_POSTS:
+            app.router.routes.append(Route(path, actions.answer, methods=["POST"]))
     app.router.redirect_slashes = False  # a redirect would repeat the Host that it was given
     return app
+
+
+def posts_of(app: Starlette) -> dict[str, int]:
+    """Return which paths of an application take a POST, and how large its body may be."""
+    paths = [r.path for r in app.routes if isinstance(r, Route) and "POST" in (r.methods or ())]
+    # Without a token there is no poke either, and the answer is 404, as senders were told.
+    return {POKE_PATH: 0} | {path: ACTION_POSTS.get(path, 0) for path in paths}
 
 
 class _Json(JSONResponse):
@@ -107,7 +125,7 @@ class MonitoringServer:
         self._socket = _bind(host, port)
         address = self._socket.getsockname()[0]
         config = uvicorn.Config(
-            Guard(app, only_local=is_loopback(address)),
+            Guard(app, only_local=is_loopback(address), posts=posts_of(app)),
             http=BoundedConnection,
             ws="none",
             log_config=None,

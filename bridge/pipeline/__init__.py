@@ -15,6 +15,7 @@ refusals.py                 how often a server failed at what is parked, for its
 server_gates.py             both servers: may they be used, who is asked when
 gate.py                     whether one server may be used: open, closed, on trial
 holds.py                    pause, quiet hours and rate limits; a command gives way to a bridge
+orders.py                   what a person orders through the state file: pause, resume, drop
 pacing.py                   the arithmetic of these: a token bucket, a schedule
 journal.py                  what is noted, and when it is written to the ledger
 missed_instances.py         what the feed never told of, found by the source's own count

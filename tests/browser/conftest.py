@@ -61,12 +61,15 @@ def overflow(page: Page) -> list[Any]:
     return found
 
 
-def violations(page: Page) -> list[str]:
-    """Return what axe-core finds against WCAG 2.1 A and AA and good practice."""
+def violations(page: Page, within: str = "document", *, passes_min: int = 11) -> list[str]:
+    """Return what axe-core finds against WCAG 2.1 A and AA and good practice.
+
+    ``within``: an expression for what is looked at; behind an open dialog it cannot judge colours.
+    """
     if not page.ask("Boolean(window.axe)"):
         page.ask(f"{AXE.read_text('utf-8')}; null")
-    report = page.ask("axe.run(document, {resultTypes: ['violations', 'incomplete']})")
-    assert len(report["passes"]) > 10, "axe-core has looked at nothing"
+    report = page.ask(f"axe.run({within}, {{resultTypes: ['violations', 'incomplete']}})")
+    assert len(report["passes"]) >= passes_min, "axe-core has looked at nothing"
     return [
         f"{found['id']}: {node['html'][:120]}: {node['failureSummary']}"
         for found in (*report["violations"], *report["incomplete"])

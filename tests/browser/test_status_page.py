@@ -82,7 +82,7 @@ def test_all_is_well(pair: Pair, browser: Browser, photograph: Photographer) -> 
         here = urlsplit(bridge.url).netloc
         assert {urlsplit(url).netloc for url in page.requests} == {here}
         paths = {urlsplit(url).path for url in page.requests}
-        scripts = {"/page.js", "/page.common.js"}
+        scripts = {"/page.js", "/page.common.js", "/page.actions.js"}
         assert paths == {"/", "/page.css", "/page.svg", "/api/status", *scripts}
 
 

@@ -28,6 +28,7 @@ PURE = (
     "feed/gaps.py", "feed/identity.py", "feed/pages.py", "feed/polling.py", "feed/sequences.py",
     "ledger/checkpoint.py", "ledger/records.py",
     "mirror/carry_decision.py", "mirror/judge_copy.py",
+    "monitoring/action_request.py",
     "monitoring/headline.py", "monitoring/health.py", "monitoring/names.py",
     "monitoring/time_left.py",
     "pipeline/came_back.py", "pipeline/failure_policy.py", "pipeline/gate.py",

@@ -9,8 +9,9 @@ from dataclasses import fields
 import pytest
 
 from bridge.commands import parked
-from bridge.commands.parked import FILTERS, Selection, selecting
+from bridge.commands.parked import FILTERS, selecting
 from bridge.errors import ConfigurationError
+from bridge.ledger.parked_selection import Selection
 from bridge.model import Reason
 
 RLE = "1.2.840.10008.1.2.5"

@@ -12,10 +12,11 @@ import pytest
 
 from bridge.checks.disk_lists import Spool, spooling
 from bridge.commands.output import TABLE_ROWS_MAX, Format, chosen_format, print_result
-from bridge.commands.parked import Selection, syntax_uid
+from bridge.commands.parked import syntax_uid
 from bridge.commands.plan import basis
 from bridge.commands.progress_bar import COUNT_LINE_EVERY_S, counting
 from bridge.errors import ConfigurationError
+from bridge.ledger.parked_selection import Selection
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Move, Reason

@@ -6,6 +6,7 @@ import fcntl
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,8 @@ from bridge.ledger.verifications import (
     UNDER_WAY_KEY,
     RepairIntent,
     VerificationProgress,
+    ask_for_verification,
+    end_verification,
     intent_text,
     last_verification,
     save_progress,
@@ -243,6 +246,44 @@ def test_when_it_is_due(scene: Scene) -> None:
     now[0] = 1e9
     save_progress(ledger, VerificationProgress(1e9))
     assert thread.is_due(ledger), "it was not at its end"
+
+
+class Ended:
+    """A verification that comes to its end at once, or (``ends`` False) does not."""
+
+    def __init__(self, ledger: Ledger, at: float, *, ends: bool) -> None:
+        self._ledger, self._at, self._ends = ledger, at, ends
+
+    def run(self) -> bool:
+        if self._ends:
+            end_verification(self._ledger, VerificationProgress(self._at), ended_at=self._at)
+        return self._ends
+
+
+def test_a_person_has_one_begin_before_it_is_due_and_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    ends = [True]
+    thread = MirrorThread(
+        state_path=path,
+        every_s=1e6,
+        workers=MirrorWorkers(JOB, memory_bytes=1 << 30),
+        make=lambda ledger: Ended(ledger, 1e9, ends=ends[0]),  # type: ignore[arg-type,return-value]
+        observer=None,  # type: ignore[arg-type]
+        stop=threading.Event(),
+        now_s=lambda: 1e9,
+    )
+    with Ledger(path) as ledger:
+        ledger.restart_at(1)
+        assert thread.verify_once()
+        assert not thread.is_due(ledger)
+        ask_for_verification(ledger)
+        assert thread.is_due(ledger)
+        ends[0] = False
+        assert not thread.verify_once()
+        assert thread.is_due(ledger), "it was stopped: the next start begins it again"
+        ends[0] = True
+        assert thread.verify_once()
+        assert not thread.is_due(ledger)
 
 
 @pytest.mark.parametrize("every_s", [None, 60.0])

@@ -62,7 +62,7 @@ MALFORMED = (
 
 
 def status_of(*hosts: str, only_local: bool = True, method: str = "GET", path: str = "/") -> int:
-    guarded = Guard(PlainTextResponse("ok"), only_local=only_local)
+    guarded = Guard(PlainTextResponse("ok"), only_local=only_local, posts={"/poke": 0})
     told: list[int] = []
 
     async def send(message: dict[str, object]) -> None:
@@ -129,6 +129,8 @@ def test_what_may_be_asked(method: str, path: str, status: int) -> None:
         ("content-length", "0", 200),
         ("content-length", " 0 ", 200),
         ("content-length", "00", 413),
+        ("content-length", "+0", 413),
+        ("content-length", "-1", 413),
         ("content-length", "1", 413),
         ("content-length", "", 413),
         ("transfer-encoding", "identity", 413),

@@ -15,6 +15,7 @@ from bridge import events
 from bridge import log as log_lines
 from bridge.events import (
     Abandoned,
+    ActionTaken,
     Draining,
     Event,
     FeedReset,
@@ -124,6 +125,12 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
         {"reason": "filtered_out", "attempts": 4},
     ),
     (InstanceDropped(MOVE, Reason.VIDEO), "instance_dropped", "warning", {"reason": "video"}),
+    (
+        ActionTaken("anna", "drop", "reason video (3)", "begins"),
+        "action",
+        "warning",
+        {"who": "anna", "action": "drop", "detail": "reason video (3)", "result": "begins"},
+    ),
     (PageRead(5, 1, 99), "page_read", "info", {"late": 1, "frontier": 99}),
     (PageRead(0, 0, 99, 7), "page_read", "warning", {"missing": 7, "frontier": 99}),
     (GapsClosed(7, 3, 0), "gaps_closed", "debug", {"filled": 7, "expired": 3}),

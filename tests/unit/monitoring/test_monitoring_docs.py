@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from bridge.model import SideProblem
+from bridge.monitoring.actions import Actions
 from bridge.monitoring.health import HealthLimits, judge
 from bridge.monitoring.server import application
 from tests.unit.monitoring.test_server import DOWN, Monitored, well
@@ -162,8 +163,13 @@ def test_the_example_of_health_has_fields_that_exist(monitored: Monitored) -> No
 
 
 def test_every_path_is_described(monitored: Monitored) -> None:
-    described = re.findall(r"^\| `(/[\w/]*)` \|", MONITORING, re.M)
-    routes: list[Any] = list(application(monitored.board, monitored.metrics).routes)
+    told = MONITORING + (ROOT / "docs/actions.md").read_text("utf-8")
+    described = re.findall(r"^\| `(/[\w/]*)` \|", told, re.M)
+    actions = Actions(
+        {}, state_path=Path(), newest=lambda: None, verifies=True, count=lambda *_: None
+    )
+    app = application(monitored.board, monitored.metrics, None, actions)
+    routes: list[Any] = list(app.routes)
     served = {route.path for route in routes if not route.path.startswith("/page.")}
     assert set(described) == served
 

@@ -18,16 +18,16 @@ from bridge.feed.pages import MovePage
 from bridge.feed.polling import POKE_GOOD_S, POKED_LOOK_GAP_S
 from bridge.ledger.store import Ledger
 from bridge.monitoring.board import Board
-from bridge.monitoring.health import HealthLimits
-from bridge.monitoring.metrics import Metrics
-from bridge.monitoring.poke import (
+from bridge.monitoring.guesses import (
     ADDRESSES_MAX,
     GUESS_EVERY_S,
     GUESSES_AT_ONCE,
     Guesses,
-    PokeReceiver,
     sender_of,
 )
+from bridge.monitoring.health import HealthLimits
+from bridge.monitoring.metrics import Metrics
+from bridge.monitoring.poke import PokeReceiver
 from bridge.monitoring.server import MonitoringServer, application
 from bridge.pipeline.runtime import Message, Poked
 from tests.pipeline_bench import Bench
