@@ -66,6 +66,7 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     from bridge.commands.lifecycle import draining_on_signals
     from bridge.ledger.store import Ledger
     from bridge.ledger.verifications import held_repairs
+    from bridge.mirror.judge_copy import CopyState
     from bridge.monitoring.health import counted
     from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
@@ -110,6 +111,9 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     if held:
         text = "BRIDGE_REPAIR_LIMIT is reached. To repair them: check --repair --beyond-limit"
         say(f"check: {counted(held, 'repair')} not made: {text}", err=True)
+    if parked := 0 if ended is None else ended.counts.get(CopyState.PARKED, 0):
+        text = f"check: {counted(parked, 'instance')} parked: check --repair neither delivers nor"
+        say(f"{text} counts it as a difference. See: orthanc-bridge parked list", err=True)
     return EXIT_INCOMPLETE if remain or ended is None else EXIT_DONE
 
 

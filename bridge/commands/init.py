@@ -117,14 +117,24 @@ def _settle(side: SideName, *, taken: list[str]) -> tuple[Answers, int]:
                 raise ConfigurationError("This is the address of the source.")
             version, count = _try(side, answers)
         except BridgeError as exc:
-            say(f"  Failed: {visible(str(exc))}")
-            if answers.url in taken or typer.confirm("  Enter it again?", default=True):
+            say(f"  Failed: {visible(_without_settings(exc))}")
+            if answers.url in taken or typer.confirm("  Try again?", default=True):
                 if answers.url not in taken:
                     suggested = answers.url or suggested
                 continue
             return answers, 0
         say(f"  OK: Orthanc {visible(version)}, {count:,} instances")
         return answers, count
+
+
+def _without_settings(exc: BridgeError) -> str:
+    """Say what failed. The advice on a refused login names settings that are not written yet."""
+    from bridge.errors import SideError
+    from bridge.model import SideProblem
+
+    if isinstance(exc, SideError) and exc.problem is SideProblem.LOGIN_REFUSED:
+        return f"{exc.message} Check the user name and the password."
+    return str(exc)
 
 
 def _ask(suggested: str) -> Answers:

@@ -388,7 +388,7 @@ def _named(
     if bool(instances) == filtered:
         raise ConfigurationError(
             "Name the instances, or choose them with --all, --reason, --older-than, "
-            "--newer-than, --from, --to or --syntax."
+            "--newer-than, --from, --to, --syntax or --study."
         )
     if not instances:
         return list(selection.chosen(ledger))
@@ -425,8 +425,9 @@ def _in_short(told: NextRetry) -> str:
 
     if told.at is not None:
         return "due" if told.at <= time.time() else moment(told.at)
-    never = told.trigger is Trigger.NONE
-    return "never" if never else f"other {told.trigger}"
+    if told.trigger is Trigger.NONE:
+        return "never"
+    return "when the bridge changes" if told.trigger is Trigger.BRIDGE else "when codecs change"
 
 
 def _fields(parked: Parked, told_next: Callable[[Parked], NextRetry] | None) -> dict[str, object]:

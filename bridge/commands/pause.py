@@ -29,7 +29,8 @@ def pause(as_json: JsonOption = False) -> int:
     if as_json:
         print_json({"paused": True})
     else:
-        say("paused" if before is None else f"already paused since {moment(before)}")
+        since = "" if before is None else f" already since {moment(before)}"
+        say(f"paused{since}; to continue: orthanc-bridge resume")
     return EXIT_DONE
 
 

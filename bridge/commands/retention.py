@@ -173,5 +173,5 @@ def _explain(settings: Settings, ledger: Ledger, *, as_json: bool) -> int:
         say(f"No more than {most} are deleted now: BRIDGE_RETENTION_PER_HOUR is the limit.")
     for why, count in sorted(counts.items(), key=lambda item: (item[0] != GOES, item[0])):
         say(f"{count:>9}  {why}")
-    say(f"{unknown:>9}  at the source without proof of a delivery: never deleted")
+    say(f"{unknown:>9}  kept: without proof of a delivery (orthanc-bridge replay can make it)")
     return EXIT_DONE

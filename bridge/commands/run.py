@@ -94,7 +94,18 @@ def run(
         raise service.sweep_failure
     if interruption.by_keyboard or (once and summary.stopped):
         return EXIT_INTERRUPTED  # SIGTERM is how a service ends; a job has not been done
-    return EXIT_INCOMPLETE if once and (parked or summary.gaps) else EXIT_DONE
+    return _end_of_job(parked, gaps=summary.gaps) if once else EXIT_DONE
+
+
+def _end_of_job(parked: int, *, gaps: int) -> int:
+    """Return the exit code of ``--once``. Say why it is 3: this run may have parked nothing."""
+    from bridge.commands.output import say
+    from bridge.monitoring.health import counted
+
+    if parked:
+        text = f"{counted(parked, 'instance')} parked in all, also by earlier runs: exit code 3"
+        say(f"run: {text}. See: orthanc-bridge parked list", err=True)
+    return EXIT_INCOMPLETE if parked or gaps else EXIT_DONE
 
 
 def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions | None:

@@ -287,15 +287,20 @@ def _log_copy(
     of = {"instance": event.instance_id}
     match event:
         case CopyFound(instance_id=instance_id, state=state, advice=advice):
-            text = f"the copy of {instance_id} at the target differs: {state}"
+            text = f"the target's copy of {instance_id} is wrong: {state}"
+            if state == "missing":
+                text = f"the target lacks {instance_id}"
             if advice:
                 text = f"the copy of {instance_id} at the target ({state}): {advice}"
             log(logging.WARNING, "copy_found", text, **of, state=state)
         case CopyReplaces(instance_id=instance_id, state=state):
-            text = f"puts {instance_id} from the source in the place of its copy: {state}"
+            text = f"replaces the target's copy of {instance_id} ({state}): deletes it, then sends "
+            text += "the source's instance"
+            if state == "missing":
+                text = f"sends {instance_id} to the target, which lacks it"
             log(logging.WARNING, "copy_replaces", text, **of, state=state)
         case CopyRepaired(instance_id=instance_id, state=state):
-            text = f"repaired the copy of {instance_id} at the target: {state}"
+            text = f"repaired {instance_id} at the target; it was: {state}"
             log(logging.WARNING, "copy_repaired", text, **of, state=state)
         case CopyNotRepaired(instance_id=instance_id, state=state, message=message):
             text = f"the copy of {instance_id} at the target ({state}) is not repaired: {message}"

@@ -76,7 +76,9 @@ def test_check_finds_every_kind_of_difference_and_fixes_what_is_missing(pair: Pa
     parked = pair.send(undecodable_ct())
     done = pair.run("check", "--json")
     assert by_state(done.json) == dict.fromkeys([*ids, parked], "waiting")
-    assert pair.run("run", "--once").exit_code == EXIT_INCOMPLETE
+    done = pair.run("run", "--once")
+    assert done.exit_code == EXIT_INCOMPLETE
+    assert "1 instance parked in all" in done.stderr
     late = pair.send(compressed(9))
     pair.target.delete_instance(ids[0])
     extra = pair.target.store(small_ct(), deadline_s=10).instance_id

@@ -470,8 +470,11 @@ def test_pause_and_resume_say_what_they_found(capsys: Capture) -> None:
     for command in ("resume", "pause", "pause", "resume", "resume"):
         assert exit_code_of([command]) == 0
         said.append(capsys.readouterr().out.strip())
-    assert said[:2] == ["not paused: nothing to do", "paused"]
-    assert said[2].startswith("already paused since 20")
+    assert said[:2] == [
+        "not paused: nothing to do",
+        "paused; to continue: orthanc-bridge resume",
+    ]
+    assert said[2].startswith("paused already since 20")
     assert said[3:] == ["resumed", "not paused: nothing to do"]
 
 
@@ -523,7 +526,7 @@ def test_parked_list_says_when_it_is_tried_again_and_why(
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("  ", 1)[1].strip() for line in lines] == [
         "NEXT RETRY",
-        "other codecs",
+        "when codecs change",
         "never",
         "2096-10-02T08:06:40Z",
     ]

@@ -100,6 +100,8 @@ def test_what_fails_is_told_and_asked_again(
     said = capsys.readouterr().out
     assert "The address must begin with http://" in said
     assert "refused our login" in said
+    assert "Check the user name and the password." in said
+    assert "BRIDGE_SOURCE" not in said, "no setting is written yet"
     assert "This is the address of the source." in said
     assert load_settings().target_url == target.url
 

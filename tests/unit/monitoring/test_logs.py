@@ -354,3 +354,27 @@ def test_every_line_names_its_bridge_where_it_has_a_name(
     set_up_logging(log_format=log_format, level="info")
     log(logging.INFO, "phase", "following")
     assert "bridge" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (events.CopyFound("i", "missing"), "the target lacks i"),
+        (events.CopyFound("i", "damaged"), "the target's copy of i is wrong: damaged"),
+        (
+            events.CopyReplaces("i", "missing", "a", "b", ""),
+            "sends i to the target, which lacks it",
+        ),
+        (
+            events.CopyReplaces("i", "damaged", "a", "b", "c"),
+            "deletes it, then sends the source's instance",
+        ),
+        (events.CopyRepaired("i", "missing"), "repaired i at the target; it was: missing"),
+    ],
+)
+def test_a_repair_says_deletes_only_where_there_is_a_copy(
+    event: Event, said: str, capsys: Capture
+) -> None:
+    set_up_logging(log_format="text", level="info")
+    observer().on_event(event)
+    assert said in capsys.readouterr().err
