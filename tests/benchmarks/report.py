@@ -67,7 +67,7 @@ class Report:
             f"{platform.python_version()}. Machine: {_processor()}, {CORES} cores, "
             f"{memory_gb:.0f} GB, Linux {platform.release().split('-')[0]}; load average when it "
             f"began: {self.load_before:.1f}. Everything, both servers included, shares these "
-            "cores. What counts are the ratios within this run."
+            "cores. Compare ratios within this run, not rates with another one."
         )
 
 
@@ -111,18 +111,21 @@ def _summary(results: Sequence[Result]) -> str:
 
 {_table(head, map(_summary_row, results))}
 
-- Floor: all cores busy with nothing but the codec's call, both servers, a bare GET and a bare
-  POST; computed from the CPU that these used.
-- Chain: the codec on all cores, then bare GETs and POSTs at the rate that was measured.
-- Program: what a program reaches that does just that, with ready-made results.
-- By CPU: the floor's CPU for an instance in parts of ours; what else the machine was doing hardly
-  changes it, while rates feel it.
-- Rival: the best that starts from a first server, ends with instances that are uncompressed, and
-  survived every round. The best that did not is in the next column: its rate in the rounds that
-  it, or rather the target, survived.
-- No first server: what is posted straight to a target that transcodes; † when it died in a round.
-- Overhead: CPU of all processes of the bridge for an instance, less that of the codec's call: as
-  the call costs in the program, beside both servers (and, in brackets, alone on the machine)."""
+- Floor: the rate when all cores do nothing but the codec's call, both servers' work, a bare GET and
+  a bare POST. It is computed from the CPU that these used.
+- Chain: the codec on all cores, then bare GETs and POSTs, at the rate that was measured.
+- Program: the rate of a program that only GETs, calls the codec, and POSTs a result that was made
+  before.
+- By CPU: the floor's CPU for an instance, divided by ours. Other load on the machine changes rates,
+  and hardly changes this figure.
+- Best rival: the fastest way that begins at a first server, delivers uncompressed instances, and
+  survived every round. The next column has the fastest one that did not survive: its rate in the
+  rounds in which its target stayed alive.
+- No first server: instances are posted straight to a target that transcodes. † means that it died
+  in a round.
+- Overhead: CPU of all processes of the bridge for an instance, without the CPU of the codec's call.
+  The call costs what it costs in the program, beside both servers. In brackets: what it costs alone
+  on the machine."""
 
 
 def _summary_row(result: Result) -> list[str]:
@@ -186,10 +189,11 @@ def _ways(results: Sequence[Result]) -> str:
     lines = [f"- **{name}**: {texts[name]}." for name in seen]
     rounds = max(row.rounds for result in results for row in result.rows)
     return (
-        "## The ways\n\n" + "\n".join(lines) + "\n\nEach way is run in turn in every round, "
-        f"{rounds} rounds, against an empty target; the clock runs from the first sixth of the "
-        "arrivals to the last one, and the table shows the median. The columns in ms are CPU for "
-        "an instance, by process."
+        "## The ways\n\n"
+        + "\n".join(lines)
+        + "\n\nEach round runs every way once, against an empty target. There were "
+        f"{rounds} rounds; the tables show the median. The clock runs from the first sixth of the "
+        "arrivals to the last arrival. The columns in ms are CPU for an instance, by process."
     )
 
 
@@ -211,10 +215,10 @@ def _latency(latencies: Sequence[Latency]) -> str:
     return (
         "## Latency\n\n"
         + _table(head, rows)
-        + "\n\nFrom the source's answer to the POST to the target's first answer for the instance, "
-        "one CT slice (j2k) at a time at random moments. Bound: half the interval and 1.3 times "
-        f"the bare stages ({latencies[0].stages_s * 1000:.0f} ms). Idle: parts of one core, with "
-        "a feed of some 600 instances."
+        + "\n\nThe time runs from the source's answer to the POST to the target's first answer for "
+        "the instance. One CT slice (j2k) is sent at a time, at random moments. Bound: half the "
+        f"interval plus 1.3 times the bare stages ({latencies[0].stages_s * 1000:.0f} ms). Idle: "
+        "share of one core while nothing arrives, with a feed of some 600 instances."
     )
 
 
@@ -224,7 +228,7 @@ def _sharing(sharing: Sharing) -> str:
     return (
         "## Several at once\n\n"
         + _table(("workers", "/s", "of one"), rows)
-        + "\n\nCT slices in JPEG 2000; the servers need their part of the same cores.\n\n"
+        + "\n\nCT slices in JPEG 2000. The servers use the same cores.\n\n"
         f"- 60 small instances: {sharing.small_alone_s:.2f} s alone, "
         f"{sharing.small_beside_long_s:.2f} s behind one of 500 frames, which took "
         f"{sharing.long_s:.2f} s.\n"

@@ -96,8 +96,8 @@ The same with a real scheduler and a worker whose tasks do nothing, {overhead.in
 after the first tenth: **{overhead.rate:,.0f} instances/s** with all of it on this machine; CPU for
 an instance: bridge {overhead.bridge_ms:.2f} ms, scheduler {overhead.scheduler_ms:.2f} ms. With a
 core each they could do {1000 / overhead.bridge_ms:,.0f}/s and
-{1000 / overhead.scheduler_ms:,.0f}/s. The model takes its costs of bridge and
-scheduler from here; they include what both need anyway, idle or not."""
+{1000 / overhead.scheduler_ms:,.0f}/s. The model uses these costs of bridge and
+scheduler. They include the CPU that both need when they are idle."""
 
 
 def _measured(measured: Sequence[Measured]) -> str:
@@ -115,10 +115,11 @@ def _measured(measured: Sequence[Measured]) -> str:
     )
     return f"""## One and two workers, measured
 
-Dask workers of one thread, each kept to one core, between two real Orthancs; CPU for an instance by
-part. All of it shares this machine's cores, so a second worker takes its core from the servers. At
-so few instances a second most of the scheduler's and the bridge's CPU is what they need anyway
-(heartbeats, looks at the feed and at the list of workers).
+Dask workers of one thread work between two real Orthancs; each is limited to one core. The columns
+in ms are CPU for an instance, by part. All parts share this machine's cores, so a second worker
+takes its core from the servers. At so few instances a second, scheduler and bridge spend most of
+their CPU on work that does not depend on instances: heartbeats, reading the feed and the list of
+workers.
 
 {_table(head, rows)}
 
@@ -133,7 +134,7 @@ def _needs(measured: Sequence[Measured]) -> str:
     ]
     return f"""## How many worker cores a load needs
 
-At {SHARE:.0%} of what the cores can do, so that a burst does not wait long.
+The table plans with {SHARE:.0%} of what the cores can do, so that a burst does not wait long.
 
 {_table(head, rows)}"""
 
@@ -151,7 +152,7 @@ def _simulated(each: Measured) -> str:
     ]
     return (
         f"## Simulated: {each.text}\n\n{_table(head, rows)}\n\n"
-        "What each part could do at most, narrowest first:\n\n" + "\n".join(lines)
+        "The limit of each part, the slowest first:\n\n" + "\n".join(lines)
     )
 
 
@@ -175,8 +176,8 @@ def _migration(measured: Sequence[Measured]) -> str:
             )
     return f"""## A migration of {MIGRATION:,} instances
 
-With as many worker cores as bring the narrowest other part to its limit, and {SHARE:.0%} of that
-limit on average: more cores would not make it faster.
+The worker cores are as many as bring the slowest other part to its limit: more would not make the
+migration faster. The rate is {SHARE:.0%} of that limit, on average.
 
 {_table(head, rows)}"""
 
@@ -188,22 +189,22 @@ def _split(measured: Sequence[Measured]) -> str:
     )
     return f"""## When to use several bridges
 
-One bridge follows one source. Several sources are several bridges, each with a state of its own;
-they may share one cluster. For one source a second bridge is no gain before bridge or scheduler is
-the narrowest part, which by the measurement above is at about: {rates}. Below that, source, target
-or network are the limit, and a second bridge would ask the same of them. If one source does need
-more, split it at the source (two Orthancs), not in the bridge: two bridges on one feed would each
-move everything."""
+One bridge follows one source. Run one bridge for each source, each with its own state file; they
+may share one cluster. For one source, a second bridge helps only when bridge or scheduler is the
+slowest part. By the measurement above that is at about: {rates}. Below that rate, source, target
+or network are the limit, and a second bridge would have the same limit. If one source needs more,
+split it into two Orthancs. Do not run two bridges on one feed: each would move everything."""
 
 
 _MODEL = """## The model
 
-`tests/benchmarks/scaling_model.py`: a simulation of single events. Each instance passes bridge,
-scheduler, a worker and the bridge again; the worker stays busy with it while source, both links and
-the target serve it, each with the CPU measured above, varied exponentially
-from instance to instance. It leaves out: disks, latency of the network, other users of the servers,
-Orthanc's own locks (a real Orthanc with SQLite does not use 16 cores for writing), and that servers
-get slower as they fill. So its limits are upper bounds; measure your own servers with `plan` and a
+`tests/benchmarks/scaling_model.py` simulates single events. Each instance passes bridge, scheduler,
+a worker and the bridge again. The worker is busy with it while source, both links and the target
+serve it. Each part needs the CPU measured above, varied exponentially from instance to instance.
+
+The model leaves out disks, latency of the network, other users of the servers and Orthanc's own
+locks: a real Orthanc with SQLite does not use 16 cores for writing. It also leaves out that servers
+get slower as they fill. So its limits are upper bounds. Measure your own servers with `plan` and a
 day's run before you promise a date."""
 
 
