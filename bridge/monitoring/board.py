@@ -294,7 +294,9 @@ class Board:
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
         if self._rules_refused:
-            advice = "The rules from before still hold. Correct the file: it is read again then."
+            advice = (
+                "The bridge keeps using the rules from before. Correct the file: it is read again."
+            )
             found = (*found, Problem("rules_refused", self._rules_refused, advice))
         mirror = self.mirror()
         if mirror is not None:

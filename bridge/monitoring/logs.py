@@ -142,10 +142,10 @@ class LogObserver:
                 fields = {"attempts": attempts, "after_s": round(after_s, 1), "detail": why}
                 log(logging.WARNING, "instance_retried", text, **_of(move), **fields)
             case ParkedRetried(move=move, reason=reason, result=result):
-                text = f"tried {_name(move)} again, which was parked ({reason}): {result}"
+                text = f"tried parked {_name(move)} ({reason}) again: {result}"
                 log(logging.INFO, "parked_retried", text, **_of(move), reason=reason, result=result)
             case WorkerLost(move=move, failure=failure):
-                text = f"lost the worker of {_name(move)}: {failure.message}"
+                text = f"the worker process of {_name(move)} ended: {failure.message}"
                 log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
             case SideDown() | SideStillDown() | SideUp():
                 self._about_a_side(event)
@@ -277,7 +277,7 @@ def _log_rules(event: RulesRead | RulesRefused) -> None:
             text = f"the rules file has changed: {counted(rules, 'rule')}, generation {generation}"
             log(logging.INFO, "rules_read", text, generation=generation, rules=rules)
         case RulesRefused(message=message, generation=generation):
-            text = f"{message} The rules of generation {generation} still hold."
+            text = f"{message} The bridge keeps using the rules of generation {generation}."
             log(logging.ERROR, "rules_refused", text, generation=generation)
 
 
