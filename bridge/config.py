@@ -630,6 +630,14 @@ class Settings(BaseSettings):
         le=65_535,
         description="Port of the monitoring server; 0 means any free port (the log names it).",
     )
+    health_cert_file: File = Field(
+        None,
+        description="Certificate (PEM, with those between it and the authority) of the monitoring "
+        "server, which then speaks HTTPS; read again when it is renewed.",
+    )
+    health_key_file: File = Field(
+        None, description="Key of that certificate (PEM); not set: it is in the same file."
+    )
     name: Name = Field(
         "",
         max_length=NAME_CHARACTERS_MAX,
@@ -702,6 +710,10 @@ class Settings(BaseSettings):
             if key is not None and cert is None:
                 name = f"{PREFIX}{side.upper()}_CLIENT"
                 raise ValueError(f"{name}_KEY_FILE is set, {name}_CERT_FILE is not: set both")
+        if self.health_key_file is not None and self.health_cert_file is None:
+            raise ValueError(
+                "BRIDGE_HEALTH_KEY_FILE is set, BRIDGE_HEALTH_CERT_FILE is not: set both"
+            )
         if self.max_mbit_s and self.rate_timetable:
             raise ValueError(
                 "BRIDGE_MAX_MBIT_S and BRIDGE_RATE_TIMETABLE are both set: set one of them"

@@ -24,7 +24,7 @@ from bridge.ledger.records import TriedBy
 from bridge.ledger.store import Ledger
 from bridge.marks import MarkedBy, MarksAtBest, MarksOnRecord
 from bridge.model import Job, Outcome, ServerInfo, SideName, Task
-from bridge.monitoring.ask_running_bridge import AskedBridge
+from bridge.monitoring.ask_running_bridge import AskedBridge, ask_running
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.ask_for_other_instances import FailedFile, FileServer, ask_for_another
 from bridge.pipeline.available_workers import Executor
@@ -401,7 +401,8 @@ class Pipelines:
 
     def throttle_beside(self, ledger: Ledger) -> Throttle:
         """Give way to the bridge that runs on this ledger, if one does: for a command."""
-        running = self._stack.enter_context(AskedBridge())
+        ask = partial(ask_running, cert_file=self._settings.health_cert_file)
+        running = self._stack.enter_context(AskedBridge(ask))
         clock = self._machinery.clock
         return CommandThrottle(self._operator_throttle(None), running, ledger=ledger, clock=clock)
 

@@ -40,7 +40,8 @@ _GROUPS = {
     "command_patience_s recount_interval_s feed_overlap feed_gap_hours feed_gaps_max",
     "Keeping two servers equal": "verify_every repair mirror_deletions repair_limit verify_rate "
     "verify_deep carry carry_every carry_max_mb",
-    "Monitoring": "name health_host health_port log_level log_format audit_path audit_max_mb "
+    "Monitoring": "name health_host health_port health_cert_file health_key_file log_level "
+    "log_format audit_path audit_max_mb "
     "keep_studies_days stall_after_s lag_limit_s parked_limit "
     "source_public_url target_public_url command_prefix",
     "Cluster": "executor dask_tls_ca_file dask_tls_cert_file dask_tls_key_file",

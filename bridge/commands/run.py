@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bridge.monitoring.actions import Actions
     from bridge.monitoring.board import Board
     from bridge.monitoring.metrics import Metrics
+    from bridge.monitoring.own_tls import RenewedCertificate
     from bridge.service import Service
 
 
@@ -66,6 +67,7 @@ def run(
             application(board, metrics, pokes, actions),
             host=settings.health_host,
             port=settings.health_port,
+            certificate=_certificate_of(settings, board),
         )
         monitoring.start()
         try:
@@ -113,11 +115,16 @@ def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions |
     from bridge.credentials import admin_tokens
     from bridge.log import log
     from bridge.monitoring.actions import Actions
+    from bridge.monitoring.guard import is_loopback
 
     tokens = admin_tokens()
     if not tokens:
         return None
     log(logging.INFO, "actions", f"may act over HTTP: {', '.join(tokens)}")
+    if settings.health_cert_file is None and not is_loopback(settings.health_host):
+        text = "BRIDGE_ADMIN_TOKEN is set, and the monitoring server listens beyond this machine "
+        text += "without TLS: let nobody reach it but a proxy with TLS, or set "
+        log(logging.WARNING, "actions_in_clear", f"{text}BRIDGE_HEALTH_CERT_FILE")
     return Actions(
         tokens,
         state_path=settings.state_path,
@@ -149,6 +156,17 @@ def _acting(actions: Actions | None, service: Service, settings: Settings) -> It
         yield
     finally:
         actions.stop(settings.shutdown_timeout_s)
+
+
+def _certificate_of(settings: Settings, board: Board) -> RenewedCertificate | None:
+    """Return what the monitoring server shows; None without TLS. Raises ConfigurationError."""
+    from bridge.monitoring.own_tls import RenewedCertificate
+
+    if settings.health_cert_file is None:
+        return None
+    return RenewedCertificate(
+        settings.health_cert_file, settings.health_key_file, refused=board.tell_certificate
+    )
 
 
 def _tell_where(url: str, ledger: Ledger, settings: Settings) -> None:

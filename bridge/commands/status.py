@@ -34,7 +34,7 @@ def status(
     lag: CounterLag | None = None
     if there_may_be(settings.state_path):
         with Ledger(settings.state_path, create=False) as ledger:
-            found.update(_from_ledger(ledger))
+            found.update(_from_ledger(ledger, settings.health_cert_file))
             lag = ledger.counter_lag()
     else:
         found.update({"checkpoint": None, "parked": {}, "dropped": 0})
@@ -69,7 +69,7 @@ def _behind(found: dict[str, Any], checkpoint: int) -> int:
     return behind(found["last"], checkpoint, caught_up=caught_up)
 
 
-def _from_ledger(ledger: Ledger) -> dict[str, object]:
+def _from_ledger(ledger: Ledger, cert_file: str | None) -> dict[str, object]:
     import time
 
     from bridge.commands.output import moment
@@ -94,14 +94,14 @@ def _from_ledger(ledger: Ledger) -> dict[str, object]:
         "gaps": gap_fields(ledger.open_gaps(), ledger.gaps_given_up(), now=time.time()),
         "verification": mirror_fields(mirror_view(ledger), now=time.time()),
         "carry": carry_fields(carry if carries else None, now=time.time()),
-        "bridge": _running(ledger.meta(MONITOR_KEY)),
+        "bridge": _running(ledger.meta(MONITOR_KEY), cert_file),
     }
 
 
-def _running(url: str | None) -> dict[str, object]:
+def _running(url: str | None, cert_file: str | None) -> dict[str, object]:
     from bridge.monitoring.ask_running_bridge import ask_running
 
-    told = ask_running(url)
+    told = ask_running(url, cert_file)
     return {"running": False} if told is None else {"running": True, **told}
 
 

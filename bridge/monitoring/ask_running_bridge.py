@@ -11,18 +11,29 @@ TIMEOUT_S = 2.0
 ASK_EVERY_S = 1.0
 
 
-def ask_running(url: str | None) -> dict[str, Any] | None:
-    """Return the status of the running bridge; None where none runs or none answers."""
+def ask_running(url: str | None, cert_file: str | None = None) -> dict[str, Any] | None:
+    """Return the status of the running bridge; None where none runs or none answers.
+
+    ``cert_file``: BRIDGE_HEALTH_CERT_FILE. With HTTPS exactly that certificate is believed: it may
+    be for another name than the address that we ask.
+    """
     # Imported here: the running bridge itself does not use them.
     import json
+    import ssl
     from urllib.error import URLError
-    from urllib.request import ProxyHandler, build_opener
+    from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
 
     if url is None:
         return None
     address = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    opener = build_opener(ProxyHandler({}))
     try:
+        handlers: list[BaseHandler] = [ProxyHandler({})]
+        if address.startswith("https:"):
+            tls = ssl.create_default_context(cafile=cert_file)
+            tls.check_hostname = False
+            tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            handlers.append(HTTPSHandler(context=tls))
+        opener = build_opener(*handlers)
         with opener.open(f"{address}/api/status", timeout=TIMEOUT_S) as answer:
             told = json.loads(answer.read(ANSWER_BYTES_MAX))
     except (URLError, OSError, ValueError):

@@ -180,6 +180,7 @@ class Board:
         self._feed_reset = ""
         self._sweep_error = ""
         self._rules_refused = ""
+        self._certificate_refused = ""
         self._missed = (float("-inf"), 0)
         self._mirror = MirrorView()
         self._carry = CarryView()
@@ -221,6 +222,10 @@ class Board:
             case _:
                 pass
         self._recent.on_event(event)
+
+    def tell_certificate(self, refused: str) -> None:
+        """Remember why the renewed certificate of the server is refused; "" when it is not."""
+        self._certificate_refused = refused
 
     def on_progress(self, progress: Progress) -> None:
         """Take the newest report. A feed reset is told until its snapshot is over."""
@@ -293,6 +298,9 @@ class Board:
             found = (*found, Problem("retention_failing", self._sweep_error, advice))
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
+        if self._certificate_refused:
+            advice = "The certificate from before is still shown. Correct the files."
+            found = (*found, Problem("certificate_refused", self._certificate_refused, advice))
         if self._rules_refused:
             advice = (
                 "The bridge keeps using the rules from before. Correct the file: it is read again."

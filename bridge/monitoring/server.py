@@ -5,9 +5,11 @@ It runs in a thread of its own and reads what the pipeline last reported.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from dataclasses import asdict
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +29,7 @@ from bridge.monitoring.guard import (
 )
 from bridge.monitoring.health import unready
 from bridge.monitoring.metrics import Metrics
+from bridge.monitoring.own_tls import RenewedCertificate, TlsDoor, TlsDoors
 from bridge.monitoring.page_files import PAGE_FILES, PAGE_HEADERS
 from bridge.monitoring.poke import POKE_PATH, PokeReceiver
 from bridge.untrusted_text import visible_values
@@ -121,12 +124,20 @@ class _Json(JSONResponse):
 class MonitoringServer:
     """Serves the application in a thread of its own; signals stay the service's business."""
 
-    def __init__(self, app: Starlette, *, host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        host: str,
+        port: int,
+        certificate: RenewedCertificate | None = None,
+    ) -> None:
+        self._scheme = "http" if certificate is None else "https"
         self._socket = _bind(host, port)
         address = self._socket.getsockname()[0]
         config = uvicorn.Config(
             Guard(app, only_local=is_loopback(address), posts=posts_of(app)),
-            http=BoundedConnection,
+            http=BoundedConnection if certificate is None else _behind_tls(certificate),
             ws="none",
             log_config=None,
             access_log=False,
@@ -146,7 +157,8 @@ class MonitoringServer:
     def url(self) -> str:
         """Return the address that it listens on."""
         host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        place = f"[{host}]" if ":" in host else host
+        return f"{self._scheme}://{place}:{port}"
 
     def start(self) -> None:
         """Serve from now on."""
@@ -157,6 +169,16 @@ class MonitoringServer:
         self._server.should_exit = True
         self._thread.join(timeout=START_TIMEOUT_S)
         self._socket.close()
+
+
+def _behind_tls(certificate: RenewedCertificate) -> type[asyncio.Protocol]:
+    """Return what makes a connection that is bounded, behind a handshake that is."""
+    doors = TlsDoors(certificate)
+
+    def door(**known: Any) -> asyncio.Protocol:  # noqa: ANN401 (what uvicorn hands its protocols)
+        return TlsDoor(doors, BoundedConnection(**known))
+
+    return cast("type[asyncio.Protocol]", door)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -89,6 +89,8 @@ WRONG = {
     "WORKERS": ("0", "-1", "two", "1.5", "1000"),
     "EXECUTOR": ("cloud", "http://x"),
     "DASK_TLS_CA_FILE": ("/nowhere/ca.pem",),
+    "HEALTH_CERT_FILE": ("/nowhere/cert.pem",),
+    "HEALTH_KEY_FILE": ("/nowhere/key.pem",),
     "DASK_TLS_CERT_FILE": ("/nowhere/cert.pem",),
     "DASK_TLS_KEY_FILE": ("/nowhere/key.pem",),
     "WORKER_MEMORY_MB": ("1", "lots"),
