@@ -255,8 +255,11 @@ class AuditTrail:
         except FileNotFoundError:
             named = None
         if named is None or (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
-            os.close(self._file)
+            # First the new one: a closed number is another file's soon, a connection's or the
+            # ledger's, and where the new one cannot be opened it would be closed a second time.
+            before = self._file
             self._file = _open(self._path)
+            os.close(before)
             repair(self._file)
 
     def _put_aside(self) -> None:

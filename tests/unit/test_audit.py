@@ -308,6 +308,53 @@ def test_a_file_is_on_the_disk_before_it_is_put_aside(
     assert synced[-1] == (path.stat().st_ino, path.stat().st_size)
 
 
+@pytest.mark.parametrize("in_the_way", ["link", "directory", "pipe", "no_directory"])
+def test_a_file_whose_place_is_taken_waits_and_no_other_file_is_touched(
+    in_the_way: str, tmp_path: Path
+) -> None:
+    """Somebody moves the file and puts something else there: no number is closed twice."""
+    path = tmp_path / "there" / "audit.jsonl"
+    written = trail(path)
+    deliver(written, 1)
+    path.rename(tmp_path / "moved")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    match in_the_way:
+        case "link":
+            path.symlink_to(victim)
+        case "directory":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path.parent.rename(tmp_path / "away")
+    others = []
+    try:
+        for number in range(2, 5):
+            deliver(written, number)
+            assert written.failing
+            # Whatever is opened meanwhile, a connection or the ledger, stays open.
+            others.append(os.open(tmp_path / f"other-{number}", os.O_RDWR | os.O_CREAT))
+            written.on_progress(Progress())
+        assert [os.fstat(other).st_size for other in others] == [0] * 3
+        if in_the_way == "no_directory":
+            path.parent.mkdir()
+        elif in_the_way == "directory":
+            path.rmdir()
+        else:
+            path.unlink()
+        written.on_progress(Progress())
+        assert not written.failing
+        written.close()
+        assert [os.fstat(other).st_size for other in others] == [0] * 3
+    finally:
+        for other in others:
+            os.close(other)
+    assert [line["sequence"] for line in lines(path)] == [2, 3, 4]
+    assert [line["sequence"] for line in lines(tmp_path / "moved")] == [1]
+    assert victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("late", [1, 3])
 def test_what_a_sweep_tells_after_the_end_is_written_and_to_no_other_file(
     late: int, tmp_path: Path
