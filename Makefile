@@ -67,7 +67,7 @@ simulate-mirror: $(VENV)/.dev ## two servers that drift apart, and kills: make s
 	$(BIN)/python -m tests.simulation.mirror --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 test-mirror: $(VENV)/.dev test-needs ## 10,000 instances between two Orthancs, drifted apart, 20 kills: 10 to 30 minutes
-	MIRROR_INSTANCES=10000 MIRROR_KILLS=20 $(BIN)/pytest -q tests/integration/mirror -k killed_meanwhile
+	MIRROR_INSTANCES=10000 MIRROR_KILLS=20 $(BIN)/pytest -q -s tests/integration/mirror -k killed_meanwhile
 
 test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 5 to 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)

@@ -42,6 +42,7 @@ class Pair:
         self._stack = stack
         self.source = self._client(SideName.SOURCE, source)
         self.target = self._client(SideName.TARGET, target)
+        self.command_timeout_s = 60.0
         self.refusal = home / "the-target-refuses"
         self.state_path = home / "state" / "bridge.sqlite3"
         self.settings = {
@@ -66,7 +67,8 @@ class Pair:
 
     def run(self, *arguments: str, **settings: str) -> Finished:
         """Run a command to its end."""
-        return run_bridge(*arguments, settings=self._with(settings), cwd=self.home)
+        both, timeout_s = self._with(settings), self.command_timeout_s
+        return run_bridge(*arguments, settings=both, cwd=self.home, timeout_s=timeout_s)
 
     def send(self, data: bytes) -> str:
         """Put an instance into the source; its ID."""
@@ -85,7 +87,7 @@ class Pair:
 
     def held(self) -> set[str]:
         """The instances that the target holds."""
-        return set(self.target.list_instances(0, 10_000))
+        return set(self.target.list_instances(0, 100_000))
 
     def ledger(self) -> Ledger:
         return self._stack.enter_context(Ledger(self.state_path, create=False))
