@@ -41,6 +41,7 @@ from bridge.mirror.mirror_thread import (
     MirrorThread,
     MirrorWorkers,
     OperatorsPace,
+    ToldDeleted,
 )
 from bridge.mirror.repair import is_repair_begun
 from bridge.model import Gap, Move, Reason, SideName
@@ -91,6 +92,7 @@ class Service:
         self._throughput = Throughput()
         self._trouble = Trouble()
         self._hints = Hints()
+        self._told_deleted = ToldDeleted()
         others: tuple[Observer, ...] = (self._throughput, self._trouble, self._hints)
         self._observer = Observers((*observers, *self._audits, *others))
         self._pipelines = Pipelines(
@@ -131,6 +133,10 @@ class Service:
     def report(self, event: Event) -> None:
         """Tell all observers what a person has done over HTTP; safe in any thread."""
         self._observer.on_event(event)
+
+    def hear_of_deletions(self, instances: Iterable[str]) -> None:
+        """Look soon whether the source lacks these; safe in any thread."""
+        self._told_deleted.add(instances)
 
     def read_rules_again(self) -> None:
         """Read the rules file again soon; safe in a signal handler."""
@@ -221,6 +227,7 @@ class Service:
                 every_s=every_s,
                 workers=parts.workers,
                 make=parts.verification,
+                told_deleted=self._told_deleted,
                 observer=self._observer,
                 stop=stop,
             )

@@ -81,7 +81,7 @@ def run(
                 if settings.rules_file is not None:
                     signal.signal(signal.SIGHUP, lambda *_: service.read_rules_again())
                 if pokes is not None:
-                    pokes.wakes(service.poke)
+                    pokes.wakes(service.poke, service.hear_of_deletions)
                 if once:
                     service.preflight(follows=ledger)
                 with _acting(actions, service, settings):

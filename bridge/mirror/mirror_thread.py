@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ from bridge.mirror.judge_copy import REPAIRED, REPLACED, CopyState
 from bridge.mirror.repair import Repairer, RepairLimit, is_repair_begun
 from bridge.mirror.verify import Verification, VerificationPace, VerificationRules
 from bridge.model import Job, Move, Outcome, Task
+from bridge.monitoring.health import counted
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, Bucket
@@ -39,10 +41,12 @@ from bridge.worker.pool import OrderedPool
 from bridge.worker.prepare import Preparation, prepare
 
 LOOK_EVERY_S = 1.0
-"""While a pause or quiet hours hold."""
+"""While a pause or quiet hours hold; and whether the source has told of deletions."""
 PAUSE_S = 30.0
 """Between two looks whether a verification is due; after a failure, ten times as long at most."""
 FAILURES_MAX = 10
+TOLD_DELETED_MAX = 10_000
+LOOKED_AT_ONCE = 100
 
 
 class OperatorsPace:
@@ -217,8 +221,40 @@ REPAIRS = {
 """What BRIDGE_REPAIR means."""
 
 
+class ToldDeleted:
+    """Instances that the source says it has deleted, until they are looked at. For threads.
+
+    In memory, and bounded: a verification finds what is lost of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._instances: dict[str, None] = {}
+
+    def add(self, instances: Iterable[str]) -> None:
+        """Note some; those that are too many are left to the next verification."""
+        with self._lock:
+            for instance_id in instances:
+                if len(self._instances) < TOLD_DELETED_MAX:
+                    self._instances[instance_id] = None
+
+    def __len__(self) -> int:
+        """Return how many are to be looked at."""
+        return len(self._instances)
+
+    def take(self) -> list[str]:
+        """Return some of them, and forget these."""
+        with self._lock:
+            taken = list(islice(self._instances, LOOKED_AT_ONCE))
+            for instance_id in taken:
+                del self._instances[instance_id]
+            return taken
+
+
 class MirrorThread:
     """Verifies when it is due, until it is stopped.
+
+    ``told_deleted``: looked at before, one by one.
 
     ``every_s`` None: it only ends the repair that a killed process has begun. ``make`` makes a
     verification for a ledger, with the workers and the pace.
@@ -233,6 +269,7 @@ class MirrorThread:
         make: Callable[[Ledger], Verification],
         observer: Observer,
         stop: threading.Event,
+        told_deleted: ToldDeleted | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._state_path = state_path
@@ -241,6 +278,7 @@ class MirrorThread:
         self._make = make
         self._observer = observer
         self._stop = stop
+        self._told_deleted = ToldDeleted() if told_deleted is None else told_deleted
         self._now_s = now_s
         self._thread = threading.Thread(target=self._work, name="verification", daemon=True)
         self._said = ""
@@ -279,19 +317,43 @@ class MirrorThread:
                 note_answered(ledger)
             return ended
 
+    def look_at_deleted(self) -> None:
+        """Look at what the source says it has deleted. Raises as Verification.run."""
+        while not self._stop.is_set() and (taken := self._told_deleted.take()):
+            try:
+                with Ledger(self._state_path, create=False) as ledger:
+                    noted = 0
+                    if self._every_s is not None and ledger.checkpoint() is not None:
+                        noted = self._make(ledger).look_for_lack(taken)
+            except (BridgeError, OSError):
+                self._told_deleted.add(taken)
+                raise
+            if noted:
+                text = f"the source lacks {counted(noted, 'delivered instance')}, as it has told"
+                log(logging.INFO, "lack_noted", text, instances=noted)
+
     def _work(self) -> None:
         try:
             while not self._stop.is_set():
-                self._stop.wait(self._turn())
+                self._pause(self._turn())
         finally:
             if not self._stop.is_set():
                 # A bug in the bridge: the log tells where. Nobody would notice otherwise.
                 text = "its thread has ended; restart the bridge"
                 self._observer.on_event(VerificationFailed(text))
 
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the source tells of a deletion, unless something has failed."""
+        left_s = seconds
+        while left_s > 0 and not self._stop.wait(min(left_s, LOOK_EVERY_S)):
+            left_s -= LOOK_EVERY_S
+            if len(self._told_deleted) and not self._failures:
+                return
+
     def _turn(self) -> float:
         """Do what is due; returns for how long to wait then, seconds."""
         try:
+            self.look_at_deleted()
             ended = self.verify_once()
         except (BridgeError, OSError) as exc:
             self._failures = min(self._failures + 1, FAILURES_MAX)

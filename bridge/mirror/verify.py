@@ -238,6 +238,33 @@ class Verification:
         with repairing_turn(self._ledger):
             return not self._is_unfinished()
 
+    def look_for_lack(self, instance_ids: Sequence[str]) -> int:
+        """Look whether the source lacks some instances, between two verifications.
+
+        Somebody has said so. What it lacks is noted as a verification does, so that its grace
+        begins now; nothing is deleted or repaired: that is for a verification, which knows what
+        else the source lacks. Returns how many were noted. Raises as ``run``.
+        """
+        ledger, noted = self._ledger, 0
+        self._look_at_feed(ledger)
+        for instance_id in instance_ids:
+            record = ledger.delivery_of(instance_id)
+            if record is None or record.lacking_since is not None:
+                continue
+            if not self._pace.take(ledger, 1):
+                return noted
+            with repairing_turn(ledger):
+                if self._source.has_instance(instance_id):
+                    continue
+                # It is believed the second time, of the source that was followed.
+                self._look_at_feed(ledger)
+                view, state = self._judged([Listed(instance_id, False, True)], {}, ())[0]
+                lacking = _lacking(view, state, self._age(ledger))
+                if lacking is not None:
+                    ledger.commit(Entry(delivered=(lacking,)))
+                    noted += 1
+        return noted
+
     def _is_unfinished(self) -> bool:
         """End what a killed process has begun; tells whether that is not possible now."""
         if self._repairer is None:

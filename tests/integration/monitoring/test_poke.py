@@ -8,17 +8,20 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.bridge_process import BridgeProcess, wait_until
 from tests.conftest import require_orthanc
-from tests.dicom_samples import small_series
+from tests.dicom_samples import small_ct, small_series
 from tests.integration.conftest import Pair
-from tests.poke_figures import POLL_S, TOKEN, arrival_s, pair_of, reserved_port
+from tests.poke_figures import POLL_S, SCRIPT, TOKEN, arrival_s, pair_of, reserved_port
 
 pytestmark = pytest.mark.orthanc
 
 ANOTHER_TOKEN = "another-token-than-that"  # noqa: S105
+QUIET_S = 180.0
+"""A script that got no answer in a second says nothing for a minute."""
 SOON_S = POLL_S / 2
 """Mostly it takes 0.1 s, but a busy machine is no failure."""
 
@@ -53,6 +56,31 @@ def test_without_pokes_polling_finds_it(pair: Pair) -> None:
         arrival_s(pair, data, SOON_S)
     wait_until(lambda: pokes(bridge)["refused"] == 1, "it was poked with the wrong token")
     assert pokes(bridge) == {"accepted": 0, "refused": 1, "slowed": 0}, "and then left in peace"
+
+
+def test_what_is_deleted_is_noted_long_before_the_next_verification(tmp_path: Path) -> None:
+    """By compose/deleted.lua, beside poke.lua: of a whole series, and of single instances."""
+    require_orthanc()
+    scripts = [str(SCRIPT), str(SCRIPT.with_name("deleted.lua"))]
+    with (
+        reserved_port() as port,
+        pair_of(port, tmp_path, LuaScripts=scripts, LuaHeartBeatPeriod=1) as pair,
+    ):
+        series = [pair.send(data) for data in small_series(60)]
+        single, kept = pair.send(small_ct()), pair.send(small_ct())
+        mirrors = {"VERIFY_EVERY": "7d", "VERIFY_RATE": "0", "MIRROR_DELETIONS": "after:1d"}
+        assert pair.run("run", "--once", POKE_TOKEN=TOKEN, **mirrors).exit_code == 0
+        bridge = pair.start("run", POKE_TOKEN=TOKEN, **mirrors)
+        bridge.wait_logged("verified")
+        told = httpx.get(f"{pair.source_server.url}/instances/{series[0]}", trust_env=False)
+        parent = told.json()["ParentSeries"]
+        for path in (f"/instances/{single}", f"/series/{parent}"):
+            httpx.delete(pair.source_server.url + path, trust_env=False).raise_for_status()
+        with pair.ledger() as ledger:
+            wait_until(lambda: ledger.lacking_count() == 61, "all are noted", timeout_s=QUIET_S)
+            assert {one.instance_id for one in ledger.lacking()} == {*series, single}
+        assert pair.held() == {*series, single, kept}, "the grace holds"
+        assert bridge.logged("lack_noted"), "not by a verification"
 
 
 class Listener:

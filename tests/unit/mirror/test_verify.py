@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from bridge.errors import InstanceError, side_error
-from bridge.events import CopyFound, CopyRepaired, TargetDeletes, VerificationFailed, Verified
+from bridge.errors import FeedWentBackwards, InstanceError, SideError, side_error
+from bridge.events import (
+    CopyFound,
+    CopyRepaired,
+    Observer,
+    TargetDeletes,
+    VerificationFailed,
+    Verified,
+)
 from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import (
@@ -26,9 +34,22 @@ from bridge.ledger.verifications import (
     save_progress,
     under_way,
 )
-from bridge.mirror.mirror_thread import MirrorThread, MirrorWorkers, OperatorsPace
+from bridge.mirror.mirror_thread import (
+    LOOKED_AT_ONCE,
+    TOLD_DELETED_MAX,
+    MirrorThread,
+    MirrorWorkers,
+    OperatorsPace,
+    ToldDeleted,
+)
 from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
-from bridge.mirror.verify import UNFINISHED, UNVERIFIABLE, VerificationRules, WaitingSequences
+from bridge.mirror.verify import (
+    UNFINISHED,
+    UNVERIFIABLE,
+    Verification,
+    VerificationRules,
+    WaitingSequences,
+)
 from bridge.model import Move, Reason, SideName, SideProblem, StoreAnswer
 from bridge.orthanc import StoredFile
 from bridge.pipeline.holds import PAUSED_KEY
@@ -409,3 +430,98 @@ def test_a_pause_before_a_deletion_keeps_no_turn(scene: Scene) -> None:
     assert free.count(1) >= 3
     assert len(scene.happened(TargetDeletes)) == 3
     assert world.target.files == {}
+
+
+def lacking(scene: Scene) -> dict[str, float]:
+    return {one.instance_id: one.lacking_since or 0.0 for one in scene.world.ledger.lacking()}
+
+
+def test_what_the_source_says_it_has_deleted_is_noted_and_not_deleted(scene: Scene) -> None:
+    """The grace begins now. What goes at the target, a verification decides."""
+    gone, kept, last = scene.ids
+    scene.world.source.remove(gone)
+    scene.world.source.remove(last)
+    told = [kept, gone, "00000000-00000000-00000000-00000000-00000000", gone, last]
+    assert scene.verification().look_for_lack(told) == 2
+    assert set(lacking(scene)) == {gone, last}
+    assert set(scene.world.target.files) >= {gone, kept, last}
+    assert scene.happened(TargetDeletes) == []
+    noted = lacking(scene)
+    scene.world.now += 100.0
+    assert scene.verification().look_for_lack([gone]) == 0
+    assert lacking(scene) == noted, "its grace does not begin anew"
+
+
+def test_a_hint_is_not_believed_of_another_source(scene: Scene) -> None:
+    gone = scene.ids[0]
+    scene.world.source.remove(gone)
+    looks = iter([None, FeedWentBackwards("another source")])
+
+    def another() -> None:
+        if (error := next(looks, None)) is not None:
+            raise error
+
+    verification = scene.verification()
+
+    def look(_: Ledger) -> None:
+        another()
+
+    vars(verification)["_look_at_feed"] = look
+    with pytest.raises(FeedWentBackwards):
+        verification.look_for_lack([gone])
+    assert lacking(scene) == {}, "it is asked of the source that was followed, twice"
+
+
+def test_what_has_come_back_at_the_second_look_is_not_noted(scene: Scene) -> None:
+    gone = scene.ids[0]
+    data = scene.world.source.files[gone]
+    scene.world.source.remove(gone)
+    verification, looks = scene.verification(), []
+
+    def look(_: Ledger) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            scene.world.source.files[gone] = data
+
+    vars(verification)["_look_at_feed"] = look
+    assert verification.look_for_lack([gone]) == 0
+    assert lacking(scene) == {}
+
+
+def test_hints_are_bounded_and_kept_in_an_outage(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.sqlite3"
+    with Ledger(path) as ledger:
+        ledger.restart_at(0)
+    told = ToldDeleted()
+    told.add(f"{number}" for number in range(TOLD_DELETED_MAX + 5))
+    taken = 0
+    while some := told.take():
+        assert len(some) <= LOOKED_AT_ONCE
+        taken += len(some)
+    assert taken == TOLD_DELETED_MAX
+    asked: list[list[str]] = []
+
+    class Down:
+        def look_for_lack(self, instances: list[str]) -> int:
+            asked.append(instances)
+            if len(asked) == 1:
+                raise side_error(SideName.SOURCE, SideProblem.UNREACHABLE, "down")
+            return len(instances)
+
+    made = cast("Callable[[Ledger], Verification]", lambda _: Down())
+    thread = MirrorThread(
+        state_path=path,
+        every_s=7.0,
+        workers=cast("MirrorWorkers", None),
+        make=made,
+        observer=cast("Observer", None),
+        stop=threading.Event(),
+        told_deleted=told,
+    )
+    told.add(["a", "b"])
+    with pytest.raises(SideError):
+        thread.look_at_deleted()
+    thread.look_at_deleted()
+    assert asked == [["a", "b"], ["a", "b"]]
+    thread.look_at_deleted()
+    assert len(asked) == 2

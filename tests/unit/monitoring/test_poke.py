@@ -27,7 +27,7 @@ from bridge.monitoring.guesses import (
 )
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
-from bridge.monitoring.poke import PokeReceiver
+from bridge.monitoring.poke import DELETED_MAX, POKE_PATH, PokeReceiver
 from bridge.monitoring.server import MonitoringServer, application
 from bridge.pipeline.runtime import Message, Poked
 from tests.pipeline_bench import Bench
@@ -43,16 +43,21 @@ class Monitored:
         self.port = int(server.url.rsplit(":", 1)[1])
         self._metrics = metrics
         self.woken = 0
+        self.receiver = PokeReceiver(TOKEN, metrics.count_poke)
 
     def wake(self) -> None:
         self.woken += 1
 
     def ask(
-        self, method: str = "POST", headers: dict[str, str] | None = None, body: str | None = None
+        self,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        body: str | None = None,
+        path: str = POKE_PATH,
     ) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request(method, "/poke", body=body, headers=headers or {})
+            connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         finally:
@@ -75,6 +80,7 @@ def served(directory: Path, *, token: str | None) -> Iterator[Monitored]:
     server.start()
     poked = Monitored(server, metrics)
     if pokes is not None:
+        poked.receiver = pokes
         pokes.wakes(poked.wake)
     try:
         yield poked
@@ -98,6 +104,27 @@ def test_with_the_token_it_wakes(poked: Monitored) -> None:
     assert poked.ask(headers=RIGHT) == (202, "ok\n")
     assert poked.woken == 1
     assert poked.counted() == {"accepted": 1, "refused": 0, "slowed": 0}
+
+
+def test_deletions_are_heard_with_the_token_only(tmp_path: Path) -> None:
+    one, two = ("-".join([f"{number:08x}"] * 5) for number in (0xABCD, 0xABCE))
+    heard: list[list[str]] = []
+    with served(tmp_path, token=TOKEN) as poked:
+        poked.receiver.wakes(poked.wake, heard.append)
+        asked = {
+            f"?deleted={one},{two}": [one, two],
+            f"?deleted={one},x,../instances,,{two.upper()}": [one],
+            "?deleted=": None,
+            "?deleted=nothing": None,
+            f"?deleted={','.join([two] * (DELETED_MAX + 5))}": [two] * DELETED_MAX,
+        }
+        for query, found in asked.items():
+            heard.clear()
+            assert poked.ask(path=POKE_PATH + query)[0] == 401
+            assert heard == []
+            assert poked.ask(path=POKE_PATH + query, headers=RIGHT) == (202, "ok\n")
+            assert heard == ([found] if found else [])
+        assert poked.woken == len(asked)
 
 
 @pytest.mark.parametrize(
