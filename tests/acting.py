@@ -19,11 +19,13 @@ from bridge.monitoring.actions import Actions
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
+from bridge.monitoring.poke import PokeReceiver
 from bridge.monitoring.server import MonitoringServer, application
 from bridge.monitoring.side_command import SideCommand
 from bridge.pipeline.orders import paused_since
 
 TOKEN = "anna-0123456789abcdef-0123456789"  # noqa: S105
+POKE_TOKEN = "poke-0123456789abcdef-0123456789"  # noqa: S105
 OTHER = "bert-0123456789abcdef-0123456789"
 TOKENS = {"anna": TOKEN, "bert": OTHER}
 IDS = [f"{n:08x}-11111111-22222222-33333333-44444444" for n in range(5)]
@@ -60,7 +62,9 @@ class Acting:
             commands=SideCommand((sys.executable, "-c", program)),
         )
         self.actions.reports_to(self.report)
-        app = application(self.board, self.metrics, None, self.actions)
+        app = application(
+            self.board, self.metrics, PokeReceiver(POKE_TOKEN, lambda _: None), self.actions
+        )
         self.server = MonitoringServer(app, host="127.0.0.1", port=0)
         self.server.start()
         self.port = int(self.server.url.rsplit(":", 1)[1])

@@ -8,6 +8,7 @@ names.py               what people call this bridge and its servers
 metrics.py             Prometheus: counters follow events, gauges are read from the board
 logs.py                what the log says of each event
 server.py              the HTTP server
+openapi.py             /openapi.json: what each address answers, for programs
 own_tls.py             its certificate, read again when it is renewed, and the handshake
 guard.py               keeps it from being harmed
 poke.py                POST /poke: look at the feed sooner

@@ -29,6 +29,7 @@ from bridge.monitoring.guard import (
 )
 from bridge.monitoring.health import unready
 from bridge.monitoring.metrics import Metrics
+from bridge.monitoring.openapi import OPENAPI_PATH, description
 from bridge.monitoring.own_tls import RenewedCertificate, TlsDoor, TlsDoors
 from bridge.monitoring.page_files import PAGE_FILES, PAGE_HEADERS
 from bridge.monitoring.poke import POKE_PATH, PokeReceiver
@@ -102,6 +103,8 @@ def application(
         app.router.routes.append(Route(ACTIONS_PATH, actions.answer_who))
         for path in ACTION_POSTS:
             app.router.routes.append(Route(path, actions.answer, methods=["POST"]))
+    described = description(pokes=pokes is not None, acts=actions is not None)
+    app.router.routes.append(Route(OPENAPI_PATH, lambda _: _Json(described)))
     app.router.redirect_slashes = False  # a redirect would repeat the Host that it was given
     return app
 

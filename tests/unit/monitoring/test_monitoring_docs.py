@@ -164,7 +164,7 @@ def test_the_example_of_health_has_fields_that_exist(monitored: Monitored) -> No
 
 def test_every_path_is_described(monitored: Monitored) -> None:
     told = MONITORING + (ROOT / "docs/actions.md").read_text("utf-8")
-    described = re.findall(r"^\| `(/[\w/]*)` \|", told, re.M)
+    described = re.findall(r"^\| `(/[\w/.]*)` \|", told, re.M)
     actions = Actions(
         {}, state_path=Path(), newest=lambda: None, verifies=True, count=lambda *_: None
     )

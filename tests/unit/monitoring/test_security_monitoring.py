@@ -328,8 +328,8 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPat
 def test_the_bounds_are_those_that_are_told() -> None:
     told = (REPOSITORY / "docs/security.md").read_text("utf-8")
     bounds = (
-        f"at most {CONNECTIONS_MAX} connections, the longest silent one gives way; "
-        f"{HEAD_S:g} s for the first request, {guard.CONNECTION_S:g} s for a connection, "
+        f"at most {CONNECTIONS_MAX} connections, and a new one replaces the one that was silent "
+        f"longest; {HEAD_S:g} s for the first request, {guard.CONNECTION_S:g} s for a connection, "
         f"{HEAD_BYTES_MAX // 1024} KB of head"
     )
     assert bounds in told
