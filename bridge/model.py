@@ -118,6 +118,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Receiver:
+    """Where events are posted to, and how to trust it. ``deadline_s``: for the whole exchange.
+
+    ``prefix``: how the names of its settings begin.
+    """
+
+    url: str
+    prefix: str
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    deadline_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One row of the source's ``/changes``. ``date`` is UTC, ``YYYYMMDDTHHMMSS``, or "".
 
@@ -271,6 +286,18 @@ class Study:
 
     uid: str
     orthanc_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """What a server says of a study that it holds.
+
+    ``stable``: nothing has come to it for as long as the server waits for more (its StableAge).
+    ``last_update``: when something came last, as the server writes it; "" where it does not tell.
+    """
+
+    stable: bool
+    last_update: str = ""
 
 
 @dataclass(frozen=True, slots=True)

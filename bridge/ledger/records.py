@@ -138,6 +138,8 @@ class StudyRecord:
     """What is known of a study: how many of its instances ended in which way.
 
     ``first_at``, ``last_at``: when the first and the last instance came to its end, epoch seconds.
+    ``stable``: the source has said that nothing came to it for a while, all of it was settled, and
+    nothing has come since.
     """
 
     study: Study
@@ -146,11 +148,72 @@ class StudyRecord:
     delivered: int
     parked: int
     skipped: int
+    stable: bool = False
 
     @property
     def seen(self) -> int:
         """How many instances came to their end, in whatever way."""
         return self.delivered + self.parked + self.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTold:
+    """What was told of a study by events: how many instances of it, how many of them parked.
+
+    ``complete``: that it is complete. All zero: nothing.
+    """
+
+    seen: int = 0
+    parked: int = 0
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedStudy:
+    """A study to which something came since it was found stable and settled.
+
+    ``changes``: how often: what was judged holds as long as this number is the same.
+    """
+
+    number: int
+    changes: int
+    record: StudyRecord
+    told: StudyTold
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event on its way out. ``body``: JSON text. ``created_at``: epoch seconds.
+
+    ``event_id``: by which a receiver knows a repetition. ``way``: where it is sent to.
+    """
+
+    event_id: str
+    way: str
+    kind: str
+    body: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingNotice:
+    """An event in the outbox: ``number`` is its place, ``attempts`` so many came to nothing."""
+
+    number: int
+    notice: Notice
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxView:
+    """What waits in the outbox, by way. ``oldest_at``: epoch seconds; None when nothing waits.
+
+    ``problem``: why the oldest that was tried could not be sent, "" where none was tried.
+    """
+
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    oldest_at: float | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

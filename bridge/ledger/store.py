@@ -37,7 +37,7 @@ from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, St
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"
@@ -148,25 +148,25 @@ class Ledger:
         """Return the checkpoint, or None before the first one."""
         value = self.meta("checkpoint")
         with explained(self.path):
-            return None if value is None else _count(int(value))
+            return None if value is None else count_of(int(value))
 
     def settled_above(self) -> list[int]:
         """List the settled sequences above the checkpoint, ascending."""
         with explained(self.path):
-            return [_count(row[0]) for row in self._db.execute(self._sql["list_settled"])]
+            return [count_of(row[0]) for row in self._db.execute(self._sql["list_settled"])]
 
     def recent(self) -> dict[int, str]:
         """Return the remembered rows of the feed: sequence -> instance ID."""
         with explained(self.path):
             rows = self._db.execute(self._sql["list_recent"])
-            return {_count(row[0]): _text(row[1]) for row in rows}
+            return {count_of(row[0]): text_of(row[1]) for row in rows}
 
     def gaps(self) -> tuple[Gap, ...]:
         """Return the sequences below what was read that nobody has seen, ascending."""
         with explained(self.path):
             rows = self._db.execute(self._sql["list_gaps"]).fetchall()
             return tuple(
-                Gap(_count(first), _count(last), _moment(at), bool(counted))
+                Gap(count_of(first), count_of(last), moment_of(at), bool(counted))
                 for first, last, at, counted in rows
             )
 
@@ -179,7 +179,7 @@ class Ledger:
         """Return how many sequences were dropped unseen since the servers were compared."""
         told = self.meta(GIVEN_UP_KEY) or 0
         with explained(self.path):
-            return _count(int(told))
+            return count_of(int(told))
 
     def counter_lag(self) -> CounterLag | None:
         """Return where the source's counter was seen to stay below a row; None for nowhere."""
@@ -187,7 +187,7 @@ class Ledger:
         with explained(self.path):
             if told is None:
                 return None
-            counter, position = (_count(int(part)) for part in told.split())
+            counter, position = (count_of(int(part)) for part in told.split())
             return CounterLag(counter, position)
 
     def answer_given_up(self, count: int) -> None:
@@ -201,7 +201,7 @@ class Ledger:
         """Return the attempts spent on unfinished instances, by instance ID."""
         with explained(self.path):
             rows = self._db.execute(self._sql["list_attempts"])
-            return {_text(row[0]): Attempts(_count(row[1]), _moment(row[2])) for row in rows}
+            return {text_of(row[0]): Attempts(count_of(row[1]), moment_of(row[2])) for row in rows}
 
     def read_all(self) -> None:
         """Read every row once. Raises StateError where one holds what no bridge writes."""
@@ -258,13 +258,13 @@ class Ledger:
         """Return a remembered text, or None."""
         with explained(self.path):
             row = self._db.execute(self._sql["get_meta"], {"key": key}).fetchone()
-            return None if row is None else _text(row[0])
+            return None if row is None else text_of(row[0])
 
     def metas(self, begin: str) -> list[str]:
         """List the remembered texts whose keys begin so, by key, 1,000 at most."""
         with explained(self.path):
             wanted = {"begin": begin, "limit": METAS_MAX}
-            return [_text(row[0]) for row in self._db.execute(self._sql["list_metas"], wanted)]
+            return [text_of(row[0]) for row in self._db.execute(self._sql["list_metas"], wanted)]
 
     def set_meta(self, key: str, value: str | None, *, durably: bool = False) -> None:
         """Remember a text; None forgets it. ``durably``: it survives a power cut from now on."""
@@ -396,12 +396,12 @@ class Ledger:
     def delivered_count(self) -> int:
         """Count the instances that this bridge has delivered, as far as it has a record."""
         with explained(self.path):
-            return _count(self._db.execute(self._sql["count_delivered"]).fetchone()[0])
+            return count_of(self._db.execute(self._sql["count_delivered"]).fetchone()[0])
 
     def lacking_count(self) -> int:
         """Count those of them that the source was found to lack."""
         with explained(self.path):
-            return _count(self._db.execute(self._sql["count_lacking"]).fetchone()[0])
+            return count_of(self._db.execute(self._sql["count_lacking"]).fetchone()[0])
 
     def lacking(self) -> Iterator[DeliveryRecord]:
         """Iterate over those that the source was found to lack, by ID, in bounded pages."""
@@ -554,13 +554,13 @@ class Ledger:
     def dropped_count(self) -> int:
         """Count what a person let go of and has not been delivered since."""
         with explained(self.path):
-            return _count(self._db.execute(self._sql["count_dropped"]).fetchone()[0])
+            return count_of(self._db.execute(self._sql["count_dropped"]).fetchone()[0])
 
     def parked_by_reason(self) -> dict[str, int]:
         """Count the parked instances by reason."""
         with explained(self.path):
             rows = self._db.execute(self._sql["count_parked"])
-            return {_text(row[0]): _count(row[1]) for row in rows}
+            return {text_of(row[0]): count_of(row[1]) for row in rows}
 
     def studies(
         self, *, limit: int, before: StudyRecord | None = None, incomplete: bool = False
@@ -612,14 +612,15 @@ class Ledger:
 
     def _study(self, row: sqlite3.Row) -> StudyRecord:
         rows = self._db.execute(self._sql["count_study"], {"number": row["number"]})
-        ended = {_count(row[0]): _count(row[1]) for row in rows}
+        ended = {count_of(row[0]): count_of(row[1]) for row in rows}
         return StudyRecord(
-            study=Study(_text(row["uid"]), _text(row["orthanc_id"])),
-            first_at=_moment(row["first_at"]),
-            last_at=_moment(row["last_at"]),
+            study=Study(text_of(row["uid"]), text_of(row["orthanc_id"])),
+            first_at=moment_of(row["first_at"]),
+            last_at=moment_of(row["last_at"]),
             delivered=ended.get(EndedAs.DELIVERED, 0),
             parked=ended.get(EndedAs.PARKED, 0),
             skipped=ended.get(EndedAs.SKIPPED, 0),
+            stable=row["changed"] == 0 and row["stable_at"] is not None,
         )
 
     def newest_parked(self, limit: int) -> list[Parked]:
@@ -680,7 +681,9 @@ class Ledger:
     def _write_studies(self, entry: Entry) -> None:
         many, sql = self._db.executemany, self._sql
         ended = [_raw_id(instance_id) for instance_id in entry.unparked]
-        many(sql["end_study_parked"], [{"instance": raw} for raw in ended if raw])
+        raws = [{"instance": raw} for raw in ended if raw]
+        many(sql["change_studies_of"], raws)
+        many(sql["end_study_parked"], raws)
         for note in entry.studies:
             if not (raw := _raw_id(note.instance_id)):
                 continue
@@ -796,13 +799,13 @@ def _row(parked: Parked) -> dict[str, object]:
 def _kept(row: sqlite3.Row) -> Kept:
     aged_from = row["aged_from"]
     return Kept(
-        instance_id=_text(row["instance_id"]),
-        source_md5=_text(row["source_md5"]),
-        target_md5=_text(row["target_md5"]),
-        delivered_at=_moment(row["delivered_at"]),
+        instance_id=text_of(row["instance_id"]),
+        source_md5=text_of(row["source_md5"]),
+        target_md5=text_of(row["target_md5"]),
+        delivered_at=moment_of(row["delivered_at"]),
         missed=bool(row["missed"]),
-        source_file=_text(row["source_file"]),
-        target_file=_text(row["target_file"]),
+        source_file=text_of(row["source_file"]),
+        target_file=text_of(row["target_file"]),
         aged_from=None if aged_from is None else _age(aged_from),
     )
 
@@ -810,10 +813,10 @@ def _kept(row: sqlite3.Row) -> Kept:
 def _delivery(row: sqlite3.Row) -> DeliveryRecord:
     lacking_since = row["lacking_since"]
     return DeliveryRecord(
-        instance_id=_text(row["instance_id"]),
-        source_md5=_text(row["source_md5"]),
-        target_md5=_text(row["target_md5"]),
-        delivered_at=_moment(row["delivered_at"]),
+        instance_id=text_of(row["instance_id"]),
+        source_md5=text_of(row["source_md5"]),
+        target_md5=text_of(row["target_md5"]),
+        delivered_at=moment_of(row["delivered_at"]),
         outdated=bool(row["outdated"]),
         lacking_since=None if lacking_since is None else _age(lacking_since),
         released=bool(row["released"]),
@@ -831,37 +834,38 @@ def _parked(row: sqlite3.Row) -> Parked:
     sequence = row["sequence"]
     return Parked(
         move=Move(
-            _text(row["instance_id"]),
-            None if sequence is None else _count(sequence),
-            _text(row["changed_at"]),
+            text_of(row["instance_id"]),
+            None if sequence is None else count_of(sequence),
+            text_of(row["changed_at"]),
         ),
         reason=Reason(row["reason"]),
-        message=cleaned(_text(row["message"]), MESSAGE_CHARACTERS_MAX),
-        attempts=_count(row["attempts"]),
-        first_failed_at=_moment(row["first_failed_at"]),
-        parked_at=_moment(row["parked_at"]),
-        source_syntax=_text(row["source_syntax"]),
-        sop_instance_uid=_text(row["sop_instance_uid"]),
-        retries=_count(row["retries"]),
-        tried_at=_moment(row["tried_at"]),
-        tried_by=TriedBy(_text(row["bridge_version"]), _text(row["codec_versions"])),
+        message=cleaned(text_of(row["message"]), MESSAGE_CHARACTERS_MAX),
+        attempts=count_of(row["attempts"]),
+        first_failed_at=moment_of(row["first_failed_at"]),
+        parked_at=moment_of(row["parked_at"]),
+        source_syntax=text_of(row["source_syntax"]),
+        sop_instance_uid=text_of(row["sop_instance_uid"]),
+        retries=count_of(row["retries"]),
+        tried_at=moment_of(row["tried_at"]),
+        tried_by=TriedBy(text_of(row["bridge_version"]), text_of(row["codec_versions"])),
     )
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """Return a text of ours from a file that somebody may have changed. Raises ValueError."""
     if not isinstance(value, str) or len(value) > CELL_CHARACTERS_MAX:
         raise ValueError("not a text")
     return value
 
 
-def _count(value: object) -> int:
+def count_of(value: object) -> int:
+    """Return a number of ours from such a file. Raises ValueError."""
     if not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
         raise ValueError("not a number from 0 up")
     return value
 
 
-def _moment(value: object) -> float:
+def moment_of(value: object) -> float:
     """Return a time of the epoch, seconds, of which a date can be made. Raises ValueError."""
     if not isinstance(value, int | float) or not 0 <= value <= MOMENT_MAX:
         raise ValueError("not a time")

@@ -98,11 +98,99 @@ CREATE TABLE study_instance (
 ) WITHOUT ROWID;
 CREATE INDEX study_parked ON study_instance (instance, study) WHERE ended = 2;
 
+-- name: schema_11
+-- How often something came to a study since it was found stable and settled, and when it was found
+-- so. The last three: what was told of it.
+ALTER TABLE study ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN stable_at REAL;
+ALTER TABLE study ADD COLUMN told_seen INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN told_parked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE study ADD COLUMN told_complete INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX study_changed ON study (number) WHERE changed > 0;
+-- Whether an event has told that it is parked.
+ALTER TABLE parked ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX parked_untold ON parked (instance_id) WHERE told = 0;
+-- Events that are to be sent, once for each way out. A body has identifiers and numbers only.
+CREATE TABLE outbox (
+    number     INTEGER PRIMARY KEY,
+    event_id   TEXT NOT NULL,
+    way        TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    attempts   INTEGER NOT NULL DEFAULT 0,
+    next_at    REAL NOT NULL DEFAULT 0,
+    problem    TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX outbox_due ON outbox (way, next_at, number);
+CREATE INDEX outbox_by_age ON outbox (created_at);
+
 -- name: note_study
-INSERT INTO study (uid, orthanc_id, first_at, last_at) VALUES (:uid, :orthanc_id, :at, :at)
+INSERT INTO study (uid, orthanc_id, first_at, last_at, changed)
+VALUES (:uid, :orthanc_id, :at, :at, 1)
 ON CONFLICT (uid) DO UPDATE SET
     orthanc_id = CASE excluded.orthanc_id WHEN '' THEN orthanc_id ELSE excluded.orthanc_id END,
-    last_at = max(last_at, excluded.last_at);
+    last_at = max(last_at, excluded.last_at),
+    changed = changed + 1;
+
+-- name: change_studies_of
+-- Before end_study_parked: a study that waits for a parked instance waits for it no more.
+UPDATE study SET changed = changed + 1
+WHERE number IN (SELECT study FROM study_instance WHERE ended = 2 AND instance = :instance);
+
+-- name: changed_studies
+-- Quiet ones: nothing came lately, or the clock was set back since.
+SELECT * FROM study
+WHERE changed > 0 AND number > :after AND (last_at <= :quiet_since OR last_at > :now)
+ORDER BY number LIMIT :limit;
+
+-- name: found_stable
+UPDATE study SET changed = 0, stable_at = :stable_at, told_seen = :seen, told_parked = :parked,
+    told_complete = :complete
+WHERE number = :number AND changed = :changed;
+
+-- name: untold_parked
+SELECT instance_id, reason FROM parked WHERE told = 0 ORDER BY instance_id LIMIT :limit;
+
+-- name: told_parked
+UPDATE parked SET told = 1 WHERE instance_id = :instance_id;
+
+-- name: told_all_parked
+UPDATE parked SET told = 1 WHERE told = 0;
+
+-- name: add_to_outbox
+INSERT INTO outbox (event_id, way, kind, body, created_at)
+VALUES (:event_id, :way, :kind, :body, :created_at);
+
+-- name: due_in_outbox
+-- A time to come that is further away than any pause was written before the clock was set back.
+SELECT * FROM outbox WHERE way = :way AND (next_at <= :now OR next_at > :latest)
+ORDER BY next_at, number LIMIT 1;
+
+-- name: sent_from_outbox
+DELETE FROM outbox WHERE number = :number AND event_id = :event_id;
+
+-- name: put_off_in_outbox
+UPDATE outbox SET attempts = attempts + 1, next_at = :next_at, problem = :problem
+WHERE number = :number AND event_id = :event_id;
+
+-- name: sum_outbox
+SELECT way, count(*), min(created_at) FROM outbox GROUP BY way ORDER BY way;
+
+-- name: outbox_problem
+SELECT problem FROM outbox WHERE problem <> '' ORDER BY created_at, number LIMIT 1;
+
+-- name: drop_old_from_outbox
+DELETE FROM outbox WHERE created_at < :before;
+
+-- name: drop_most_from_outbox
+DELETE FROM outbox WHERE number <= (SELECT number FROM outbox ORDER BY number DESC
+                                    LIMIT 1 OFFSET :rows_max);
+
+-- name: count_studies_since
+SELECT count(*), coalesce(sum(stable_at IS NOT NULL AND changed = 0), 0),
+       coalesce(sum(number IN (SELECT study FROM study_instance WHERE ended = 2)), 0)
+FROM study WHERE last_at >= :since;
 
 -- name: note_study_instance
 INSERT INTO study_instance (study, instance, ended)
@@ -123,14 +211,14 @@ DELETE FROM study_instance WHERE study = :number;
 DELETE FROM study WHERE number = :number;
 
 -- name: page_studies
-SELECT number, uid, orthanc_id, first_at, last_at FROM study
+SELECT number, uid, orthanc_id, first_at, last_at, changed, stable_at FROM study
 WHERE (last_at, number) < (:last_at, :number)
   AND (:incomplete = 0 OR number IN (SELECT study FROM study_instance WHERE ended = 2))
 ORDER BY last_at DESC, number DESC
 LIMIT :limit;
 
 -- name: find_study
-SELECT number, uid, orthanc_id, first_at, last_at FROM study
+SELECT number, uid, orthanc_id, first_at, last_at, changed, stable_at FROM study
 WHERE uid = :name OR orthanc_id = :name OR number IN
     (SELECT study FROM study_instance WHERE ended = 2 AND instance = :instance)
 ORDER BY last_at DESC LIMIT :limit;
@@ -413,7 +501,8 @@ ON CONFLICT (instance_id) DO UPDATE SET
     retries = excluded.retries,
     tried_at = excluded.tried_at,
     bridge_version = excluded.bridge_version,
-    codec_versions = excluded.codec_versions;
+    codec_versions = excluded.codec_versions,
+    told = 0;
 
 -- name: unpark
 DELETE FROM parked WHERE instance_id = :instance_id;

@@ -269,10 +269,11 @@ def test_what_was_parked_by_an_older_bridge_was_tried_when_it_was_parked(path: P
     with Ledger(path) as ledger:
         ledger.commit(Entry(parked=(parked("p", parked_at=100.0),)))
         ledger._db.execute("DROP INDEX parked_to_retry")
-        for column in ("retries", "tried_at", "bridge_version", "codec_versions"):
+        ledger._db.execute("DROP INDEX parked_untold")
+        for column in ("retries", "tried_at", "bridge_version", "codec_versions", "told"):
             ledger._db.execute(f"ALTER TABLE parked DROP COLUMN {column}")
         # Of later steps.
-        for table in ("study_instance", "study", "carried", "carry_waiting"):
+        for table in ("study_instance", "study", "carried", "carry_waiting", "outbox"):
             ledger._db.execute(f"DROP TABLE {table}")
         ledger._db.execute("PRAGMA user_version = 7")
     with Ledger(path) as ledger:
