@@ -282,7 +282,9 @@ def _parent(fake: Server, _query: dict[str, str], _body: bytes, level: str, want
     if not inside:
         return _error(HTTPStatus.NOT_FOUND, 17, "Unknown resource", ("GET", f"/{level}/{wanted}"))
     children = {s.parents[0] if level == "studies" else i: None for i, s in inside}
-    return _json({"ID": wanted, below: list(children)})
+    last = max(s.metadata.get("ReceptionDate", "") for _, s in inside)
+    stable = wanted not in fake.store.unstable
+    return _json({"ID": wanted, "IsStable": stable, "LastUpdate": last, below: list(children)})
 
 
 _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {

@@ -87,6 +87,8 @@ class FakeStore:
         self.peers: dict[str, str] = {}
         self.protected: set[str] = set()
         self.rows: Sequence[FeedRow] = []
+        self.unstable: set[str] = set()
+        """Studies to which more may come, by their Orthanc IDs."""
         self.counter = 0
         self.lock = threading.RLock()
 

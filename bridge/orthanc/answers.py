@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
-from bridge.model import Change, Page, ResourceKind, ServerInfo, StoreAnswer
+from bridge.model import Change, Page, ResourceKind, ServerInfo, StoreAnswer, StudyState
 from bridge.untrusted_text import TEXT_CHARACTERS_MAX, cleaned, shortened, valid, visible
 
 INSTANCE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
@@ -279,6 +279,12 @@ class _Found(_Answer):
     id: Annotated[Identifier, Field(alias="ID")]
 
 
+class _Study(_Answer):
+    id: Annotated[Identifier, Field(alias="ID")]
+    is_stable: bool
+    last_update: Told = None
+
+
 _FAULT = TypeAdapter(_Fault)
 _SYSTEM = TypeAdapter(_System)
 _CHANGES = TypeAdapter(_Changes)
@@ -291,6 +297,7 @@ _BULK = TypeAdapter(Rows[_Bulk])
 _BESIDE = TypeAdapter(Rows[_Beside])
 _PEER = TypeAdapter(_Peer)
 _FOUND = TypeAdapter(Rows[_Found])
+_STUDY = TypeAdapter(_Study)
 _OBJECT = TypeAdapter(dict[str, Any], config=ConfigDict(strict=True))
 
 
@@ -545,6 +552,13 @@ def parse_children(body: bytes, name: str) -> list[str]:
     if not isinstance(rows, list):
         raise WrongAnswer(f"it has no list of {name}")
     return _checked(_IDENTIFIERS, rows)
+
+
+def parse_study_state(body: bytes) -> tuple[str, StudyState]:
+    """``/studies/{id}``: its Orthanc ID, whether it is stable, and when something came last."""
+    values_max = FEW_VALUES + len(body) // VALUE_BYTES_MIN
+    told = _checked(_STUDY, parse_json(body, values_max=values_max))
+    return told.id, StudyState(told.is_stable, _date_or_nothing(told.last_update or ""))
 
 
 def _values_of(rows: int) -> int:

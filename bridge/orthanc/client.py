@@ -13,7 +13,16 @@ import httpx
 
 from bridge.credentials import Credentials
 from bridge.errors import ConfigurationError, InstanceError, InstanceGone, SideError
-from bridge.model import Endpoint, Page, Reason, ServerInfo, SideName, SideProblem, StoreAnswer
+from bridge.model import (
+    Endpoint,
+    Page,
+    Reason,
+    ServerInfo,
+    SideName,
+    SideProblem,
+    StoreAnswer,
+    StudyState,
+)
 from bridge.orthanc import answers
 from bridge.orthanc.answers import (
     INSTANCE_ID,
@@ -420,6 +429,20 @@ class OrthancClient:
         for series_id in series:
             found += self._children(resource_path("series", series_id), "Instances") or []
         return found
+
+    def study_state(self, study_id: str) -> StudyState | None:
+        """Ask whether a study is stable; None when the server lacks it."""
+        request = Request(self.endpoint, "GET", resource_path("studies", study_id))
+        try:
+            told, state = self._get(
+                request.path, answers.parse_study_state, bytes_max=CHILDREN_BYTES_MAX
+            )
+        except SideError as exc:
+            self._believe_404(exc)
+            return None
+        if told != study_id:
+            raise not_orthanc(request, "it describes another study")
+        return state
 
     def may_store(self) -> None:
         """Make sure that uploads are allowed, without storing anything.

@@ -172,26 +172,41 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     ``ca_file`` replaces the system's authorities; the host name is always checked.
     Raises ConfigurationError naming the setting whose file cannot be used.
     """
-    prefix = f"BRIDGE_{endpoint.side.name}_"
-    if not endpoint.url.startswith("https://"):
+    return tls_context_of(
+        endpoint.url,
+        f"BRIDGE_{endpoint.side.name}_",
+        ca_file=endpoint.ca_file,
+        client_cert_file=endpoint.client_cert_file,
+        client_key_file=endpoint.client_key_file,
+    )
+
+
+def tls_context_of(
+    url: str,
+    prefix: str,
+    *,
+    ca_file: str | None,
+    client_cert_file: str | None,
+    client_key_file: str | None,
+) -> ssl.SSLContext:
+    """Build what we trust, and show, at an address. ``prefix``: of the settings that say so."""
+    if not url.startswith("https://"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is never asked
-    _must_be_readable(f"{prefix}CA_FILE", endpoint.ca_file)
-    _must_be_readable(f"{prefix}CLIENT_CERT_FILE", endpoint.client_cert_file)
-    _must_be_readable(f"{prefix}CLIENT_KEY_FILE", endpoint.client_key_file)
+    _must_be_readable(f"{prefix}CA_FILE", ca_file)
+    _must_be_readable(f"{prefix}CLIENT_CERT_FILE", client_cert_file)
+    _must_be_readable(f"{prefix}CLIENT_KEY_FILE", client_key_file)
     try:
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except OSError as exc:  # SSLError is one; others when the file goes right now
         raise ConfigurationError(
             f"The file that {prefix}CA_FILE names holds no certificate in PEM form.",
             advice="Name the certificate of the authority that signed the server's.",
         ) from exc
-    if endpoint.client_cert_file is None:
+    if client_cert_file is None:
         return context
     try:
         # An encrypted key must fail, not ask for its password on a terminal.
-        context.load_cert_chain(
-            endpoint.client_cert_file, endpoint.client_key_file, password=lambda: b""
-        )
+        context.load_cert_chain(client_cert_file, client_key_file, password=lambda: b"")
     except OSError as exc:
         raise ConfigurationError(
             f"The files that {prefix}CLIENT_CERT_FILE and {prefix}CLIENT_KEY_FILE name are not "
@@ -342,11 +357,11 @@ class Response:
         over = self._response.isclosed() and not self._response.will_close
         return over and not self._raw.is_left
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
         """Yield the body. Raises ReadTimeout, ReadError, RemoteProtocolError."""
         while True:
             missing = self._response.length
-            piece, cut = _reading(self._next_piece)
+            piece, cut = _reading(lambda: self._next_piece(piece_bytes))
             if piece:
                 yield piece
             if cut or (not piece and (missing or (self._response.chunked and self._raw.ended))):
@@ -354,10 +369,10 @@ class Response:
             if not piece:
                 return
 
-    def _next_piece(self) -> tuple[bytes, bool]:
+    def _next_piece(self, piece_bytes: int) -> tuple[bytes, bool]:
         """Read on; True when the body is known to have been cut short."""
         try:
-            return self._response.read(PIECE_BYTES), False
+            return self._response.read(piece_bytes), False
         except http.client.IncompleteRead as exc:
             return exc.partial, True
 

@@ -60,6 +60,16 @@ def test_a_study_is_found_by_its_uid_with_all_its_instances(
     assert set(client.instances_of_study(found[0][1]) or []) == ids
 
 
+def test_a_study_tells_whether_it_is_stable(server_url: str, looking: Looking) -> None:
+    client = looking(server_url)
+    before = client.store(small_ct(), deadline_s=10)
+    state = client.study_state(before.study_id)
+    assert state is not None
+    assert len(state.last_update) == len("20261130T220000")
+    assert isinstance(state.stable, bool)
+    assert client.study_state("00000000-00000000-00000000-00000000-00000000") is None
+
+
 def test_what_is_not_there_is_not_found(server_url: str, looking: Looking) -> None:
     client = looking(server_url)
     assert client.lookup("1.2.3.4") == []

@@ -68,6 +68,7 @@ CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "head": lambda c: c.head(ID, 10),
     "lookup": lambda c: c.lookup("1.2.3"),
     "instances_of_study": lambda c: c.instances_of_study(ID),
+    "study_state": lambda c: c.study_state(ID),
     "may_store": lambda c: c.may_store(),
     "may_delete": lambda c: c.may_delete(),
 }
@@ -361,6 +362,7 @@ def test_only_an_identifier_becomes_part_of_an_address(strange: str) -> None:
             client.delete_instance,
             client.verify_stored,
             client.instances_of_study,
+            client.study_state,
             lambda i: client.set_metadata(i, "4222", "x"),
             lambda i: client.delete_metadata(i, "4222"),
             lambda i: client.head(i, 1),
