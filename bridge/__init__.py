@@ -12,6 +12,7 @@ ledger/           what must survive a crash, and the checkpoint, in one SQLite f
 dicom/            a DICOM file as bytes: read, checked, transcoded, compared
 orthanc/          the REST API of an Orthanc, and whose trouble each of its errors is
 retention/        deletes at the source what was delivered, proved and is old enough
+notify/           events: what is told of studies, parked instances and health, and sent
 monitoring/       /health, /metrics, the status page and the log
 checks/           check, plan, report and replay --dry-run: look at both servers and answer
 doctor/           what is wrong with an installation, and what to do

@@ -438,6 +438,42 @@ class RulesRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class NoticeSent:
+    """An event has reached its receiver. ``kind``: which; ``way``: where to."""
+
+    kind: str
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed:
+    """An event could not be sent; it waits in the outbox, and is sent again."""
+
+    kind: str
+    way: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticesDropped:
+    """So many events were dropped unsent: they were too old, or too many."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellingFailed:
+    """What events tell cannot be learned at present. Sent once for each reason."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellingWorks:
+    """What events tell can be learned again."""
+
+
+@dataclass(frozen=True, slots=True)
 class StateFailed:
     """The ledger cannot be written; nothing new is started until it can."""
 
@@ -508,6 +544,11 @@ Event = (
     | RecountFailed
     | RulesRead
     | RulesRefused
+    | NoticeSent
+    | NoticeFailed
+    | NoticesDropped
+    | TellingFailed
+    | TellingWorks
     | StateFailed
     | StateRecovered
     | FeedReset

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # Quiet hours: days and hours of a time zone in which nothing is moved.
@@ -66,6 +66,31 @@ def parse_schedule(text: str) -> Schedule:
     words, zone = _without_zone(text)
     parts = [part.strip().lower() for part in words.split(",") if part.strip()]
     return Schedule(tuple(_span(part) for part in parts), zone)
+
+
+@dataclass(frozen=True, slots=True)
+class Daily:
+    """A time of each day, in a time zone."""
+
+    at: time
+    zone: ZoneInfo
+
+    def local(self, now_s: float) -> datetime:
+        """Return the time there. ``now_s``: epoch seconds."""
+        return datetime.fromtimestamp(now_s, self.zone)
+
+
+def parse_daily(text: str) -> Daily:
+    """Read e.g. ``07:00 Europe/Paris``; the zone may be left out (UTC).
+
+    Raises ValueError with what is wrong.
+    """
+    words, zone = _without_zone(text)
+    try:
+        at = datetime.strptime(words, "%H:%M").time()
+    except ValueError:
+        raise ValueError(f"{words!r} is not like 07:00") from None
+    return Daily(at, zone)
 
 
 def _without_zone(text: str) -> tuple[str, ZoneInfo]:

@@ -31,6 +31,7 @@ PURE = (
     "monitoring/action_request.py",
     "monitoring/headline.py", "monitoring/health.py", "monitoring/names.py",
     "monitoring/time_left.py",
+    "notify/event_kinds.py", "notify/telling_policy.py",
     "pipeline/came_back.py", "pipeline/failure_policy.py", "pipeline/gate.py",
     "pipeline/pacing.py", "pipeline/parked_policy.py", "pipeline/refusals.py",
     "retention/limits_and_risks.py",
