@@ -17,6 +17,7 @@ from bridge.commands.check import check
 from bridge.commands.demo import demo
 from bridge.commands.docs import docs
 from bridge.commands.doctor import doctor
+from bridge.commands.events import events_app
 from bridge.commands.init import init
 from bridge.commands.output import say
 from bridge.commands.parked import parked_app
@@ -102,6 +103,7 @@ app.add_typer(parked_app, name="parked")
 app.add_typer(state_app, name="state")
 app.add_typer(rules_app, name="rules")
 app.add_typer(studies_app, name="studies")
+app.add_typer(events_app, name="events")
 app.command("transcode")(transcode)
 app.command("plan")(plan)
 app.command("check")(check)

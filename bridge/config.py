@@ -31,23 +31,28 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.credentials import (
     ADMIN_TOKEN,
     ENV_FILE,
+    NOTIFY_URLS,
     POKE_TOKEN,
+    WEBHOOK_SECRET,
     admin_tokens,
     credentials_of,
     env_file,
     must_be_meant,
+    notify_urls,
     place_in_dotenv,
     poke_token,
     read_dotenv,
+    webhook_secret,
 )
 from bridge.dicom.syntaxes import target_syntax_uid
 from bridge.errors import ConfigurationError
 from bridge.feed.gaps import GapLimits
-from bridge.model import CarriedNames, Endpoint, Job, Rule, SideName, TranscodeOptions
+from bridge.model import CarriedNames, Endpoint, Job, Receiver, Rule, SideName, TranscodeOptions
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.names import NAME_CHARACTERS_MAX, BridgeNames
+from bridge.notify.event_kinds import CHOICES, chosen_events
 from bridge.own_files import why_not_trusted
-from bridge.pipeline.pacing import Allowance, parse_schedule, parse_timetable
+from bridge.pipeline.pacing import Allowance, parse_daily, parse_schedule, parse_timetable
 from bridge.retention.limits_and_risks import RetentionRules, Risk
 from bridge.rules import parse_rules
 
@@ -282,6 +287,17 @@ def _seconds(span: str) -> float:
     return float(span[:-1]) * UNITS_S[span[-1]]
 
 
+def _events(value: str) -> str:
+    return ",".join(kind for kind in CHOICES if kind in chosen_events(value))
+
+
+def _daily(value: str) -> str:
+    parse_daily(value)
+    return value.strip()
+
+
+Events = Annotated[str, AfterValidator(_events)]
+DailyTime = Annotated[str, AfterValidator(_daily)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Name = Annotated[str, AfterValidator(_name)]
 File = Annotated[str | None, AfterValidator(_readable_file)]
@@ -310,6 +326,8 @@ SECRETS = (
     ),
     POKE_TOKEN,
     ADMIN_TOKEN,
+    WEBHOOK_SECRET,
+    NOTIFY_URLS,
 )
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
@@ -660,6 +678,35 @@ class Settings(BaseSettings):
         description="What you type before the commands that the status page and /health show, for "
         "example docker compose exec bridge.",
     )
+    events: Events = Field(
+        ",".join(CHOICES),
+        description="Which events are sent, with commas between them; they need a way out, such as "
+        "BRIDGE_WEBHOOK_URL (orthanc-bridge docs events).",
+    )
+    events_fold_s: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which parked instances are gathered into one event, and for which "
+        "a change of /health must last to be one.",
+    )
+    digest_at: DailyTime = Field(
+        "07:00",
+        description="When the event digest is made each day, such as 07:00 Europe/Berlin (UTC "
+        "without a time zone).",
+    )
+    webhook_url: Url | None = Field(
+        None,
+        description="Address to which events are posted, signed with BRIDGE_WEBHOOK_SECRET. Not "
+        "set: none are.",
+    )
+    webhook_ca_file: File = Field(
+        None, description="CA certificates (PEM) that verify the receiver of events."
+    )
+    webhook_client_cert_file: File = Field(
+        None, description="Client certificate (PEM) for the receiver of events."
+    )
+    webhook_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
     stall_after_s: float = Field(
         600.0,
         gt=0,
@@ -705,7 +752,7 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         if self.source_url == self.target_url:
             raise ValueError("BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL are the same server")
-        for side in ("source", "target"):
+        for side in ("source", "target", "webhook"):
             key, cert = (getattr(self, f"{side}_client_{what}_file") for what in ("key", "cert"))
             if key is not None and cert is None:
                 name = f"{PREFIX}{side.upper()}_CLIENT"
@@ -779,6 +826,18 @@ class Settings(BaseSettings):
                 on_wrong_label=self.on_wrong_label,
                 hash_samples=self.audit_path is not None,
             ),
+        )
+
+    def receiver(self) -> Receiver | None:
+        """Return where events are posted to; None for nowhere."""
+        if self.webhook_url is None:
+            return None
+        return Receiver(
+            self.webhook_url,
+            f"{PREFIX}WEBHOOK_",
+            ca_file=self.webhook_ca_file,
+            client_cert_file=self.webhook_client_cert_file,
+            client_key_file=self.webhook_client_key_file,
         )
 
     def health_limits(self) -> HealthLimits:
@@ -971,6 +1030,12 @@ def load_settings(**overrides: object) -> Settings:
         credentials_of(side)
     poke_token()
     admin_tokens()
+    notify_urls()
+    if webhook_secret() is None and settings.webhook_url is not None:
+        raise ConfigurationError(
+            f"BRIDGE_WEBHOOK_URL is set without {WEBHOOK_SECRET}: events are signed.",
+            advice="Make a secret with: openssl rand -hex 24",
+        )
     settings.rules()
     settings.check_directories()
     return settings

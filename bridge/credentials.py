@@ -33,6 +33,9 @@ ADMIN_TOKEN_LENGTH_MIN = 24
 ADMIN_TOKENS_MAX = 100
 UNNAMED = "admin"
 """Who brings the token that has no name."""
+WEBHOOK_SECRET = "BRIDGE_WEBHOOK_SECRET"  # noqa: S105  (its name)
+WEBHOOK_SECRET_LENGTH_MIN = 16
+NOTIFY_URLS = "BRIDGE_NOTIFY_URLS"
 
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -244,6 +247,34 @@ def admin_tokens(
             advice="Make another one with: openssl rand -hex 24",
         )
     return found
+
+
+def webhook_secret(
+    environ: Mapping[str, str] | None = None, dotenv_path: Path = DOTENV_PATH
+) -> str | None:
+    """Return the secret that events are signed with, None when none is set (see above).
+
+    Raises ConfigurationError for one that is easily guessed.
+    """
+    secret = resolve_secret(WEBHOOK_SECRET, environ, dotenv_path)
+    if secret is None:
+        return None
+    if len(secret) < WEBHOOK_SECRET_LENGTH_MIN or _SURROGATE.search(secret):
+        name = name_given(WEBHOOK_SECRET, environ, dotenv_path)
+        raise ConfigurationError(
+            f"{name} has fewer than {WEBHOOK_SECRET_LENGTH_MIN} characters, or is not UTF-8.",
+            advice="Make one with: openssl rand -hex 24",
+        )
+    return secret
+
+
+def notify_urls(
+    environ: Mapping[str, str] | None = None, dotenv_path: Path = DOTENV_PATH
+) -> tuple[str, ...]:
+    """Return the addresses of people's services (see above): blanks or lines between them."""
+    given = resolve_secret(NOTIFY_URLS, environ, dotenv_path) or ""
+    lines = (line for line in given.splitlines() if not line.lstrip().startswith("#"))
+    return tuple(dict.fromkeys(" ".join(lines).split()))
 
 
 def read_dotenv(path: Path = DOTENV_PATH) -> Mapping[str, str | None]:

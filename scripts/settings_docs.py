@@ -18,7 +18,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from bridge.config import SECRETS, WORKERS_BEYOND_CPUS, Settings, variable_of
-from bridge.credentials import ADMIN_TOKEN, POKE_TOKEN
+from bridge.credentials import ADMIN_TOKEN, NOTIFY_URLS, POKE_TOKEN, WEBHOOK_SECRET
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_PATH = ROOT / "docs" / "configuration.md"
@@ -44,6 +44,8 @@ _GROUPS = {
     "log_format audit_path audit_max_mb "
     "keep_studies_days stall_after_s lag_limit_s parked_limit "
     "source_public_url target_public_url command_prefix",
+    "Events": "events webhook_url webhook_ca_file webhook_client_cert_file webhook_client_key_file "
+    "events_fold_s digest_at",
     "Cluster": "executor dask_tls_ca_file dask_tls_cert_file dask_tls_key_file",
     "Others": "",
 }
@@ -67,6 +69,12 @@ ADMIN_MEANING = (
     "Token with which people may pause, retry, replay and more over HTTP (docs/actions.md), 24 "
     "characters or more; several as NAME:TOKEN, one on a line; without it nobody may."
 )
+OTHER_MEANINGS = {
+    WEBHOOK_SECRET: "Secret that events are signed with, 16 characters or more; BRIDGE_WEBHOOK_URL "
+    "needs it.",
+    NOTIFY_URLS: "Addresses of apprise to which events are sent, blanks or lines between them "
+    "(docs/events.md).",
+}
 EXAMPLE_HEAD = """\
 # The settings of orthanc-bridge. A line that begins with # shows a default.
 #
@@ -162,8 +170,8 @@ def example() -> str:
     parts.append(EXAMPLE_SECRETS)
     for secret in SECRETS:
         side = "source" if "_SOURCE_" in secret else "target"
-        meaning = SECRET_MEANINGS[secret.rpartition("_")[2]].format(side=side)
-        meaning = {POKE_TOKEN: POKE_MEANING, ADMIN_TOKEN: ADMIN_MEANING}.get(secret, meaning)
+        known = OTHER_MEANINGS | {POKE_TOKEN: POKE_MEANING, ADMIN_TOKEN: ADMIN_MEANING}
+        meaning = known.get(secret) or SECRET_MEANINGS[secret.rpartition("_")[2]].format(side=side)
         parts.append(f"\n{comment(meaning)}#{secret}=\n#{secret}_FILE=\n")
     return "".join(parts)
 

@@ -34,6 +34,7 @@ def run(
     Runs until it is stopped. The first SIGTERM or Ctrl-C lets running instances finish; a second
     one exits at once. Either way, the next start continues without loss.
     """
+    from bridge.commands.events import telling
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import print_summary
     from bridge.config import load_settings
@@ -46,7 +47,7 @@ def run(
     from bridge.monitoring.server import MonitoringServer, application
     from bridge.pipeline.holds import MONITOR_KEY
     from bridge.service import Service
-    from bridge.wiring import RealMachinery
+    from bridge.wiring import Observers, RealMachinery
 
     settings = load_settings()
     begin(settings)
@@ -75,6 +76,7 @@ def run(
             # The log comes first: what a figure counts can be read there.
             observers = (LogObserver(), board, metrics)
             with (
+                telling(settings, board, Observers(observers), once=once),
                 Service(settings, observers, bounded=once, machinery=machinery) as service,
                 draining_on_signals(_stop_of(service, actions)) as interruption,
             ):

@@ -44,13 +44,14 @@ def list_studies(
         say("No study lacks instances." if incomplete else "No study is on record.")
     else:
         print_table(
-            ("STUDY", "ARRIVED", "PARKED", "SKIPPED", "LAST"),
+            ("STUDY", "ARRIVED", "PARKED", "SKIPPED", "STABLE", "LAST"),
             (
                 (
                     one.study.uid,
                     f"{one.delivered} of {one.seen}",
                     one.parked,
                     one.skipped,
+                    "yes" if one.stable else "no",
                     moment(one.last_at),
                 )
                 for one in found

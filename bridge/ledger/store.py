@@ -449,7 +449,7 @@ class Ledger:
         with explained(self.path):
             wanted = {"resource_id": resource_id, "name": name}
             row = self._db.execute(self._sql["get_carried"], wanted).fetchone()
-            return ("", "") if row is None else (_text(row[0]), _text(row[1]))
+            return ("", "") if row is None else (text_of(row[0]), text_of(row[1]))
 
     def set_carried(self, resource_id: str, name: str, digest: str) -> None:
         """Note a value before it is written. That of before is ours too until the next one."""
@@ -464,7 +464,7 @@ class Ledger:
             with explained(self.path):
                 wanted = {"after": after, "limit": PAGE_ROWS_MAX}
                 rows = self._db.execute(self._sql["page_carried"], wanted).fetchall()
-                page = [_text(row[0]) for row in rows]
+                page = [text_of(row[0]) for row in rows]
             yield from page
             if len(rows) < PAGE_ROWS_MAX:
                 return
@@ -482,7 +482,7 @@ class Ledger:
         with explained(self.path):
             wanted = {"resource_id": resource_id}
             row = self._db.execute(self._sql["get_carry_waiting"], wanted).fetchone()
-            return None if row is None else (_count(row[0]), _moment(row[1]))
+            return None if row is None else (count_of(row[0]), moment_of(row[1]))
 
     def set_carry_waiting(self, resource_id: str, *, now: float, next_at: float) -> None:
         """Note that a resource was tried in vain. Times: epoch seconds."""
@@ -502,13 +502,13 @@ class Ledger:
         """List resources that are to be tried again, the longest due first."""
         with explained(self.path):
             rows = self._db.execute(self._sql["carry_due"], {"now": now, "limit": limit})
-            return [_text(row[0]) for row in rows]
+            return [text_of(row[0]) for row in rows]
 
     def carry_waiting(self) -> tuple[int, float | None]:
         """Count the resources that wait, and tell since when the first does, epoch seconds."""
         with explained(self.path):
             count, since = self._db.execute(self._sql["sum_carry_waiting"]).fetchone()
-            return _count(count), None if since is None else _moment(since)
+            return count_of(count), None if since is None else moment_of(since)
 
     def begin_ages(self, now: float) -> None:
         """Let the age of whatever was delivered since the last time count from now."""

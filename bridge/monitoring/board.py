@@ -31,11 +31,14 @@ from bridge.events import (
     StateRecovered,
     SweepFailed,
     SweepWorks,
+    TellingFailed,
+    TellingWorks,
     VerificationFailed,
     VerificationWorks,
 )
 from bridge.ledger.lock import explained
-from bridge.ledger.records import Parked
+from bridge.ledger.outbox import EventLedger
+from bridge.ledger.records import OutboxView, Parked
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
 from bridge.ledger.verifications import held_repairs, last_verification, under_way
 from bridge.marks import Mark, marks_that_stay
@@ -55,6 +58,7 @@ from bridge.monitoring.health import (
     behind,
     carry_in_words,
     carry_problems,
+    events_problems,
     judge,
     lag_of,
     marks_problem,
@@ -186,6 +190,9 @@ class Board:
         self._carry = CarryView()
         self._carry_stopped: tuple[float, str] | None = None
         """Since when nothing can be brought beside the files, epoch seconds, and why."""
+        self._outbox = OutboxView()
+        self._telling_failed: tuple[float, str] | None = None
+        """Since when it cannot be learned what events tell, epoch seconds, and why."""
         self._verification_failed: tuple[float, str] | None = None
         """Since when it cannot go on, epoch seconds, and why."""
         self._recent = Recent(steady_s=steady_s)
@@ -215,6 +222,8 @@ class Board:
                 self._carry_stopped = (stopped[0] if stopped else time.time(), message)
             case CarryWorks():
                 self._carry_stopped = None
+            case TellingFailed() | TellingWorks():
+                self._hear_of_telling(event)
             case MissedFound():
                 now_s = time.monotonic()
                 at_s, before = self._missed
@@ -234,6 +243,14 @@ class Board:
         self.progress = progress
         self._recent.on_progress(progress)
 
+    def _hear_of_telling(self, event: TellingFailed | TellingWorks) -> None:
+        match event:
+            case TellingFailed(message=message):
+                told = self._telling_failed
+                self._telling_failed = (told[0] if told else time.time(), message)
+            case TellingWorks():
+                self._telling_failed = None
+
     def parked(self) -> Mapping[str, int]:
         """Count the parked instances by reason; at most a second old.
 
@@ -242,7 +259,7 @@ class Board:
         with self._lock:
             if time.monotonic() - self._parked_at_s >= PARKED_FRESH_S:
                 try:
-                    with Ledger(self._state_path, create=False) as ledger:
+                    with EventLedger(self._state_path, create=False) as ledger:
                         self._parked = ledger.parked_by_reason()
                         newest = ledger.newest_parked(PARKED_SHOWN_MAX)
                         self._newest_parked = tuple((p, _study_of(ledger, p)) for p in newest)
@@ -251,6 +268,7 @@ class Board:
                         self._marks = marks_that_stay(ledger, time.time())
                         self._mirror = mirror_view(ledger)
                         self._carry = carry_view(ledger)
+                        self._outbox = ledger.outbox()
                     self._state_error = ""
                 except StateError as exc:
                     self._state_error = exc.message
@@ -276,6 +294,11 @@ class Board:
         if stopped is None:
             return self._carry
         return replace(self._carry, stopped_since=stopped[0], stopped=stopped[1])
+
+    def outbox(self) -> OutboxView:
+        """Return what waits to be sent; at most a second old."""
+        self.parked()
+        return self._outbox
 
     def problems(self) -> tuple[Problem, ...]:
         """List what is wrong now."""
@@ -316,6 +339,7 @@ class Board:
             held, able_at = bool(self.progress.hold), self.progress.able_since
             idle_at = max(self._started_at, able_at)
             found += carry_problems(carry, idle_at=idle_at, held=held, now=time.time())
+        found += events_problems(self._outbox, self._telling_failed, now=time.time())
         at_s, missed = self._missed
         if time.monotonic() - at_s < MISSED_TOLD_S:
             found = (*found, missed_problem(missed))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridge.events import Progress, SideView
+from bridge.ledger.records import OutboxView
 from bridge.model import SideName, epoch_of
 
 FEED_RESET_ADVICE = (
@@ -270,6 +271,31 @@ def carry_in_words(view: CarryView, *, now: float) -> str:
         last += f", {view.left:,} left as others wrote them" if view.left else ""
     waiting = f"; {counted(view.waiting, 'resource')} wait" if view.waiting else ""
     return f"{last}{waiting}"
+
+
+EVENTS_GRACE_S = 900.0
+"""So long an event may wait to be sent, or what events tell be unknown, before it is told."""
+
+
+def events_problems(
+    outbox: OutboxView, failing: tuple[float, str] | None, *, now: float
+) -> tuple[Problem, ...]:
+    """List what keeps events from being told. ``now``: epoch seconds.
+
+    ``failing``: since when it cannot be learned what they tell, epoch seconds, and why.
+    """
+    advice = "Nothing is lost of the images. See: orthanc-bridge docs events."
+    found = []
+    oldest_at = outbox.oldest_at
+    if oldest_at is not None and now - oldest_at > EVENTS_GRACE_S:
+        text = f"{counted(sum(outbox.waiting.values()), 'event')} could not be sent, the oldest "
+        text += f"for {lasting(now - oldest_at)}"
+        text += f": {outbox.problem}." if outbox.problem else "."
+        advice = f"To try it: orthanc-bridge events test. {advice}"
+        found.append(Problem("events_failing", text, advice))
+    elif failing is not None and now - failing[0] > EVENTS_GRACE_S:
+        found.append(Problem("events_failing", f"Studies cannot be judged: {failing[1]}", advice))
+    return tuple(found)
 
 
 def verification_in_words(view: MirrorView, *, now: float) -> str:

@@ -29,6 +29,9 @@ from bridge.events import (
     InstanceParked,
     InstanceRetried,
     MissedFound,
+    NoticeFailed,
+    NoticesDropped,
+    NoticeSent,
     PageRead,
     ParkedRetried,
     Progress,
@@ -45,6 +48,8 @@ from bridge.events import (
     StateRecovered,
     TargetDeletes,
     TargetKept,
+    TellingFailed,
+    TellingWorks,
     Verified,
     WorkerLost,
     Workforce,
@@ -147,13 +152,17 @@ class LogObserver:
             case WorkerLost(move=move, failure=failure):
                 text = f"the worker process of {_name(move)} ended: {failure.message}"
                 log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
-            case SideDown() | SideStillDown() | SideUp():
-                self._about_a_side(event)
+            case SideDown() | SideStillDown() | SideUp() | NoticeFailed():
+                self._about_a_receiver(event)
             case _:
                 _log_service(event)
 
-    def _about_a_side(self, event: SideDown | SideStillDown | SideUp) -> None:
+    def _about_a_receiver(self, event: SideDown | SideStillDown | SideUp | NoticeFailed) -> None:
         match event:
+            case NoticeFailed(kind=kind, way=way, message=message):
+                if self._quiet_since(f"events by {way}"):
+                    text = f"event {kind} could not be sent ({way}), and is sent again: {message}"
+                    log(logging.WARNING, "event_not_sent", text, kind=kind, way=way)
             case SideDown(failure=failure, instance_id=name):
                 self._said_s[failure.side] = self._steady_s()
                 text = f"{failure.side} cannot be used ({failure.problem}): {failure.message}"
@@ -212,6 +221,20 @@ def _log_gaps(closed: GapsClosed) -> None:
     log(level, "gaps_closed", text, **asdict(closed))
 
 
+def _log_notice(event: NoticeSent | NoticesDropped | TellingFailed | TellingWorks) -> None:
+    match event:
+        case NoticeSent(kind=kind, way=way):
+            log(logging.DEBUG, "event_sent", f"event {kind} was sent ({way})", kind=kind, way=way)
+        case NoticesDropped(count=count):
+            text = f"{counted(count, 'event')} DROPPED unsent: they were too old, or too many"
+            log(logging.ERROR, "events_dropped", text, count=count)
+        case TellingFailed(message=message):
+            text = f"studies cannot be judged, so no event tells of them: {message}"
+            log(logging.WARNING, "telling_failed", text)
+        case TellingWorks():
+            log(logging.INFO, "telling_works", "studies can be judged again")
+
+
 def _failed_at(instance_id: str) -> dict[str, str]:
     """Return the field of a line about a server that failed at an instance."""
     return {"instance": instance_id} if instance_id else {}
@@ -242,6 +265,8 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             _log_recount(event)
         case RulesRead() | RulesRefused():
             _log_rules(event)
+        case NoticeSent() | NoticesDropped() | TellingFailed() | TellingWorks():
+            _log_notice(event)
         case CopyFound() | CopyReplaces() | CopyRepaired() | CopyNotRepaired() | TargetDeletes():
             _log_copy(event)
         case TargetKept(instance_id=instance_id, message=message):

@@ -31,6 +31,9 @@ from bridge.events import (
     InstanceParked,
     InstanceRetried,
     MissedFound,
+    NoticeFailed,
+    NoticesDropped,
+    NoticeSent,
     PageRead,
     ParkedRetried,
     Progress,
@@ -44,6 +47,7 @@ from bridge.events import (
     Verified,
     WorkerLost,
 )
+from bridge.ledger.records import OutboxView
 from bridge.model import (
     Delivered,
     ExecutorFailed,
@@ -164,6 +168,15 @@ class Metrics:
         self._carry_failures = self._counter(
             "carry_failures", "Times that one of them could not be brought."
         )
+        self._events_sent = self._counter(
+            "events_sent", "Events that their receiver has taken.", "event", "way"
+        )
+        self._event_failures = self._counter(
+            "event_failures", "Attempts to send an event that came to nothing.", "way"
+        )
+        self._events_dropped = self._counter(
+            "events_dropped", "Events dropped unsent: too old, or too many."
+        )
         self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
         self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
         self._actions = self._counter(
@@ -249,6 +262,8 @@ class Metrics:
                 self._verification_failures.inc()
             case Carried() | CarryLeft() | CarryFailed():
                 self._count_carry(event)
+            case NoticeSent() | NoticeFailed() | NoticesDropped():
+                self._count_notice(event)
             case SideDown(failure=failure):
                 self._outages.labels(failure.side, failure.problem).inc()
             case _:
@@ -301,6 +316,15 @@ class Metrics:
                 self._carry_left.labels(why).inc()
             case CarryFailed():
                 self._carry_failures.inc()
+
+    def _count_notice(self, event: NoticeSent | NoticeFailed | NoticesDropped) -> None:
+        match event:
+            case NoticeSent(kind=kind, way=way):
+                self._events_sent.labels(kind, way).inc()
+            case NoticeFailed(way=way):
+                self._event_failures.labels(way).inc()
+            case NoticesDropped(count=count):
+                self._events_dropped.inc(count)
 
     def _count_delivered(self, done: Delivered) -> None:
         outcome = "already_there" if done.already_there else "delivered"
@@ -355,6 +379,9 @@ class BoardView(Protocol):
 
     def carry(self) -> CarryView | None:
         """What is known of what lies beside the files; None where nothing is brought."""
+
+    def outbox(self) -> OutboxView:
+        """What waits to be sent."""
 
 
 class Sizes:
@@ -441,6 +468,7 @@ class Gauges:
         yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
         yield from _mirror_gauges(self._board.mirror())
         yield from _carry_gauges(self._board.carry())
+        yield from _outbox_gauges(self._board.outbox())
 
     def _lag_bytes(self, progress: Progress) -> float | None:
         return self._sizes.of(lag_of(progress, now=time.time()).changes)
@@ -525,6 +553,14 @@ def _carry_gauges(view: CarryView | None) -> Iterator[Metric]:
     for name, text, value in plain:
         number = None if value is None else float(value)
         yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
+
+
+def _outbox_gauges(view: OutboxView) -> Iterator[Metric]:
+    text = "Events that wait to be sent."
+    yield _labelled("events_waiting", text, "way", view.waiting)
+    oldest_s = 0.0 if view.oldest_at is None else max(0.0, time.time() - view.oldest_at)
+    text = "How long the oldest of them has waited."
+    yield GaugeMetricFamily(f"{NAMESPACE}_events_oldest_seconds", text, value=oldest_s)
 
 
 def _limit_gauges(allowance: Allowance) -> Iterator[tuple[str, str, float | None]]:

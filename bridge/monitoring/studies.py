@@ -40,7 +40,10 @@ def studies_page(
 
 
 def study_fields(record: StudyRecord) -> dict[str, object]:
-    """Return a study as JSON-ready values. ``complete``: of what was seen nothing is missing."""
+    """Return a study as JSON-ready values. ``complete``: of what was seen nothing is missing.
+
+    ``stable``: the source expects no more, and all of it is settled.
+    """
     return {
         "uid": record.study.uid,
         "orthanc_id": record.study.orthanc_id,
@@ -51,6 +54,7 @@ def study_fields(record: StudyRecord) -> dict[str, object]:
         "parked": record.parked,
         "skipped": record.skipped,
         "complete": record.parked == 0,
+        "stable": record.stable,
     }
 
 

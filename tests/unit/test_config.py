@@ -159,6 +159,13 @@ WRONG = {
     "AUDIT_MAX_MB": ("x", "-1"),
     "KEEP_STUDIES_DAYS": ("-1", "3651", "x"),
     "RULES_FILE": ("/nowhere/rules.toml",),
+    "EVENTS": ("everything", "parked;digest", "test"),
+    "EVENTS_FOLD_S": ("-1", "x", "nan", "3601"),
+    "DIGEST_AT": ("noon", "25:00", "7", "07:00 Nowhere/Town"),
+    "WEBHOOK_URL": ("ftp://host", "http://u:p@host", "http://host/?token=x", "host"),
+    "WEBHOOK_CA_FILE": ("/nowhere/ca.pem",),
+    "WEBHOOK_CLIENT_CERT_FILE": ("/nowhere/cert.pem",),
+    "WEBHOOK_CLIENT_KEY_FILE": ("/nowhere/key.pem",),
     "LOG_LEVEL": ("loud", "critical"),
 }
 
@@ -443,3 +450,19 @@ def test_what_verifications_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     settings = load_settings()
     assert (settings.verify_every_s, settings.mirror_deletions_after_s) == (None, None)
     assert not settings.job().notes_sums
+
+
+def test_events_are_signed_or_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refused(monkeypatch, WEBHOOK_URL="https://receiver.example/hook")
+    assert "BRIDGE_WEBHOOK_SECRET: events are signed" in said
+    said = refused(monkeypatch, WEBHOOK_SECRET="short")  # noqa: S106
+    assert "BRIDGE_WEBHOOK_SECRET has fewer than 16 characters" in said
+    assert "short" not in said
+    monkeypatch.setenv("BRIDGE_WEBHOOK_SECRET", "s" * 16)
+    settings = load_settings(events=" Digest,parked ", digest_at="06:30 Europe/Berlin")
+    receiver = settings.receiver()
+    assert receiver is not None
+    assert receiver.url == "https://receiver.example/hook"
+    assert settings.events == "parked,digest"
+    monkeypatch.delenv("BRIDGE_WEBHOOK_URL")
+    assert load_settings().receiver() is None

@@ -24,6 +24,9 @@ from bridge.events import (
     InstanceParked,
     InstanceRetried,
     MissedFound,
+    NoticeFailed,
+    NoticesDropped,
+    NoticeSent,
     PageRead,
     ParkedRetried,
     Progress,
@@ -37,6 +40,8 @@ from bridge.events import (
     SideUp,
     StateFailed,
     StateRecovered,
+    TellingFailed,
+    TellingWorks,
     WorkerLost,
 )
 from bridge.log import LOGGER, log, set_up_logging
@@ -112,6 +117,16 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (PageRead(0, 0, 99, 0, 2), "page_read", "error", {"refused": 2, "frontier": 99}),
     (RulesRead("0123", 3), "rules_read", "info", {"generation": "0123", "rules": 3}),
     (RulesRefused("Line 3.", "0123"), "rules_refused", "error", {"generation": "0123"}),
+    (NoticeSent("parked", "webhook"), "event_sent", "debug", {"kind": "parked", "way": "webhook"}),
+    (
+        NoticeFailed("parked", "webhook", "it answered 500"),
+        "event_not_sent",
+        "warning",
+        {"kind": "parked", "way": "webhook"},
+    ),
+    (NoticesDropped(3), "events_dropped", "error", {"count": 3}),
+    (TellingFailed("It refuses."), "telling_failed", "warning", {}),
+    (TellingWorks(), "telling_works", "info", {}),
     (
         ParkedRetried(MOVE, Reason.FILTERED_OUT, "delivered"),
         "parked_retried",
@@ -378,3 +393,16 @@ def test_a_repair_says_deletes_only_where_there_is_a_copy(
     set_up_logging(log_format="text", level="info")
     observer().on_event(event)
     assert said in capsys.readouterr().err
+
+
+def test_a_receiver_of_events_that_is_down_is_told_of_once_a_minute(capsys: Capture) -> None:
+    set_up_logging(log_format="text", level="info")
+    now_s = [0.0]
+    observer = LogObserver(steady_s=lambda: now_s[0])
+    for second in range(200):
+        now_s[0] = float(second)
+        for way in ("webhook", "notify-1"):
+            observer.on_event(NoticeFailed("parked", way, "it answered 500"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 * 4
+    assert sum("(webhook)" in line for line in lines) == 4

@@ -20,6 +20,9 @@ from bridge.events import (
     InFlight,
     InstanceParked,
     InstanceRetried,
+    NoticeFailed,
+    NoticesDropped,
+    NoticeSent,
     PageRead,
     Progress,
     Settled,
@@ -29,6 +32,7 @@ from bridge.events import (
     Verified,
     WorkerLost,
 )
+from bridge.ledger.records import OutboxView
 from bridge.model import (
     Action,
     Delivered,
@@ -62,12 +66,16 @@ class FakeBoard:
         self.counts: Mapping[str, int] = {}
         self.verified: MirrorView | None = None
         self.carried: CarryView | None = None
+        self.waiting = OutboxView()
 
     def carry(self) -> CarryView | None:
         return self.carried
 
     def mirror(self) -> MirrorView | None:
         return self.verified
+
+    def outbox(self) -> OutboxView:
+        return self.waiting
 
     def parked(self) -> Mapping[str, int]:
         return self.counts
@@ -286,3 +294,16 @@ def test_what_lies_beside_the_files_is_counted_and_shown() -> None:
     scrape.board.carried = CarryView(caught_up_at=time.time() - 500, waiting=3)
     assert scrape.value("carry_waiting") == 3
     assert 499 <= scrape.value("carry_lag_seconds") < 600
+
+
+def test_events_and_what_waits_of_them_are_shown(scrape: Scrape) -> None:
+    assert scrape.value("events_oldest_seconds") == 0
+    scrape.happen(*[NoticeSent("parked", "webhook")] * 3)
+    scrape.happen(NoticeFailed("parked", "webhook", "x"), NoticesDropped(4))
+    assert scrape.value("events_sent_total", event="parked", way="webhook") == 3
+    assert scrape.value("event_failures_total", way="webhook") == 1
+    assert scrape.value("events_dropped_total") == 4
+    scrape.board.waiting = OutboxView({"webhook": 5, "notify-1": 2}, time.time() - 100, "x")
+    assert scrape.value("events_waiting", way="webhook") == 5
+    assert scrape.value("events_waiting", way="notify-1") == 2
+    assert 100 <= scrape.value("events_oldest_seconds") < 160
