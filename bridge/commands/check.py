@@ -66,7 +66,7 @@ def check(  # noqa: PLR0917 (typer gives them by name)
     """Compare both servers: list what is missing, extra or different.
 
     Changes nothing without --fix or --repair. Compares pixels with --deep or --sample only. Exit
-    code 3 if differences remain.
+    code 3 if differences remain; each parked instance that the target lacks is one.
     """
     from bridge.checks.differences import State
     from bridge.checks.disk_lists import spooling

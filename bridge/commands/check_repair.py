@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COLUMNS = ("instance", "state", "result", "detail")
 REPAIRED = "repaired"
 NOT_REPAIRED = "not_repaired"
+SEE_PARKED = "See: orthanc-bridge parked list, and parked list --dropped"
 
 
 class FoundCopies:
@@ -60,7 +61,7 @@ class FoundCopies:
 def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: bool) -> int:
     """Verify both servers and repair what differs; prints what was found.
 
-    Exit code 3 when differences remain.
+    Exit code 3 when differences remain; a parked or dropped instance is one of them.
     """
     from bridge.checks.disk_lists import spooling
     from bridge.commands.lifecycle import draining_on_signals
@@ -82,7 +83,9 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
             ended = service.verify(ledger, repair=True, deep=deep, beyond_limit=beyond_limit)
         found.flush()
         held = held_repairs(ledger)
-        remain = 0 if ended is None else ended.differences - ended.repaired
+        parked = 0 if ended is None else ended.counts.get(CopyState.PARKED, 0)
+        # `check` counts a parked instance as a difference too: scripts run either command.
+        remain = 0 if ended is None else ended.differences - ended.repaired + parked
         summary: dict[str, object] = {"finished": ended is not None}
         if ended is not None:
             summary |= {
@@ -111,9 +114,9 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     if held:
         text = "BRIDGE_REPAIR_LIMIT is reached. To repair them: check --repair --beyond-limit"
         say(f"check: {counted(held, 'repair')} not made: {text}", err=True)
-    if parked := 0 if ended is None else ended.counts.get(CopyState.PARKED, 0):
-        text = f"check: {counted(parked, 'instance')} parked: check --repair neither delivers nor"
-        say(f"{text} counts it as a difference. See: orthanc-bridge parked list", err=True)
+    if parked:
+        text = f"check: not at the target, parked or dropped: {counted(parked, 'instance')}."
+        say(f"{text} check --repair does not deliver these. {SEE_PARKED}", err=True)
     return EXIT_INCOMPLETE if remain or ended is None else EXIT_DONE
 
 

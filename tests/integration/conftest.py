@@ -130,9 +130,9 @@ def pair(orthanc: Callable[..., OrthancServer], tmp_path: Path) -> Iterator[Pair
         yield Pair(source, target, home, stack)
 
 
-def undecodable_ct() -> bytes:
-    """Return an instance that Orthanc stores and no decoder can decode."""
-    dataset = small_ct_dataset()
+def undecodable_ct(seed: int = 0) -> bytes:
+    """Return an instance that Orthanc stores and no decoder can decode; another for each seed."""
+    dataset = small_ct_dataset(seed=seed)
     dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
     dataset.PixelData = encapsulate([b"this is no codestream at all"])
     dataset["PixelData"].VR = "OB"

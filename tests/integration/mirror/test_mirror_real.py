@@ -19,7 +19,7 @@ from bridge.ledger.verifications import LastVerification, last_verification, und
 from bridge.mirror.repair import prepared_path
 from tests.bridge_process import wait_until
 from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
-from tests.integration.conftest import ORTHANC, Pair
+from tests.integration.conftest import ORTHANC, Pair, undecodable_ct
 
 pytestmark = pytest.mark.orthanc
 
@@ -158,6 +158,28 @@ def test_check_repair_finds_everything_and_touches_nothing_else(pair: Pair) -> N
     assert "not_repaired" in again.json["summary"]
     assert (again.exit_code, again.json["summary"]["differences"]) == (0, 0)
     assert pair.run("check", "--deep").exit_code == 3, "the foreign one is told"
+
+
+def test_check_and_check_repair_both_tell_of_parked_and_dropped_instances(pair: Pair) -> None:
+    sent = [pair.send(compressed(number)) for number in range(3)]
+    parked = [pair.send(undecodable_ct(seed)) for seed in (21, 22, 23)]
+    assert pair.run("run", "--once", VERIFY_EVERY="7d").exit_code == 3
+    assert pair.run("parked", "drop", parked[0], VERIFY_EVERY="7d").exit_code == 0
+    for arguments in (("check",), ("check", "--repair"), ("check", "--repair", "--deep")):
+        done = pair.run(*arguments, "--json", VERIFY_EVERY="7d")
+        assert done.exit_code == 3, (arguments, done.stderr)
+        assert done.json["summary"]["differences"] == 3, arguments
+    assert "parked or dropped: 3 instances" in done.stderr
+    assert "orthanc-bridge parked list" in done.stderr
+    # A parked instance does not hide what a repair can deliver.
+    pair.target.delete_instance(sent[1])
+    done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+    assert (done.exit_code, done.json["summary"]["repaired"]) == (3, 1)
+    assert done.json["summary"]["differences"] == 3
+    for instance_id in parked:
+        pair.source.delete_instance(instance_id)
+    done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+    assert (done.exit_code, done.json["summary"]["differences"]) == (0, 0), done.stderr
 
 
 INSTANCES, KILLS = (int(os.environ.get(f"MIRROR_{name}", "0")) for name in ("INSTANCES", "KILLS"))
