@@ -169,6 +169,7 @@ def write_many(path: Path, first: int, count: int) -> None:
     written.close()
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     context = multiprocessing.get_context("spawn")

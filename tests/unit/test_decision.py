@@ -338,6 +338,7 @@ MAY = {
 }
 
 
+@pytest.mark.slow
 def test_one_file_decides() -> None:
     used = set()
     for path in BRIDGE.rglob("*.py"):

@@ -56,6 +56,7 @@ def test_whoever_installs_them_has_them_checked(path: Path, count: int) -> None:
     assert all("--require-hashes" in install for install in installs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [True, False])
 def test_a_file_with_another_hash_is_not_installed(tmp_path: Path, right: bool) -> None:
     wheel = wheel_in(tmp_path)

@@ -68,6 +68,7 @@ def damaged(name: str, damage: Callable[[Dataset], None]) -> bytes:
     return file_bytes(dataset, ExplicitVRLittleEndian)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sample_names())
 def test_a_right_delivery_is_right(name: str) -> None:
     verdict = compare_instance(sample_of(name), right_delivery(name))

@@ -56,6 +56,7 @@ def test_each_file_is_judged(folder: Path) -> None:
     assert not any(isinstance(one.name, Path) for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_the_command_tells_and_ends_with_3(
     folder: Path, as_json: bool, capsys: pytest.CaptureFixture[str]
@@ -72,6 +73,7 @@ def test_the_command_tells_and_ends_with_3(
         assert text in printed
 
 
+@pytest.mark.slow
 def test_a_folder_where_all_is_right_ends_with_0(tmp_path: Path) -> None:
     (tmp_path / "1").write_bytes(encoded_file(GREY, RLE))
     assert exit_code_of(["try", str(tmp_path), "--to", "ImplicitVRLittleEndian"]) == 0
@@ -87,6 +89,7 @@ def test_what_cannot_be_tried_ends_with_2(
     assert exit_code_of(["try", *arguments]) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_dicom_file_is_no_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +149,7 @@ def _sleeps(path: Path, name: str, wanted_syntax: str) -> Tried:
     return Tried(name, Judgement.RIGHT, wanted_syntax, how=str(path))
 
 
+@pytest.mark.slow
 def test_a_file_that_hangs_or_kills_costs_only_itself(tmp_path: Path) -> None:
     for number in range(1, 5):
         (tmp_path / f"{number}").write_bytes(b"x")

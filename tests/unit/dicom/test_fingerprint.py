@@ -26,6 +26,7 @@ def wheel_files() -> list[Path]:
     return sorted(p for p in root.glob("*.dcm") if p.stat().st_size < 1_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", wheel_files(), ids=lambda path: path.name)
 def test_transcoding_does_not_change_the_fingerprint(path: Path) -> None:
     data = path.read_bytes()

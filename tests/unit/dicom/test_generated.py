@@ -26,6 +26,7 @@ from tests.transcode_cases import DEFLATED, EXPLICIT, IMPLICIT, read, run
 COUNTS = {"the order": 50, "DCMTK": 18, "every target": 15, "every reader": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_a_slice(name: str) -> None:
     if name == "DCMTK" and shutil.which("dcmdump") is None:

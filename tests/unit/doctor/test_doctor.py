@@ -357,6 +357,7 @@ def test_without_semaphores_it_says_that_no_worker_can_start(
     assert str(machine.SHARED_MEMORY) in errors[0].advice
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_too_little_memory_is_found() -> None:
     assert machine._start_one(2048 * 1024 * 1024) == ""
     assert machine._start_one(64 * 1024 * 1024) != ""

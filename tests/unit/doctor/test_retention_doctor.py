@@ -35,12 +35,14 @@ def test_nothing_is_said_when_nothing_is_deleted(
     assert found(fake_orthanc().url, fake_orthanc().url, "keep") == []
 
 
+@pytest.mark.slow
 def test_all_is_well(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
     source, target = fake_orthanc(), fake_orthanc()
     source.put(small_ct())
     assert [one.level for one in found(source.url, target.url)] == [NOTE, OK]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "system", "seen"),
     [
@@ -84,6 +86,7 @@ def test_a_server_that_is_down_is_said_elsewhere(
     assert found(fake_orthanc().url, target.url) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "seen"),
     [

@@ -158,6 +158,7 @@ class Sorted(Held):
         return self.instances[since : since + limit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrivals", [0, 1, 30, 300])
 @pytest.mark.parametrize("deletions", [0, 1, 60, 300])
 def test_a_list_by_identifier_is_read_to_its_end_whatever_comes_and_goes(

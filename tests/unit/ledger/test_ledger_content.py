@@ -92,6 +92,7 @@ def told_by(read: Callable[[Ledger], object], ledger: Ledger) -> str:
         return str(exc)
 
 
+@pytest.mark.slow
 def test_any_value_in_any_cell_is_read_within_bounds_or_refused(path: Path) -> None:
     whole = path.read_bytes()
     tried = 0

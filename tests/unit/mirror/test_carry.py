@@ -383,6 +383,7 @@ def test_a_failure_waits_as_parked_instances_do_and_stops_no_other(scene: Scene)
     assert scene.target.metadata[one, "1024"] == b"value"
 
 
+@pytest.mark.slow
 def test_no_more_wait_than_are_remembered(scene: Scene) -> None:
     for number in range(CARRY_WAITING_MAX + 3):
         scene.ledger.set_carry_waiting(named(number), now=1.0, next_at=2.0)

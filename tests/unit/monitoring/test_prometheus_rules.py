@@ -197,6 +197,7 @@ def test_the_configuration_and_the_rules_are_valid() -> None:
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_the_rules_do_what_their_tests_say(rules: list[dict[str, Any]]) -> None:
     code, said = promtool("test", "rules", "alerts_test.yml")
     assert code == 0, said

@@ -281,6 +281,7 @@ HOLDERS: dict[str, tuple[Callable[[bytes], object], Callable[[bytes], bytes]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

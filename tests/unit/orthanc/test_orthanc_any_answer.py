@@ -298,6 +298,7 @@ def test_every_call_of_every_client_is_tried() -> None:
     assert public - {"close"} == set(CALLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @given(first=answers(), second=answers(), side=st.sampled_from(SideName))
 @settings(
@@ -328,6 +329,7 @@ def case(*of_a_table: str) -> Iterator[None]:
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_every_strange_header_at_every_call(served: list[bytes], name: str) -> None:
     body = json.dumps(OBJECTS[0])

@@ -96,6 +96,7 @@ def _is_due(parked: Parked, now: float, now_with: TriedBy) -> bool:
     return any(holds(due) for due in due_kinds(now, now_with))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", Reason)
 @pytest.mark.parametrize("retries", [0, 1, 2, 3, 5, 6, 1000])
 @pytest.mark.parametrize("now_with", [OLD, NEW])

@@ -262,6 +262,7 @@ def test_what_waits_for_a_setting_waits_as_parked(scene: Scene, outcome: Outcome
     assert scene.results == [("a", "parked")]
 
 
+@pytest.mark.slow
 def test_codecs_that_were_not_reached_have_not_been_tried(scene: Scene) -> None:
     """An error of a server says nothing of the codecs: it is tried with them after an hour."""
     scene.park(parked("a", Reason.UNDECODABLE))

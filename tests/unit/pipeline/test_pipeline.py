@@ -276,6 +276,7 @@ def test_patience_ends_a_job_with_the_error_of_the_side() -> None:
         assert not bench.started
 
 
+@pytest.mark.slow
 def test_without_patience_it_waits_for_ever() -> None:
     bench = Bench(patience_s=None)
     bench.bring_down(SideName.TARGET)

@@ -106,6 +106,7 @@ def _an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tests.pipeline_bench, "STEPS_MAX", 10**6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poll_interval_s", [3.0, 600.0])
 @pytest.mark.parametrize("failure", ALL.values(), ids=ALL)
 def test_the_only_instance_costs_twelve_attempts_in_a_minute_and_one_a_minute_later(
@@ -129,6 +130,7 @@ def test_the_only_instance_costs_twelve_attempts_in_a_minute_and_one_a_minute_la
     assert "instances_refused" not in codes, "nobody can tell yet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poll_interval_s", [3.0, 600.0])
 @pytest.mark.parametrize("failure", ALL.values(), ids=ALL)
 def test_a_whole_backlog_that_fails_is_tried_less_and_less(
@@ -153,6 +155,7 @@ def test_what_is_new_is_tried_at_once_though_all_that_is_there_fails(failure: Si
     assert not tries.bench.ledger.parked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ANSWERED.values(), ids=ANSWERED)
 @pytest.mark.parametrize("every_s", [0.01, 1.0, 4.0])
 def test_a_storm_of_new_ones_is_tried_one_at_a_time(failure: SideFailed, every_s: float) -> None:
@@ -183,6 +186,7 @@ def test_what_a_storm_leaves_untried_is_tried_as_soon_as_one_is_served(
     assert tries.bench.summary.delivered > 170
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANSWERED)
 @pytest.mark.parametrize("every_s", [0.5, 2.0, 20.0])
 @pytest.mark.parametrize("others", [0, 1, 3])
@@ -427,6 +431,7 @@ LOST = replace(LIMIT, problem=SideProblem.SERVER_ERROR, begun=True)
 """As a proxy's 502."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [LOST, replace(SILENCE, begun=True)], ids=["502", "broken"])
 @pytest.mark.parametrize("others_every_s", [0.0, 0.3, 2.0, 20.0, 100.0])
 def test_a_server_that_dies_of_one_and_is_back_before_any_probe(

@@ -49,6 +49,7 @@ def test_what_has_the_wanted_syntax_passes_byte_for_byte(world: World) -> None:
     assert world.stored(instance_id) == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["unchanged", "forward", "no pixels"])
 @pytest.mark.parametrize("spool_above_bytes", [100, 64 * 1024 * 1024])
 @pytest.mark.parametrize("preamble", ARCHIVES)

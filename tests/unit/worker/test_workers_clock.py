@@ -36,12 +36,14 @@ def _outcome_after(
         executor.close()
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_while_a_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that was asleep, or the first answer of a time server after a boot."""
     outcome = _outcome_after(monkeypatch, timeout_s=300.0, clock_set_by_s=3600.0)
     assert isinstance(outcome, ExecutorFailed), outcome
 
 
+@pytest.mark.slow
 def test_a_task_that_really_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = _outcome_after(monkeypatch, timeout_s=0.5, clock_set_by_s=0.0)
     assert isinstance(outcome, InstanceFailed)

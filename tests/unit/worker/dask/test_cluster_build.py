@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import bridge
 from bridge.worker.dask.build import code_digest, modules_of_the_task
 
@@ -23,6 +25,7 @@ print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.partition(".")
 """
 
 
+@pytest.mark.slow
 def test_every_module_that_a_task_imports_is_in_the_digest() -> None:
     done = subprocess.run([sys.executable, "-c", SEEN], capture_output=True, check=True)
     imported = {Path(path) for path in json.loads(done.stdout)}
@@ -42,6 +45,7 @@ def test_what_does_not_run_in_a_worker_is_not_in_the_digest() -> None:
     }
 
 
+@pytest.mark.slow
 def test_any_other_byte_of_them_is_another_build(tmp_path: Path) -> None:
     copy = tmp_path / "bridge"
     for path in modules_of_the_task():
