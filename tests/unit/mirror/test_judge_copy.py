@@ -52,6 +52,16 @@ TABLE = [
     (replace(OURS, record=OUTDATED, comparison=DIFFERENT), State.OLDER),
     (replace(OURS, record=OUTDATED, comparison=SAME), State.EQUAL),
     (replace(OURS, record=OUTDATED, source_md5="t"), State.EQUAL),
+    (replace(OURS, record=OUTDATED, target_md5="x", comparison=SAME), State.EQUAL),
+    (replace(OURS, record=OUTDATED, source_md5="x", comparison=SAME), State.EQUAL),
+    # Two sums that are not known are not the same.
+    (
+        replace(OURS, record=replace(RECORD, target_md5=""), target_md5="", right_syntax=False),
+        State.SYNTAX,
+    ),
+    (replace(OURS, record=OUTDATED, source_md5="", target_md5=""), None),
+    # A file that was read is there.
+    (replace(OURS, has_file=False), State.EQUAL),
     # A sum that is not known is no other one.
     (replace(OURS, target_md5=""), State.EQUAL),
     (replace(OURS, source_md5=""), State.EQUAL),

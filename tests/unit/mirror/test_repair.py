@@ -24,7 +24,7 @@ from bridge.events import (
     TargetDeletes,
     TargetKept,
 )
-from bridge.ledger.records import DeliveryRecord, Entry
+from bridge.ledger.records import Attempts, DeliveryRecord, Entry
 from bridge.ledger.verifications import (
     DAY_S,
     INTENT_KEY,
@@ -38,6 +38,7 @@ from bridge.mirror.copy_deletion import Grace
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.repair import LIMIT_LEAST, RepairEnd, RepairLimit, prepared_path
 from bridge.model import Outcome, Reason, SideName, SideProblem, StoreAnswer
+from tests.ledger_rows import parked
 from tests.simulation.retention import md5
 from tests.unit.mirror.conftest import Scene
 
@@ -585,6 +586,8 @@ def test_what_is_missing_and_not_taken_is_parked(scene: Scene, status: str) -> N
         assert scene.world.ledger.is_put_aside(instance_id)
         assert is_untouched(scene, {})
     assert len(sent) == len(scene.ids)
+    reason = Reason.FILTERED_OUT if status == "FilteredOut" else Reason.REJECTED_BY_TARGET
+    assert scene.world.ledger.parked_by_reason() == {reason: 3}, "what the target answered"
 
 
 def test_the_file_of_an_unfinished_repair_is_not_written_over(scene: Scene) -> None:
@@ -681,3 +684,162 @@ def test_what_a_target_changes_is_compared_and_not_sent_for_ever(
     else:
         assert dict(ended.ended.counts) == {"older": 3}
         assert all(map(world.copy_is_right, scene.ids))
+
+
+# Clauses of a deletion, each alone
+
+
+def test_more_than_a_day_may_take_goes_with_a_persons_word(scene: Scene) -> None:
+    ledger, age = scene.world.ledger, scene.world.age
+    deletion = scene.deletion()
+    assert not deletion.may_begin(ledger, lacking=11, instances=0, age=age)
+    confirm_repairs(ledger, age)
+    assert deletion.may_begin(ledger, lacking=11, instances=0, age=age)
+    assert not deletion.may_begin(ledger, lacking=11, instances=0, age=age + DAY_S + 1)
+
+
+def test_both_servers_are_made_sure_of_before_each_deletion(scene: Scene) -> None:
+    records = [left(scene, instance_id) for instance_id in scene.ids]
+    before = dict(scene.world.target.files)
+    asked = 0
+
+    def sure() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise FeedWentBackwards("It is another source.")
+
+    scene.sure = sure
+    assert deleted(scene, records[0]) is True
+    with pytest.raises(FeedWentBackwards):
+        deleted(scene, records[1])
+    assert set(before) - set(scene.world.target.files) == {records[0].instance_id}
+    assert deleted(scene, records[2]) is True
+    assert asked == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "forgotten"),
+    [
+        (Reason.PROOF_MISMATCH, True),
+        (Reason.SERVER_REFUSES_INSTANCE, False),
+        (Reason.NOT_DICOM, False),
+    ],
+)
+def test_a_delivery_is_forgotten_only_where_the_target_lacks_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, reason: Reason, *, forgotten: bool
+) -> None:
+    record = left(scene, scene.ids[1])
+
+    def fails(_instance_id: str) -> None:
+        raise InstanceError(reason, "It does not describe the file.")
+
+    monkeypatch.setattr(scene.target, "stored_file", fails)
+    assert deleted(scene, record) is False
+    assert (scene.world.ledger.delivery_of(record.instance_id) is None) is forgotten
+    assert len(scene.world.target.files) == 3
+
+
+def test_two_sums_that_are_not_known_are_no_proof(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = left(scene, scene.ids[2], target_md5="")
+    told = scene.target.stored_file
+    monkeypatch.setattr(scene.target, "stored_file", lambda i: replace(told(i), md5=""))
+    assert deleted(scene, record) is False
+    assert len(scene.world.target.files) == 3
+
+
+@pytest.mark.parametrize("open_as", ["parked", "unfinished"])
+def test_what_is_parked_or_unfinished_meanwhile_stays(scene: Scene, open_as: str) -> None:
+    """The source has sent it anew: the target's copy is the only one there is."""
+    record = left(scene, scene.ids[0])
+    name = record.instance_id
+    entry = (
+        Entry(parked=(parked(name),))
+        if open_as == "parked"
+        else Entry(attempts={name: Attempts(1, 5.0)})
+    )
+    scene.world.ledger.commit(entry)
+    assert not scene.world.ledger.may_go(name)
+    assert deleted(scene, record) is False
+    assert name in scene.world.target.files
+
+
+def test_what_is_missing_is_not_sent_unless_it_can_be_put_on_record(scene: Scene) -> None:
+    instance_id = scene.ids[0]
+    scene.world.target.remove(instance_id)
+    before = dict(scene.world.target.files)
+    scene.recorded = False
+    assert repaired(scene, instance_id, MISSING) is RepairEnd.HELD
+    assert is_untouched(scene, before)
+    assert repairs_since(scene.world.ledger, scene.world.age) == 0
+
+
+# Clauses of a repair, each alone
+
+
+def test_what_was_sent_and_cannot_be_read_is_sent_again(scene: Scene) -> None:
+    """It is another file than the one that was judged, and still ours to replace."""
+    for instance_id in scene.ids:
+        intent = begun(scene, instance_id)
+        intent = replace(intent, before_md5="of the copy that was judged")
+        scene.world.ledger.set_meta(INTENT_KEY, intent_text(intent))
+        scene.world.target.remove(instance_id)
+        scene.world.put(scene.world.target, prepared_path(scene.world.ledger).read_bytes())
+        spoil(scene, instance_id)
+        assert resumed(scene) is RepairEnd.REPAIRED
+        assert scene.world.copy_is_right(instance_id)
+
+
+@pytest.mark.parametrize("at_source", ["another", "nothing"])
+def test_what_was_kept_goes_once_the_source_has_another_version(
+    scene: Scene, at_source: str
+) -> None:
+    """The follower delivers that one. Without any there, the prepared file is the last copy."""
+    instance_id = scene.ids[0]
+    spoil(scene, instance_id)
+    intent = replace(begun(scene, instance_id), kept="yes")
+    scene.world.ledger.set_meta(INTENT_KEY, intent_text(intent))
+    scene.world.source.remove(instance_id)
+    if at_source == "another":
+        scene.world.put(scene.world.source, f"{instance_id}:another:raw".encode())
+    end = resumed(scene)
+    path, noted = prepared_path(scene.world.ledger), repair_intent(scene.world.ledger)
+    if at_source == "another":
+        assert (end, path.exists(), noted) == (RepairEnd.OVERTAKEN, False, None)
+    else:
+        assert (end, path.exists()) == (RepairEnd.FAILED, True)
+        assert noted is not None
+
+
+def test_what_is_repaired_is_parked_no_more(scene: Scene) -> None:
+    ledger = scene.world.ledger
+    ledger.commit(Entry(parked=tuple(map(parked, scene.ids))))
+    for done, instance_id in enumerate(scene.ids, start=1):
+        spoil(scene, instance_id)
+        assert repaired(scene, instance_id) is RepairEnd.REPAIRED
+        assert not ledger.is_put_aside(instance_id)
+        assert sum(ledger.parked_by_reason().values()) == 3 - done
+
+
+def test_a_target_without_sums_that_has_it_already_is_not_somebody_elses_file(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing tells that it is another file: it is on record as not proved, and compared next."""
+    instance_id = scene.ids[0]
+    scene.world.target.remove(instance_id)
+    told, store = scene.target.stored_file, scene.target.store
+
+    def already(
+        body: Iterable[bytes], *, body_bytes: int | None, deadline_s: float | None
+    ) -> StoreAnswer:
+        answer = store(body, body_bytes=body_bytes, deadline_s=deadline_s)
+        return replace(answer, status="AlreadyStored")
+
+    monkeypatch.setattr(scene.target, "stored_file", lambda i: replace(told(i), md5=""))
+    monkeypatch.setattr(scene.target, "store", already)
+    assert repaired(scene, instance_id, MISSING) is RepairEnd.FAILED
+    record = scene.world.ledger.delivery_of(instance_id)
+    assert record is not None
+    assert (record.target_md5, record.outdated) == ("", True)

@@ -315,3 +315,72 @@ def test_what_is_sent_again_waits_while_the_first_is_tried_again() -> None:
     finish(window, 6)
     finish(window, 2)
     assert window.empty
+
+
+def test_what_is_urgent_stands_before_all_others_and_counts_as_waiting() -> None:
+    """New ones among them, in their order: those that came while a server failed, then the rest."""
+    window = Window(3)
+    window.add([item(number) for number in range(1, 6)])
+    window.add_new([item(11), item(12), item(13)])
+    window.promote(frozenset({"i2", "i4", "i12", "i13"}))
+    assert (window.waiting, window.new, window.wants_more) == (8, 1, False)
+    window.resize(20)
+    assert start(window) == [12, 13, 2, 4, 11, 1, 3, 5]
+
+
+def test_what_is_urgent_is_wanted_work_and_has_not_failed() -> None:
+    window = Window(3)
+    window.add([item(1), item(2), item(3)])
+    window.promote(frozenset({"i1", "i2", "i3"}))
+    assert not window.wants_more
+    assert not window.only_failed_left
+    suspect = item(9, outages=SUSPECT_AFTER_OUTAGES)
+    window.add([suspect])
+    window.start_suspect(100.0)
+    window.begin(suspect)
+    finish(window, 9)
+    window.add([item(8, outages=SUSPECT_AFTER_OUTAGES)])
+    assert not window.suspects_turn(100.0 + SUSPECT_EVERY_S - 1), "urgent ones wait"
+    assert window.suspects_turn(100.0 + SUSPECT_EVERY_S)
+
+
+def test_of_urgent_moves_of_one_instance_only_the_first_starts() -> None:
+    window = Window(9)
+    window.add([item(1, "a"), item(2, "a"), item(3, "b"), item(4, "a")])
+    window.promote(frozenset({"a", "b"}))
+    assert start(window) == [1, 3]
+    finish(window, 1)
+    assert start(window) == [2]
+    finish(window, 2)
+    assert start(window) == [4]
+
+
+def test_a_suspect_that_has_waited_is_a_suspect_still() -> None:
+    """Whatever it waited for: it is sent alone, and not with those that are ready."""
+    window = Window(4)
+    suspects = [
+        item(1, outages=SUSPECT_AFTER_OUTAGES),
+        item(2, outages=SUSPECT_AFTER_OUTAGES, refusals=1),
+        item(3, outages=SUSPECT_AFTER_OUTAGES, delayed_by=SideName.TARGET),
+    ]
+    for suspect in suspects:
+        window.delay(suspect, 50.0)
+    window.wake(50.0)
+    assert not window.can_start()
+    assert window.suspects_turn(50.0)
+    assert [window.start_suspect(50.0).number for _ in suspects] == [1, 2, 3]
+
+
+def test_nothing_starts_before_the_suspect_itself_has_ended() -> None:
+    window = Window(4)
+    window.add([item(1), item(2, outages=SUSPECT_AFTER_OUTAGES), item(3)])
+    assert start(window) == [1, 3]
+    window.begin(window.start_suspect(1.0))
+    ended = window.end(1)
+    assert ended is not None
+    assert not ended.alone
+    assert window.closed
+    ended = window.end(2)
+    assert ended is not None
+    assert ended.alone
+    assert not window.closed

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.dicom.orthanc_id import orthanc_id_of
 from bridge.errors import InstanceError, SideError, side_error
 from bridge.model import (
     Action,
@@ -25,6 +26,7 @@ from bridge.worker.proof import (
     AlreadyAtTarget,
     check_answer,
     check_back,
+    check_source_file,
     check_stored,
     file_name,
     stored_md5,
@@ -247,3 +249,17 @@ def test_what_is_stored_is_what_was_sent(stored: str, status: str, told: str | N
     with pytest.raises(InstanceError, match=told) as caught:
         check_stored(stored, "sent", status)
     assert caught.value.reason is Reason.PROOF_MISMATCH
+
+
+@pytest.mark.parametrize("other", [b"", b"no DICOM at all" * 100, bytes(128) + b"DICM"])
+def test_a_file_whose_identifier_is_not_certain_is_not_another_instances(other: bytes) -> None:
+    check_source_file(memoryview(other), "an identifier")
+
+
+def test_a_file_of_another_instance_is_the_sources_fault() -> None:
+    data = small_ct()
+    found = orthanc_id_of(memoryview(data))
+    check_source_file(memoryview(data), found)
+    with pytest.raises(InstanceError, match=f"of another instance, {found}") as caught:
+        check_source_file(memoryview(data), "an identifier")
+    assert (caught.value.reason, caught.value.final) == (Reason.IDENTITY_CHANGED, False)
