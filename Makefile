@@ -28,7 +28,7 @@ PYTEST = $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help demo try test test-fast test-crashes test-container test-matrix test-pythons check-wheels
 .PHONY: simulate simulate-retention simulate-mirror test-mirror fuzz generate soak mutants mutants-tables mutants-simulated lint bench bench-scaling docs wheel
-.PHONY: sbom deb check-manifests site screenshots
+.PHONY: bench-mirror sbom deb check-manifests site screenshots
 .PHONY: lock clean
 .PHONY: demo-needs test-needs bench-needs
 
@@ -68,6 +68,9 @@ simulate-mirror: $(VENV)/.dev ## two servers that drift apart, and kills: make s
 
 test-mirror: $(VENV)/.dev test-needs ## 10,000 instances between two Orthancs, drifted apart, 20 kills: 10 to 30 minutes
 	MIRROR_INSTANCES=10000 MIRROR_KILLS=20 $(BIN)/pytest -q -s tests/integration/mirror -k killed_meanwhile
+
+bench-mirror: $(VENV)/.dev test-needs ## what a verification costs deliveries, as a ratio: minutes, docs/mirror.md
+	$(BIN)/python -m tests.mirror_cost $(ARGS)
 
 test-crashes: $(VENV)/.dev test-needs ## kill the bridge 200 times at random moments: 5 to 15 minutes
 	$(BIN)/python -m tests.crash_campaign --kills 200 $(ARGS)

@@ -360,8 +360,8 @@ class CarryFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class CarrySwept:
-    """A sweep of what lies beside the files came to its end.
+class CarryRoundEnded:
+    """A round over what lies beside the files came to its end.
 
     ``left``: so many values stay as they are at the target. ``failed``: so many resources wait.
     """
@@ -534,7 +534,7 @@ Event = (
     | Carried
     | CarryLeft
     | CarryFailed
-    | CarrySwept
+    | CarryRoundEnded
     | CarryStopped
     | CarryWorks
     | VerificationFailed

@@ -37,6 +37,7 @@ END_TO_END = (
     "tests/integration/pipeline/test_faults_identity.py",
     "tests/integration/feed/test_feed_faults_history.py",
     "tests/integration/retention/test_retention_real.py",
+    "tests/integration/mirror",
 )
 
 

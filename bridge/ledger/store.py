@@ -59,15 +59,15 @@ STUDIES_FORGOTTEN_MAX = 20
 _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 CARRY_POSITION_KEY = "carry_position"
 """Ledger: up to this row of the feed labels, metadata and attachments were brought."""
-CARRY_SWEEP_KEY = "carry_sweep"
-"""Ledger: the sweep of them that is under way, as JSON."""
+CARRY_ROUND_KEY = "carry_round"
+"""Ledger: the round over all of them that is under way, as JSON."""
 CARRY_LAST_KEY = "carry_last"
 """Ledger: the last one that came to its end, as JSON."""
 CARRY_CAUGHT_UP_KEY = "carry_caught_up_at"
 """Ledger: when nothing was left to be brought, epoch seconds."""
-CARRY_KEYS = (CARRY_POSITION_KEY, CARRY_SWEEP_KEY, CARRY_LAST_KEY, CARRY_CAUGHT_UP_KEY)
+CARRY_KEYS = (CARRY_POSITION_KEY, CARRY_ROUND_KEY, CARRY_LAST_KEY, CARRY_CAUGHT_UP_KEY)
 CARRY_WAITING_MAX = 10_000
-"""So many resources wait to be tried again; the next sweep finds the others."""
+"""So many resources wait to be tried again; the next round finds the others."""
 MOMENT_MAX = 253_402_300_799.0
 """The last second of the year 9999."""
 

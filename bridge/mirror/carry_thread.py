@@ -8,7 +8,7 @@ What is to be looked at is known from four places:
 - Hints, in memory: what is delivered without a row (a retry, a snapshot, a recount), and copies
   that were repaired. A kill loses them.
 - What could not be brought, when it is due.
-- A sweep of all resources of the source, again and again. It finds what no row tells of: labels,
+- A round over all resources of the source, again and again. It finds what no row tells of: labels,
   rows that became visible late, and hints that were lost.
 """
 
@@ -28,8 +28,8 @@ from typing import Any, Protocol
 from bridge.checks.disk_lists import SortedTexts
 from bridge.errors import BridgeError
 from bridge.events import (
+    CarryRoundEnded,
     CarryStopped,
-    CarrySwept,
     CarryWorks,
     CopyRepaired,
     Event,
@@ -43,7 +43,7 @@ from bridge.ledger.store import (
     CARRY_CAUGHT_UP_KEY,
     CARRY_LAST_KEY,
     CARRY_POSITION_KEY,
-    CARRY_SWEEP_KEY,
+    CARRY_ROUND_KEY,
     Ledger,
 )
 from bridge.log import log
@@ -64,7 +64,7 @@ PAUSE_S = 5.0
 """After a failure; ten times as long at most."""
 FAILURES_MAX = 10
 HINTS_MAX = 20_000
-"""Deliveries without a row that are remembered; the sweep finds the others."""
+"""Deliveries without a row that are remembered; the round finds the others."""
 NOTED_EVERY_S = 30.0
 """So often it is written down that nothing is left to be done."""
 NEW = "NewInstance"
@@ -109,6 +109,10 @@ class Hints:
             if len(self._instances) < HINTS_MAX:
                 self._instances[instance_id] = None
 
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._instances)
+
     def take(self, count: int) -> list[str]:
         """Return some of them, and forget these."""
         with self._lock:
@@ -119,8 +123,8 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepProgress:
-    """How far a sweep is. ``position``: all identifiers up to it are done. Times: epoch seconds."""
+class RoundProgress:
+    """How far a round is. ``position``: all identifiers up to it are done. Times: epoch seconds."""
 
     begun_at: float
     position: str = ""
@@ -129,7 +133,7 @@ class SweepProgress:
     failed: int = 0
     ended_at: float = 0.0
 
-    def after(self, position: str, counts: CarryCounts) -> SweepProgress:
+    def after(self, position: str, counts: CarryCounts) -> RoundProgress:
         """Return how far it is after some more resources."""
         return replace(
             self,
@@ -143,7 +147,7 @@ class SweepProgress:
 class CarryThread:
     """Looks and brings until it is stopped.
 
-    ``every_s``: from the beginning of a sweep to that of the next one. ``look_at_feed`` raises
+    ``every_s``: from the beginning of a round to that of the next one. ``look_at_feed`` raises
     FeedWentBackwards when the source is not the one that the ledger knows.
     """
 
@@ -172,7 +176,7 @@ class CarryThread:
         self._stop = stop
         self._now_s = now_s
         self._stack = ExitStack()
-        self._sweeping: Iterator[None] | None = None
+        self._under_way: Iterator[None] | None = None
         self._failures = 0
         self._said = ""
         self._noted_at = 0.0
@@ -203,7 +207,7 @@ class CarryThread:
             with Ledger(self._state_path, create=False) as ledger:
                 busy = self.carry_some(ledger)
         except (BridgeError, OSError) as exc:
-            self._end_sweep()
+            self._end_round()
             self._failures = min(self._failures + 1, FAILURES_MAX)
             said = exc.message if isinstance(exc, BridgeError) else f"TMPDIR: {exc.strerror}"
             self._observer.on_event(CarryStopped(said))
@@ -224,50 +228,43 @@ class CarryThread:
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
             return False  # nobody would know the source again
-        self._look_at_feed(ledger)
         position = self._position(ledger, checkpoint)
-        busy = self._hinted(ledger)
-        if not self._stop.is_set():
-            busy |= self._due(ledger)
-        if not self._stop.is_set() and position < checkpoint:
-            self._rows(ledger, position, checkpoint)
-            busy = True
-        if not busy:
+        due = ledger.carry_due(self._now_s(), BATCH)
+        if not (len(self._hints) or due or position < checkpoint):
             self._note_caught_up(ledger)
-            busy = self._sweep(ledger)
-        return busy
+            return self._round_is_due(ledger) and self._round(ledger)
+        self._look_at_feed(ledger)
+        self._hinted(ledger)
+        if due and not self._stop.is_set() and self._pace.take(ledger, len(due)):
+            self._carrier.carry(ledger, due)
+        if position < checkpoint and not self._stop.is_set():
+            self._rows(ledger, position, checkpoint)
+        return True
 
     def _position(self, ledger: Ledger, checkpoint: int) -> int:
-        """Return the place in the feed. Of another feed, or of none yet: the sweep finds all."""
+        """Return the place in the feed. Of another feed, or of none yet: the round finds all."""
         text = ledger.meta(CARRY_POSITION_KEY)
         with explained(ledger.path):
             position = None if text is None else int(text)
         if position is None or position > checkpoint:
-            self._end_sweep()
-            for key in (CARRY_SWEEP_KEY, CARRY_LAST_KEY):
+            self._end_round()
+            for key in (CARRY_ROUND_KEY, CARRY_LAST_KEY):
                 ledger.set_meta(key, None)
             ledger.set_meta(CARRY_POSITION_KEY, str(checkpoint))
             return checkpoint
         return position
 
-    def _hinted(self, ledger: Ledger) -> bool:
+    def _hinted(self, ledger: Ledger) -> None:
         taken = self._hints.take(BATCH)
-        if not taken or not self._pace.take(ledger, len(taken)):
-            return False
+        if not taken:
+            return
         try:
-            self._carrier.carry_deliveries(ledger, taken)
+            if self._pace.take(ledger, len(taken)):
+                self._carrier.carry_deliveries(ledger, taken)
         except BridgeError:
             for instance_id in taken:
                 self._hints.add(instance_id)
             raise
-        return True
-
-    def _due(self, ledger: Ledger) -> bool:
-        due = ledger.carry_due(self._now_s(), BATCH)
-        if not due or not self._pace.take(ledger, len(due)):
-            return False
-        self._carrier.carry(ledger, due)
-        return True
 
     def _rows(self, ledger: Ledger, position: int, checkpoint: int) -> None:
         """Read some rows of the feed and do what they tell of; then the place is written."""
@@ -296,28 +293,31 @@ class CarryThread:
             self._noted_at = now
             ledger.set_meta(CARRY_CAUGHT_UP_KEY, repr(now))
 
-    # The sweep
+    # The round
 
-    def _sweep(self, ledger: Ledger) -> bool:
-        """Do a batch of a sweep; False when none is due."""
-        if self._sweeping is None:
-            under_way, last = sweep_of(ledger, CARRY_SWEEP_KEY), sweep_of(ledger, CARRY_LAST_KEY)
-            now = self._now_s()
-            if under_way is None and last is not None and 0 <= now - last.begun_at < self._every_s:
-                return False
-            progress = under_way or SweepProgress(now)
-            _save(ledger, CARRY_SWEEP_KEY, progress)
-            self._sweeping = self._parts_of_sweep(progress)
-        for _ in self._sweeping:
+    def _round(self, ledger: Ledger) -> bool:
+        """Do a batch of the round that is due; False when it has come to its end."""
+        self._look_at_feed(ledger)
+        if self._under_way is None:
+            progress = round_of(ledger, CARRY_ROUND_KEY) or RoundProgress(self._now_s())
+            _save(ledger, CARRY_ROUND_KEY, progress)
+            self._under_way = self._parts_of_round(progress)
+        for _ in self._under_way:
             return True
-        self._end_sweep()
+        self._end_round()
         return False
 
-    def _end_sweep(self) -> None:
-        self._sweeping = None
+    def _round_is_due(self, ledger: Ledger) -> bool:
+        if self._under_way is not None or round_of(ledger, CARRY_ROUND_KEY) is not None:
+            return True
+        last = round_of(ledger, CARRY_LAST_KEY)
+        return last is None or not 0 <= self._now_s() - last.begun_at < self._every_s
+
+    def _end_round(self) -> None:
+        self._under_way = None
         self._stack.close()
 
-    def _parts_of_sweep(self, progress: SweepProgress) -> Iterator[None]:
+    def _parts_of_round(self, progress: RoundProgress) -> Iterator[None]:
         """Go through all resources of the source; yields after each batch.
 
         A ledger is opened for each batch: others are done between two of them.
@@ -336,14 +336,14 @@ class CarryThread:
                     return
                 counts = self._carrier.carry(ledger, batch)
                 progress = progress.after(batch[-1], counts)
-                _save(ledger, CARRY_SWEEP_KEY, progress)
+                _save(ledger, CARRY_ROUND_KEY, progress)
             yield
         with Ledger(self._state_path, create=False) as ledger:
             self._forget_gone(ledger, texts)
             progress = replace(progress, position="", ended_at=self._now_s())
             _save(ledger, CARRY_LAST_KEY, progress)
-            ledger.set_meta(CARRY_SWEEP_KEY, None)
-        self._observer.on_event(CarrySwept(progress.resources, progress.left, progress.failed))
+            ledger.set_meta(CARRY_ROUND_KEY, None)
+        self._observer.on_event(CarryRoundEnded(progress.resources, progress.left, progress.failed))
 
     @staticmethod
     def _forget_gone(ledger: Ledger, listed: Iterable[str]) -> None:
@@ -360,14 +360,14 @@ class CarryThread:
             ledger.forget_carried(batch)
 
 
-def sweep_of(ledger: Ledger, key: str) -> SweepProgress | None:
-    """Return a sweep that the state file knows. Raises StateError."""
+def round_of(ledger: Ledger, key: str) -> RoundProgress | None:
+    """Return a round that the state file knows. Raises StateError."""
     text = ledger.meta(key)
     if text is None:
         return None
     with explained(ledger.path):
         told: dict[str, Any] = json.loads(text)
-        return SweepProgress(
+        return RoundProgress(
             begun_at=float(told["begun_at"]),
             position=str(told["position"]),
             resources=int(told["resources"]),
@@ -377,7 +377,7 @@ def sweep_of(ledger: Ledger, key: str) -> SweepProgress | None:
         )
 
 
-def _save(ledger: Ledger, key: str, progress: SweepProgress) -> None:
+def _save(ledger: Ledger, key: str, progress: RoundProgress) -> None:
     ledger.set_meta(key, json.dumps(asdict(progress)))
 
 

@@ -27,7 +27,7 @@ class CopyState(StrEnum):
     MISSING = "missing"
     """The source holds it, the target does not, and nobody says why."""
     NO_FILE = "no_file"
-    """The target lists it and has no file of it."""
+    """The target lists it and gives no file of it: lost, or damaged (from Orthanc 1.13 on)."""
     DAMAGED = "damaged"
     """The target's file is not what was delivered: damaged on its disk, or other content."""
     SYNTAX = "syntax"

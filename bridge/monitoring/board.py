@@ -131,7 +131,7 @@ def carry_view(ledger: Ledger) -> CarryView:
             caught_up_at=None if caught_up is None else float(caught_up),
             waiting=waiting,
             waiting_since=since,
-            swept_at=float(last["ended_at"]) if last else None,
+            compared_at=float(last["ended_at"]) if last else None,
             resources=int(last.get("resources", 0)),
             left=int(last.get("left", 0)),
         )

@@ -223,14 +223,14 @@ class CarryView:
     """What is known of what lies beside the files. Times: epoch seconds; None where not known.
 
     ``caught_up_at``: when nothing was left to be brought. ``waiting``: resources that are tried
-    again, ``waiting_since`` the first of them. ``swept_at``: when the last sweep came to its end,
+    again, ``waiting_since`` the first of them. ``compared_at``: when the last round ended,
     ``resources`` and ``left`` what it found. ``stopped_since``, ``stopped``: nothing can be done.
     """
 
     caught_up_at: float | None = None
     waiting: int = 0
     waiting_since: float | None = None
-    swept_at: float | None = None
+    compared_at: float | None = None
     resources: int = 0
     left: int = 0
     stopped_since: float | None = None
@@ -263,10 +263,10 @@ def carry_problems(
 
 def carry_in_words(view: CarryView, *, now: float) -> str:
     """Say when everything was compared last, and what was left."""
-    if view.swept_at is None:
+    if view.compared_at is None:
         last = "not everything has been compared yet"
     else:
-        ago = lasting(max(0.0, now - view.swept_at))
+        ago = lasting(max(0.0, now - view.compared_at))
         last = f"all compared {ago} ago, {counted(view.resources, 'resource')}"
         last += f", {view.left:,} left as others wrote them" if view.left else ""
     waiting = f"; {counted(view.waiting, 'resource')} wait" if view.waiting else ""

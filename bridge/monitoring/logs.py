@@ -16,7 +16,7 @@ from bridge.events import (
     Carried,
     CarryFailed,
     CarryLeft,
-    CarrySwept,
+    CarryRoundEnded,
     CopyFound,
     CopyNotRepaired,
     CopyRepaired,
@@ -280,7 +280,7 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             )
             level = logging.WARNING if event.differences > event.repaired else logging.INFO
             log(level, "verified", text, **event.counts)
-        case Carried() | CarryLeft() | CarryFailed() | CarrySwept():
+        case Carried() | CarryLeft() | CarryFailed() | CarryRoundEnded():
             _log_carry(event)
         case StateFailed(message=message):
             log(logging.ERROR, "state_failed", message)
@@ -335,7 +335,7 @@ def _log_copy(
             log(logging.WARNING, "target_deletes", f"{text}{lasting(lacking_s)}", **of)
 
 
-def _log_carry(event: Carried | CarryLeft | CarryFailed | CarrySwept) -> None:
+def _log_carry(event: Carried | CarryLeft | CarryFailed | CarryRoundEnded) -> None:
     """Name what an operator has listed; never a value or a label, which a user has written."""
     match event:
         case Carried(resource_id=resource_id, written=written):
@@ -347,10 +347,10 @@ def _log_carry(event: Carried | CarryLeft | CarryFailed | CarrySwept) -> None:
         case CarryFailed(resource_id=resource_id, name=name, message=message):
             text = f"{name} of {resource_id} is not at the target, and is tried again: {message}"
             log(logging.WARNING, "carry_failed", text, resource=resource_id, name=name)
-        case CarrySwept(resources=resources, left=left, failed=failed):
+        case CarryRoundEnded(resources=resources, left=left, failed=failed):
             text = f"compared what lies beside the files: {counted(resources, 'resource')}, "
             text += f"{left} values left as they are, {failed} resources wait"
-            log(logging.INFO, "carry_swept", text, resources=resources, left=left, failed=failed)
+            log(logging.INFO, "carry_round", text, resources=resources, left=left, failed=failed)
 
 
 def _log_recount(event: Recounted | MissedFound | RecountFailed) -> None:

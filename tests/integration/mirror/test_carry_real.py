@@ -167,8 +167,8 @@ def test_what_others_wrote_stays_and_nothing_is_deleted(
     etag = source.http.get(f"{kept}/metadata/1024").headers["ETag"]
     gone = source.http.request("DELETE", f"{kept}/metadata/1024", headers={"If-Match": etag})
     gone.raise_for_status()
-    swept = len(bridge.logged("carry_swept"))
-    wait_until(lambda: len(bridge.logged("carry_swept")) > swept + 2, "all was compared again")
+    compared = len(bridge.logged("carry_round"))
+    wait_until(lambda: len(bridge.logged("carry_round")) > compared + 2, "all was compared again")
     assert target.get(f"{kept}/metadata/1024") == b"to be deleted"
     assert bridge.wait_health(lambda h: h["status"] == "ok", "it is no fault")
 

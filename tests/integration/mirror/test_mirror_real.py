@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 from pydicom.uid import RLELossless
 
@@ -96,7 +97,9 @@ class Drift:
         self.wrong[lost] = "no_file"
         path = file_of(server, self.right[damaged])
         path.write_bytes(other_pixels(path.read_bytes()))
-        self.wrong[damaged] = "damaged"
+        # From 1.13 on Orthanc compares the MD5 of what it reads, and gives no damaged file.
+        given = httpx.get(f"{server.url}/instances/{damaged}/file", trust_env=False)
+        self.wrong[damaged] = "damaged" if given.is_success else "no_file"
         self._put(wrong_syntax, self._compressed(self._held(wrong_syntax)))
         self.wrong[wrong_syntax] = "syntax"
         self.uuid_then = {i: self.uuid(i) for i in (rewritten, lost, damaged, wrong_syntax)}

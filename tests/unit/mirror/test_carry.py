@@ -14,8 +14,8 @@ from bridge.events import (
     Carried,
     CarryFailed,
     CarryLeft,
+    CarryRoundEnded,
     CarryStopped,
-    CarrySwept,
     CarryWorks,
     CopyRepaired,
     Event,
@@ -27,14 +27,14 @@ from bridge.ledger.store import (
     CARRY_CAUGHT_UP_KEY,
     CARRY_LAST_KEY,
     CARRY_POSITION_KEY,
-    CARRY_SWEEP_KEY,
+    CARRY_ROUND_KEY,
     CARRY_WAITING_MAX,
     Ledger,
 )
 from bridge.marks import PROBE_VALUE
 from bridge.mirror import carry_thread
 from bridge.mirror.carry import AT_ONE_MAX, INTERVALS_S, Carrier
-from bridge.mirror.carry_thread import CarryThread, Hints, sweep_of
+from bridge.mirror.carry_thread import CarryThread, Hints, round_of
 from bridge.model import (
     Action,
     CarriedNames,
@@ -481,14 +481,14 @@ def test_what_the_source_does_not_hold_any_more_is_forgotten(scene: Scene) -> No
 
 def test_what_waits_and_goes_at_the_source_waits_no_more(scene: Scene) -> None:
     one = scene.ids[0]
-    swept(scene)
+    compared(scene)
     scene.ledger.set_carry_waiting(one, now=scene.now, next_at=scene.now)
     scene.source.ids = scene.ids[1:]
     scene.until_idle(scene.thread())
     assert scene.ledger.carry_waiting() == (0, None)
 
 
-def swept(scene: Scene) -> None:
+def compared(scene: Scene) -> None:
     """All was compared; from here on the feed tells."""
     scene.until_idle(scene.thread())
     assert scene.ledger.meta(CARRY_LAST_KEY) is not None
@@ -498,7 +498,7 @@ def swept(scene: Scene) -> None:
 
 def test_rows_tell_what_has_changed_once_they_are_settled(scene: Scene) -> None:
     one, two, three = scene.ids
-    swept(scene)
+    compared(scene)
     for number in scene.ids:
         scene.source.metadata[number, "1024"] = b"value"
     for change_type, number in (
@@ -520,7 +520,7 @@ def test_rows_tell_what_has_changed_once_they_are_settled(scene: Scene) -> None:
 
 
 def test_more_rows_than_a_page_are_all_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    swept(scene)
+    compared(scene)
     monkeypatch.setattr(carry_thread, "ROWS", 3)
     monkeypatch.setattr(carry_thread, "BATCH", 2)
     scene.source.ids = scene.target.ids = [named(number) for number in range(1, 12)]
@@ -533,8 +533,21 @@ def test_more_rows_than_a_page_are_all_read(scene: Scene, monkeypatch: pytest.Mo
     assert len(scene.target.metadata) == 11
 
 
+def test_nobody_is_asked_while_there_is_nothing_to_do(scene: Scene) -> None:
+    compared(scene)
+    looks: list[Ledger] = []
+    scene.look = looks.append
+    thread = scene.thread()
+    for _ in range(3):
+        assert not thread.carry_some(scene.ledger)
+    assert (looks, scene.source.asked) == ([], [])
+    scene.hints.add(scene.ids[0])
+    thread.carry_some(scene.ledger)
+    assert len(looks) == 1
+
+
 def test_the_place_in_the_feed_stays_in_an_outage(scene: Scene) -> None:
-    swept(scene)
+    compared(scene)
     scene.source.metadata[scene.ids[0], "1024"] = b"value"
     scene.row("UpdatedMetadata", scene.ids[0])
     scene.ledger.restart_at(1)
@@ -568,10 +581,10 @@ def test_nothing_is_done_before_the_first_checkpoint(tmp_path: Path) -> None:
         assert made.source.asked == []
 
 
-def test_the_sweep_finds_labels_and_goes_on_where_it_was(
+def test_the_round_finds_labels_and_goes_on_where_it_was(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    swept(scene)
+    compared(scene)
     monkeypatch.setattr(carry_thread, "BATCH", 1)
     for number in scene.ids:
         scene.source.labels[number] = {"later"}
@@ -581,22 +594,22 @@ def test_the_sweep_finds_labels_and_goes_on_where_it_was(
     first = scene.thread()
     while not scene.target.labels:
         assert first.carry_some(scene.ledger)
-    place = sweep_of(scene.ledger, CARRY_SWEEP_KEY)
+    place = round_of(scene.ledger, CARRY_ROUND_KEY)
     assert place is not None
     assert (place.position, place.resources) == (scene.ids[0], 1)
     scene.source.asked.clear()
     scene.until_idle(scene.thread())
     assert f"bulk {scene.ids[0]} " not in scene.source.asked, "it was done"
     assert set(scene.target.labels) == set(scene.ids)
-    assert scene.happened(CarrySwept) == [CarrySwept(3, 0, 0)]
-    last = sweep_of(scene.ledger, CARRY_LAST_KEY)
+    assert scene.happened(CarryRoundEnded) == [CarryRoundEnded(3, 0, 0)]
+    last = round_of(scene.ledger, CARRY_LAST_KEY)
     assert last is not None
     assert (last.begun_at, last.resources) == (scene.now, 3)
-    assert scene.ledger.meta(CARRY_SWEEP_KEY) is None
+    assert scene.ledger.meta(CARRY_ROUND_KEY) is None
 
 
-def test_a_feed_that_begins_again_is_swept(scene: Scene) -> None:
-    swept(scene)
+def test_a_feed_that_begins_again_is_compared(scene: Scene) -> None:
+    compared(scene)
     scene.source.metadata[scene.ids[2], "1024"] = b"value"
     scene.ledger.set_meta(CARRY_POSITION_KEY, "100")
     scene.until_idle(scene.thread())
@@ -607,7 +620,7 @@ def test_a_feed_that_begins_again_is_swept(scene: Scene) -> None:
 def test_another_target_begins_anew_and_owns_nothing(scene: Scene) -> None:
     scene.ledger.bind_deliveries("http://one:8042")
     scene.source.metadata[scene.ids[0], "1024"] = b"first"
-    swept(scene)
+    compared(scene)
     scene.ledger.set_carry_waiting(scene.ids[0], now=scene.now, next_at=scene.now + 100)
     scene.ledger.bind_deliveries("http://two:8042")
     assert scene.ledger.carried(scene.ids[0], "metadata 1024") == ("", "")
@@ -617,7 +630,7 @@ def test_another_target_begins_anew_and_owns_nothing(scene: Scene) -> None:
     scene.source.metadata[scene.ids[0], "1024"] = b"second"
     scene.until_idle(scene.thread())
     assert scene.target.metadata[scene.ids[0], "1024"] == b"first"
-    assert scene.happened(CarrySwept) == [CarrySwept(3, 1, 0)]
+    assert scene.happened(CarryRoundEnded) == [CarryRoundEnded(3, 1, 0)]
 
 
 def test_deliveries_without_a_row_are_remembered(scene: Scene) -> None:
@@ -633,7 +646,7 @@ def test_deliveries_without_a_row_are_remembered(scene: Scene) -> None:
 
 
 def test_hints_are_kept_in_an_outage(scene: Scene) -> None:
-    swept(scene)
+    compared(scene)
     scene.source.metadata[scene.ids[0], "1024"] = b"value"
     scene.hints.add(scene.ids[0])
     scene.target.fails = lambda _path, _name: outage()
@@ -645,7 +658,7 @@ def test_hints_are_kept_in_an_outage(scene: Scene) -> None:
 
 
 def test_it_says_since_when_nothing_is_left(scene: Scene) -> None:
-    swept(scene)
+    compared(scene)
     assert scene.ledger.meta(CARRY_CAUGHT_UP_KEY) == repr(scene.now)
     scene.now += 100.0
     scene.paces = False  # a stop: nothing is done
@@ -667,7 +680,7 @@ def test_a_thread_goes_on_after_a_failure(scene: Scene) -> None:
     thread = scene.thread()
     first, second, third = (thread._turn() for _ in range(3))
     assert 0 < first < second, "longer each time"
-    assert third == 0.0, "the sweep is at work"
+    assert third == 0.0, "the round is at work"
     stopped = CarryStopped("down")
     assert scene.events == [stopped, stopped, CarryWorks()]
 
@@ -675,7 +688,7 @@ def test_a_thread_goes_on_after_a_failure(scene: Scene) -> None:
 def test_a_state_file_that_was_tampered_with_is_told(scene: Scene) -> None:
     scene.ledger.set_meta(CARRY_LAST_KEY, "{}")
     with pytest.raises(StateError):
-        sweep_of(scene.ledger, CARRY_LAST_KEY)
+        round_of(scene.ledger, CARRY_LAST_KEY)
     scene.ledger.set_meta(CARRY_POSITION_KEY, "x")
     with pytest.raises(StateError):
         scene.thread().carry_some(scene.ledger)

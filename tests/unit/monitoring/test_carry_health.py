@@ -19,7 +19,7 @@ from bridge.monitoring.health import (
 )
 
 NOW = 1e9
-WELL = CarryView(caught_up_at=NOW - 10.0, swept_at=NOW - 50.0, resources=1_234)
+WELL = CarryView(caught_up_at=NOW - 10.0, compared_at=NOW - 50.0, resources=1_234)
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,8 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (events.CarryLeft("i", "labels", "no_labels"), "carry_left", "warning", {}),
     (events.CarryFailed("i", "1024", "No."), "carry_failed", "warning", {"resource": "i"}),
     (
-        events.CarrySwept(9, 2, 1),
-        "carry_swept",
+        events.CarryRoundEnded(9, 2, 1),
+        "carry_round",
         "info",
         {"resources": 9, "left": 2, "failed": 1},
     ),
