@@ -145,9 +145,7 @@ def _silence() -> None:
     Whether it went well is what it returns. The bridge itself uses none of these libraries.
     """
     for name in ("apprise", "urllib3", "requests", "requests_oauthlib", "oauthlib"):
-        quiet = logging.getLogger(name)
-        quiet.setLevel(logging.CRITICAL + 1)  # of its children too
-        quiet.disabled = True
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # of its children too
 
 
 def apprise_places(addresses: Sequence[str]) -> tuple[ApprisePlace, ...]:

@@ -43,7 +43,7 @@ def test_a_title_and_a_sentence_arrive(receiver: EventReceiver) -> None:
     assert told["message"] == "Somebody has asked this bridge for a test event."
 
 
-@pytest.mark.parametrize("status", [302, 400, 500])
+@pytest.mark.parametrize("status", [307, 400, 500])
 def test_what_is_not_taken_is_sent_again_later(receiver: EventReceiver, status: int) -> None:
     receiver.status = status
     (place,) = apprise_places([address(receiver)])
