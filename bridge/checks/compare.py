@@ -30,7 +30,7 @@ from bridge.dicom.syntaxes import keyword_of
 from bridge.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
 from bridge.feed.identity import Counter, KnownPlace
 from bridge.feed.listing import ConfirmedListing, HoldingClient, Listing
-from bridge.feed.pages import FeedReader, feed_end
+from bridge.feed.pages import FeedReader, feed_end, pages_asked
 from bridge.feed.sources import MoveSource, pages_of, place_of
 from bridge.ledger.records import Parked
 from bridge.model import Job, Reason, SideName
@@ -176,15 +176,15 @@ class Check:
         reader = FeedReader(
             client, position=position, page_size=self._page_size, counter=Counter(client)
         )
-        done = False
-        while not done:
+        for _ in pages_asked():
             try:
                 page = reader.read()
             except FeedWentBackwards:
                 return  # the checkpoint is another feed's: nothing is known to be on its way
             reader.accept(page)
             self._waiting.add(move.instance_id for move in page.moves)
-            done = page.done or page.frontier >= end
+            if page.done or page.frontier >= end:
+                return
 
     def _wheres(self) -> Iterator[_Where]:
         waiting = iter(self._waiting)

@@ -65,7 +65,15 @@ from typing import Protocol
 
 from bridge.errors import FeedWentBackwards
 from bridge.feed.gaps import PageGap
-from bridge.feed.pages import NEW_INSTANCE, EndClient, FeedClient, FeedReader, MovePage, RowsClient
+from bridge.feed.pages import (
+    NEW_INSTANCE,
+    EndClient,
+    FeedClient,
+    FeedReader,
+    MovePage,
+    RowsClient,
+    pages_asked,
+)
 from bridge.model import REMEMBERED, CounterLag, Move
 
 RESET_ADVICE = (
@@ -455,7 +463,9 @@ class FeedIdentity:
         for _ in range(2):  # what is deleted or sent anew meanwhile is told apart the second time
             left = {instance_id for instance_id in left if self._client.has_instance(instance_id)}
             end = self._client.last_change().last
-            while left and end > after:
+            for _ in pages_asked():
+                if not left or end <= after:
+                    break
                 since = max(after, end - SCANNED)
                 page = self._client.changes(since, end - since, only_new_instances=True)
                 left -= {row.resource_id for row in page.changes if row.change_type == NEW_INSTANCE}

@@ -7,15 +7,17 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
 
-from bridge.errors import side_error
+from bridge.errors import SideError, side_error
 from bridge.feed.gaps import Ask
 from bridge.feed.identity import KnownPlace
-from bridge.feed.pages import NEW_INSTANCE, FeedClient, MovePage
+from bridge.feed.pages import NEW_INSTANCE, FeedClient, MovePage, pages_asked
 from bridge.feed.sources import FixedMoves, FromKnownSource, MoveSource
 from bridge.model import Move, SideName, SideProblem
 
 LISTING_OVERLAP = 100
 """Instances of the previous page that each further page of a listing begins with."""
+LISTED_PAGES_MAX = 1_000_000
+"""Of one listing: a thousand million instances. A server may claim one more each time."""
 BEGINNINGS_MAX = 50
 """A listing that was begun anew so often is given up, and tried again later."""
 BACK_MAX = 6400
@@ -69,6 +71,7 @@ class Listing(FixedMoves):
 
     def _begin(self) -> None:
         self._position = 0
+        self._pages = 0
         self._tail: tuple[str, ...] = ()
         self._listed_at: dict[str, int] = {}
         """Of the tail: the end of the feed before it was listed."""
@@ -77,6 +80,14 @@ class Listing(FixedMoves):
 
     def next_page(self) -> MovePage:
         """Read on. Raises SideError."""
+        self._pages += 1
+        if self._pages > LISTED_PAGES_MAX:
+            self._begin()
+            raise self._wrong(
+                f"The {self._side}'s list of instances goes on for more than {LISTED_PAGES_MAX} "
+                "pages.",
+                "Look at GET /instances there: is it an Orthanc? It is tried again.",
+            )
         back = self._back
         start = max(0, self._position - back)
         limit = self._page_size + back
@@ -120,7 +131,9 @@ class Listing(FixedMoves):
         if self._feed is None:
             return False
         since, end = self._listed_at[instance_id], self._feed.last_change().last
-        while since < end:
+        for _ in pages_asked():
+            if since >= end:
+                break
             page = self._feed.changes(since, self._page_size, only_new_instances=True)
             for row in page.changes:
                 if row.resource_id == instance_id and row.change_type == NEW_INSTANCE:
@@ -136,13 +149,14 @@ class Listing(FixedMoves):
         self._begun_anew += 1
         if self._begun_anew > BEGINNINGS_MAX:
             self._begun_anew = 0
-            raise side_error(
-                self._side,
-                SideProblem.NOT_ORTHANC,
+            raise self._wrong(
                 f"The {self._side}'s list of instances does not hold together from page to page.",
-                advice="Is something there deleting or replacing instances without pause? Does a "
+                "Is something there deleting or replacing instances without pause? Does a "
                 "plugin hide instances from the list? It is tried again.",
             )
+
+    def _wrong(self, message: str, advice: str) -> SideError:
+        return side_error(self._side, SideProblem.NOT_ORTHANC, message, advice=advice)
 
 
 def _ascend(listed: Sequence[str]) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, side_error
 from bridge.feed.gaps import ASK_WIDTH, Ask, PageGap, page_gaps_of
-from bridge.model import Change, CounterLag, Move, Page, ServerInfo
+from bridge.model import Change, CounterLag, Move, Page, ServerInfo, SideName, SideProblem
 
 NEW_INSTANCE = "NewInstance"
+ASKED_PAGES_MAX = 100_000
+"""Of the feed, to answer one question: a hundred million changes in pages of 1,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,21 @@ def filters_on_server(info: ServerInfo) -> bool:
     limited = bool(info.maximum_storage_bytes or info.maximum_patient_count)
     recycles = limited and info.maximum_storage_mode != "Reject"
     return info.has_extended_changes and not recycles and not can_be_late(info)
+
+
+def pages_asked() -> Iterator[int]:
+    """Count the pages that are asked for to answer one question. Raises SourceError after the last.
+
+    A source may claim any end, and one row more each time: nobody is asked for ever.
+    """
+    yield from range(ASKED_PAGES_MAX)
+    raise side_error(
+        SideName.SOURCE,
+        SideProblem.NOT_ORTHANC,
+        f"The source's feed goes on for more than {ASKED_PAGES_MAX} pages.",
+        advice="Look at GET /changes there: is it an Orthanc? A higher BRIDGE_PAGE_SIZE needs "
+        "fewer pages. It is tried again.",
+    )
 
 
 def feed_end(client: FeedClient, *, at_least: int = 0) -> int:

@@ -27,7 +27,7 @@ from bridge.errors import InstanceError, InstanceGone, SideError
 from bridge.events import CopyFound, Event, VerificationFailed, VerificationWorks, Verified
 from bridge.feed.identity import Counter as FeedCounter
 from bridge.feed.listing import ConfirmedListing, Listing
-from bridge.feed.pages import FeedClient, FeedReader, feed_end
+from bridge.feed.pages import FeedClient, FeedReader, feed_end, pages_asked
 from bridge.feed.sources import MoveSource, pages_of, place_of
 from bridge.ledger.records import DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
@@ -306,14 +306,14 @@ class Verification:
             page_size=self._page_size,
             counter=FeedCounter(self._source),
         )
-        done = False
-        while not done:
+        for _ in pages_asked():
             page = reader.read()
             reader.accept(page)
             texts.add(
                 f"{move.instance_id} {move.sequence or 0:0{SEQUENCE_DIGITS}}" for move in page.moves
             )
-            done = page.done or page.frontier >= end
+            if page.done or page.frontier >= end:
+                break
 
     # A batch
 
