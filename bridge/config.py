@@ -332,6 +332,15 @@ SECRETS = (
 """Looked up by ``bridge.credentials``; each also as ``..._FILE``."""
 
 
+_BARE = re.compile(r"[a-z]+://[\w.-]*(:\d+)?/?", re.ASCII)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def _is_like_an_address(value: str) -> bool:
+    """Tell whether a value may hold a login or a key, as addresses do: not a bare host and port."""
+    return not _BARE.fullmatch(value) and any(sign in value for sign in ("@", "://", "?"))
+
+
 def _risks(value: str) -> str:
     named = [name.strip() for name in value.split(",") if name.strip()]
     for name in named:
@@ -895,6 +904,18 @@ class Settings(BaseSettings):
             )
         return parse_rules(text), hashlib.sha256(content).hexdigest()[:GENERATION_DIGITS]
 
+    def check_repairs(self) -> None:
+        """Refuse repairs that would never happen. Commands do without: ``check --repair``.
+
+        Raises ConfigurationError.
+        """
+        if self.repair != "off" and self.verify_every == "off":
+            raise ConfigurationError(
+                f"{variable_of('repair')} does nothing without verifications.",
+                advice=f"Set {variable_of('verify_every')}, such as "
+                f"{variable_of('verify_every')}=7d, or {variable_of('repair')}=off.",
+            )
+
     def check_directories(self) -> None:
         """Refuse to keep files where every user may put others. Raises ConfigurationError."""
         if self.shared_directory == "accept":
@@ -1054,9 +1075,11 @@ def _explain(error: ErrorDetails) -> str:
     place = place_in_dotenv(name) if seen is None else ""
     named = f"{name} {place}".rstrip()
     if seen is not None:
-        named += f" is {seen!r}:" if "URL" not in name else ":"
+        named += f" is {seen!r}:" if not _is_like_an_address(seen) else ":"
     if error["type"] != "value_error":
         text = _what_it_must_be(field)
+    if _is_like_an_address(str(error["input"])):
+        text = _QUOTED.sub("a part of it", text)  # whatever the check has found wrong in it
     return f"{named} {text[:1].lower()}{text[1:]}"
 
 

@@ -466,3 +466,58 @@ def test_events_are_signed_or_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.events == "parked,digest"
     monkeypatch.delenv("BRIDGE_WEBHOOK_URL")
     assert load_settings().receiver() is None
+
+
+SECRET = "hush-4711"  # noqa: S105
+ADDRESSES = (
+    f"tcp://user:{SECRET}@scheduler:8786",
+    f"https://hooks.example/services/{SECRET}",
+    f"//host/?token={SECRET}",
+    f"user:{SECRET}@proxy:3128",
+    f"08:00,http://user:{SECRET}@host",
+    f"mon-fri http://user:pass,{SECRET}@host",
+)
+
+
+def said_of_settings() -> str:
+    try:
+        load_settings()
+    except ConfigurationError as error:
+        return f"{error} {error.advice}"
+    return ""
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_a_setting_that_is_refused_repeats_no_secret(
+    monkeypatch: pytest.MonkeyPatch, field: str, *, in_file: bool
+) -> None:
+    """An address with its password, a webhook, a proxy, a key in the wrong place."""
+    for value in ADDRESSES:
+        if in_file:
+            Path(".env").write_text(f"{variable_of(field)}='{value}'\n", "utf-8")
+        else:
+            monkeypatch.setenv(variable_of(field), value)
+        assert SECRET not in said_of_settings()
+
+
+def test_what_cannot_be_a_secret_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "BRIDGE_EXECUTOR is 'cloud':" in refused(monkeypatch, EXECUTOR="cloud")
+    assert "'sometimes'" in refused(monkeypatch, SCHEDULE="sometimes")
+    assert "'http://host:80'" in refused(monkeypatch, EXECUTOR="http://host:80")
+
+
+def test_repairs_that_would_never_happen_are_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for repair in ("missing", "all"):
+        monkeypatch.setenv("BRIDGE_REPAIR", repair)
+        settings = load_settings()  # ``check --repair`` does without verifications
+        with pytest.raises(ConfigurationError, match="BRIDGE_REPAIR does nothing") as refusal:
+            settings.check_repairs()
+        assert "BRIDGE_VERIFY_EVERY=7d" in refusal.value.advice
+        monkeypatch.setenv("BRIDGE_VERIFY_EVERY", "7d")
+        load_settings().check_repairs()
+        monkeypatch.delenv("BRIDGE_VERIFY_EVERY")
+    monkeypatch.setenv("BRIDGE_REPAIR", "off")
+    load_settings().check_repairs()
