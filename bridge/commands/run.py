@@ -50,6 +50,7 @@ def run(
     from bridge.wiring import Observers, RealMachinery
 
     settings = load_settings()
+    settings.check_repairs()
     begin(settings)
     with Ledger(settings.state_path, follow=True) as ledger:
         machinery = RealMachinery(settings)

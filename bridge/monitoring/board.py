@@ -40,7 +40,7 @@ from bridge.ledger.lock import explained
 from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import OutboxView, Parked
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
-from bridge.ledger.verifications import held_repairs, last_verification, under_way
+from bridge.ledger.verifications import held_repairs, last_verification, repair_intent, under_way
 from bridge.marks import Mark, marks_that_stay
 from bridge.model import Delivered, InstanceFailed, Move, OpenGaps, Outcome, SideFailed
 from bridge.monitoring.headline import (
@@ -99,8 +99,9 @@ def mirror_view(ledger: Ledger) -> MirrorView:
     """Return what the state file keeps of verifications. Raises StateError."""
     last, now_under_way = last_verification(ledger), under_way(ledger)
     done = None if now_under_way is None else now_under_way.instances
+    unfinished = repair_intent(ledger) is not None
     if last is None:
-        return MirrorView(done=done, held=held_repairs(ledger))
+        return MirrorView(done=done, held=held_repairs(ledger), unfinished=unfinished)
     return MirrorView(
         begun_at=last.begun_at,
         ended_at=last.ended_at,
@@ -111,6 +112,7 @@ def mirror_view(ledger: Ledger) -> MirrorView:
         deleted=last.deleted,
         held=held_repairs(ledger),
         done=done,
+        unfinished=unfinished,
     )
 
 
@@ -276,10 +278,13 @@ class Board:
             return self._parked
 
     def mirror(self) -> MirrorView | None:
-        """Return what is known of verifications; None where there are none to be."""
-        if self._limits.verify_every_s is None:
-            return None
+        """Return what is known of verifications; None where there are none to be.
+
+        But a repair that is not at its end is shown all the same.
+        """
         self.parked()
+        if self._limits.verify_every_s is None and not self._mirror.unfinished:
+            return None
         failed = self._verification_failed
         if failed is None:
             return self._mirror

@@ -167,6 +167,7 @@ class MirrorView:
     ``counts``: instances of the last complete one by state, ``unresolved``: its differences that
     were not repaired. ``held``: repairs and deletions that wait for a person's word. ``done``: how
     many instances the one under way has looked at. ``failing_since``, ``failure``: it cannot go on.
+    ``unfinished``: a repair is not at its end, so that the target may lack a copy.
     """
 
     begun_at: float | None = None
@@ -180,6 +181,7 @@ class MirrorView:
     done: int | None = None
     failing_since: float | None = None
     failure: str = ""
+    unfinished: bool = False
 
 
 def mirror_problems(
@@ -190,7 +192,7 @@ def mirror_problems(
     ``started_at``: of this process, epoch seconds.
     """
     if every_s is None:
-        return ()
+        return _unfinished(view)
     found = []
     if view.held:
         text = f"{counted(view.held, 'repair')} or deletions wait: BRIDGE_REPAIR_LIMIT is reached."
@@ -298,6 +300,21 @@ def events_problems(
     return tuple(found)
 
 
+def _unfinished(view: MirrorView) -> tuple[Problem, ...]:
+    """Tell of a repair that a command has left, where nothing is verified: it must come to its end.
+
+    With verifications it is told when it cannot be ended: one is under way again and again.
+    """
+    if not view.unfinished:
+        return ()
+    text = "A repair is not at its end: the target may lack a copy that was to be replaced."
+    text += f" {view.failure}" if view.failure else ""
+    advice = (
+        "The prepared file lies beside the state file. To end it: orthanc-bridge check --repair."
+    )
+    return (Problem("verification_failing", text, advice),)
+
+
 def verification_in_words(view: MirrorView, *, now: float) -> str:
     """Say when both servers were verified last, and what was found."""
     if view.ended_at is None:
@@ -310,7 +327,8 @@ def verification_in_words(view: MirrorView, *, now: float) -> str:
         last += f", {view.repaired:,} repaired" if view.repaired else ""
         last += f", {view.deleted:,} deleted at the target" if view.deleted else ""
     under_way = "" if view.done is None else f"; under way, {view.done:,} done"
-    return f"{last}{under_way}"
+    unfinished = "; a repair is not at its end" if view.unfinished else ""
+    return f"{last}{under_way}{unfinished}"
 
 
 def missed_problem(instances: int) -> Problem:

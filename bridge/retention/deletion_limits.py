@@ -44,8 +44,12 @@ class DeletionLimits:
         self._steady_s = steady_s
         self._counted: tuple[float, int] | None = None
 
-    def held_back(self, ledger: Ledger, now: float) -> str:
-        """Say why nothing may be deleted now, or "". Raises ConfigurationError, SideError."""
+    def held_back(self, ledger: Ledger, now: float, *, asks: bool = True) -> str:
+        """Say why nothing may be deleted now, or "". Raises ConfigurationError, SideError.
+
+        ``asks``: the source may be asked, which takes it seconds. Not between the last look at an
+        instance and its deletion: what it held when it was asked before is believed there.
+        """
         if not self._recorded():
             return UNRECORDED
         if notes_awaited(ledger, now):
@@ -55,7 +59,7 @@ class DeletionLimits:
             return hold
         if self.left_this_hour(ledger, now) == 0:
             return "limit of deletions an hour"
-        self.refuse_share(ledger, now)
+        self.refuse_share(ledger, now, asks=asks)
         return ""
 
     def left_this_hour(self, ledger: Ledger, now: float) -> int | None:
@@ -63,7 +67,7 @@ class DeletionLimits:
         limit = self._rules.per_hour
         return max(0, limit - ledger.deletions_since(now - HOUR_S)) if limit else None
 
-    def refuse_share(self, ledger: Ledger, now: float) -> None:
+    def refuse_share(self, ledger: Ledger, now: float, *, asks: bool = True) -> None:
         """Raise ConfigurationError above the share of a day. Raises SideError."""
         today = ledger.deletions_since(now - DAY_S)
         if today < SHARE_FROM or self._rules.day_share >= 1:
@@ -72,9 +76,12 @@ class DeletionLimits:
             if float(ledger.meta(CONFIRMED_KEY) or "-inf") > now:
                 return
         now_s = self._steady_s()
-        if self._counted is None or now_s - self._counted[0] >= COUNTED_AGAIN_S:
-            self._counted = now_s, self._source.statistics().instances + today
-        instances = self._counted[1]
+        counted = self._counted
+        if asks and (counted is None or now_s - counted[0] >= COUNTED_AGAIN_S):
+            counted = self._counted = now_s, self._source.statistics().instances + today
+        if counted is None:
+            return  # it was not asked for below so many a day; the next instance asks
+        instances = counted[1]
         if today >= self._rules.day_share * instances:
             raise ConfigurationError(
                 f"{today} instances were deleted at the source within a day, more than "

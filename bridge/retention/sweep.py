@@ -157,7 +157,7 @@ class Sweeper:
             try:
                 objection = self._objection_now(ledger, kept, now)
                 if objection is None:
-                    done.hold = self._limits.held_back(ledger, now)
+                    done.hold = self._limits.held_back(ledger, now, asks=False)
                     if done.hold or self._stopping():
                         return
                 # The looks may have taken long: does the ledger still say so?

@@ -243,6 +243,20 @@ def test_without_settings_every_command_that_needs_them_says_which(
         assert "BRIDGE_TARGET_URL is not set" in said.err + said.out
 
 
+@pytest.mark.parametrize("repair", ["missing", "all"])
+def test_run_refuses_repairs_that_would_never_happen(
+    pair: tuple[FakeOrthanc, FakeOrthanc],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    repair: str,
+) -> None:
+    monkeypatch.setenv("BRIDGE_REPAIR", repair)
+    pair[0].put(small_ct())
+    assert exit_code_of(["run", "--once"]) == 2
+    assert "BRIDGE_VERIFY_EVERY=7d" in capsys.readouterr().err
+    assert exit_code_of(["status", "--json"]) == 0
+
+
 def test_status_as_json_and_as_text(
     pair: tuple[FakeOrthanc, FakeOrthanc], tmp_path: Path, capsys: Capture
 ) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from bridge.ledger.store import Ledger
+from bridge.ledger.verifications import INTENT_KEY, RepairIntent, intent_text
+from bridge.monitoring.board import Board
 from bridge.monitoring.health import (
     VERIFY_FAILING_S,
     VERIFY_GRACE_S,
+    HealthLimits,
     MirrorView,
     mirror_problems,
     verification_in_words,
 )
 
+AN_ID = "01234567-01234567-01234567-01234567-01234567"
 EVERY_S = 7 * 86_400.0
 NOW = 1e9
 WELL = MirrorView(begun_at=NOW - 100.0, ended_at=NOW - 50.0, instances=1_234)
@@ -50,6 +56,29 @@ def codes(
 def test_table(view: MirrorView, found: set[str]) -> None:
     assert codes(view) == found
     assert codes(view, every_s=None) == set(), "no verifications are wanted"
+
+
+def test_a_repair_that_a_command_has_left_is_told_where_nothing_is_verified() -> None:
+    left = replace(WELL, unfinished=True, failing_since=NOW, failure="It is down.")
+    (problem,) = mirror_problems(left, None, started_at=NOW, now=NOW)
+    assert problem.code == "verification_failing"
+    assert "It is down." in problem.message
+    assert "check --repair" in problem.advice
+    assert codes(left) == set(), "one is under way again and again"
+    assert "a repair is not at its end" in verification_in_words(left, now=NOW)
+
+
+def test_the_board_shows_it(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.sqlite3"
+    boards = [Board(path, HealthLimits()) for _ in range(2)]
+    with Ledger(path) as ledger:
+        assert boards[0].mirror() is None
+        intent = RepairIntent(AN_ID, "damaged", "s", "t")
+        ledger.set_meta(INTENT_KEY, intent_text(intent))
+        shown = boards[1].mirror()
+    assert shown is not None
+    assert shown.unfinished
+    assert "verification_failing" in {problem.code for problem in boards[1].problems()}
 
 
 def test_the_first_one_is_awaited_from_the_start_of_the_bridge() -> None:

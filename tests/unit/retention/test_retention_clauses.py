@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,31 @@ def test_a_share_of_the_source_in_a_day(rig: Rig, monkeypatch: pytest.MonkeyPatc
         rig.sweep(sweeper=sweeper, before=LATER + DAY_S + 1)
     assert done.deleted == 0, "a day is over"
     assert rig.sweep(sweeper=sweeper, before=LATER + DAY_S - 1).deleted == 5
+
+
+def test_nothing_is_asked_between_the_last_look_and_the_deletion(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting takes a large source seconds, in which it may be sent anew, or lose its copy."""
+    monkeypatch.setattr(deletion_limits, "SHARE_FROM", 0)
+    monkeypatch.setattr(deletion_limits, "COUNTED_AGAIN_S", 0.0)
+    deliver(rig, 5)
+    asked: list[str] = []
+    source = rig.clients[0]
+    for name in ("statistics", "stored_file", "delete_instance"):
+        call = getattr(source, name)
+
+        def noted(*given: object, name: str = name, call: Any = call) -> Any:
+            asked.append(name)
+            return call(*given)
+
+        monkeypatch.setattr(source, name, noted)
+    sweeper = rig.sweeper_of(*rig.clients, rules=replace(RULES, day_share=0.9))
+    rig.sweep(sweeper=sweeper)
+    before = [asked[at - 1] for at, name in enumerate(asked) if name == "delete_instance"]
+    assert len(before) >= 3
+    assert set(before) == {"stored_file"}
+    assert asked.count("statistics") >= 3
 
 
 # Another server
