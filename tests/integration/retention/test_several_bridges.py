@@ -1,0 +1,98 @@
+"""Retention beside repairs, and bridges in a circle: no instance is ever without a good copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from bridge.demo.orthanc_server import OrthancServer
+from tests.bridge_process import wait_until
+from tests.dicom_samples import small_ct, small_series
+from tests.integration.conftest import ORTHANC, Pair, post
+
+pytestmark = pytest.mark.orthanc
+
+CACHELESS = ORTHANC | {"MaximumStorageCacheSize": 0}
+MIRROR = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "REPAIR": "all"}
+EMPTIES = {"SOURCE_RETENTION": "1s"}
+
+Servers = Callable[..., OrthancServer]
+
+
+def harm(pair: Pair, sent: list[str]) -> None:
+    """At the target: lose one file, damage one, delete one instance."""
+    lost, damaged, deleted = sent[:3]
+    for instance_id in (lost, damaged):
+        uuid = pair.target.stored_file(instance_id).uuid
+        path = pair.target_server.directory / "storage" / uuid[:2] / uuid[2:4] / uuid
+        data = path.read_bytes()
+        path.unlink()
+        if instance_id == damaged:
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert pair.target.delete_instance(deleted)
+
+
+def readable_at_target(pair: Pair) -> set[str]:
+    return {i for i in pair.held() if pair.target.verify_stored(i)}
+
+
+@pytest.mark.parametrize("bridges", ["one", "two"])
+def test_retention_and_repair_of_the_same_pair(
+    orthanc: Servers, tmp_path: Path, bridges: str
+) -> None:
+    """What the target has lost is repaired from the source before it may go there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with ExitStack() as stack:
+        source, target = (orthanc(name, config=CACHELESS) for name in ("source", "target"))
+        pair = Pair(source, target, home, stack)
+        sent = [pair.send(small_ct(seed=seed)) for seed in range(9)]
+        mirror = MIRROR | ({} if bridges == "one" else {"STATE_PATH": str(home / "m.sqlite3")})
+        known = {"VERIFY_EVERY": "7d", "SOURCE_RETENTION": "1h"}
+        assert pair.run("run", "--once", **known).exit_code == 0
+        if bridges == "two":
+            # Its own records of what it has delivered, or found there as it would have sent it.
+            other = {"VERIFY_EVERY": "7d", "STATE_PATH": str(home / "m.sqlite3")}
+            assert pair.run("run", "--once", **other).exit_code == 0
+        harm(pair, sent)
+        if bridges == "one":
+            pair.start("run", **EMPTIES, **MIRROR)
+            wait_until(
+                lambda: not pair.source.list_instances(0, 100), "the source is empty", timeout_s=60
+            )
+            assert readable_at_target(pair) == set(sent)
+            return
+        empties = pair.start("run", **EMPTIES)
+        pair.start("run", **mirror)
+        wait_until(lambda: readable_at_target(pair) == set(sent), "all is repaired", timeout_s=60)
+        empties.wait_logged("sweep_failed")
+        assert set(pair.source.list_instances(0, 100)) == set(sent)
+        told = empties.logged("sweep_failed")[0]["message"]
+        assert "Another bridge follows this source" in told
+
+
+def test_three_bridges_in_a_circle(orthanc: Servers, tmp_path: Path) -> None:
+    """A to B, B to C, C to A: each counts on a server that another one empties."""
+    names = ("a", "b", "c")
+    servers = [orthanc(name, config=ORTHANC) for name in names]
+    with ExitStack() as stack:
+        pairs = []
+        for at, name in enumerate(names):
+            home = tmp_path / f"from-{name}"
+            home.mkdir()
+            pairs.append(Pair(servers[at], servers[(at + 1) % 3], home, stack))
+        sent = {post(server.url, data) for server in servers for data in small_series(5)}
+
+        def held_by(pair: Pair) -> set[str]:
+            return set(pair.source.list_instances(0, 100))
+
+        running = [pair.start("run", **EMPTIES) for pair in pairs]
+        for bridge in running:
+            bridge.wait_logged("sweep_failed")
+        wait_until(lambda: all(held_by(pair) == sent for pair in pairs), "nothing is deleted")
+        for bridge in running:
+            told = bridge.logged("sweep_failed")[0]["message"]
+            assert "deletes at its source" in told or "deletes at the target" in told
