@@ -1075,7 +1075,8 @@ def _explain(error: ErrorDetails) -> str:
     place = place_in_dotenv(name) if seen is None else ""
     named = f"{name} {place}".rstrip()
     if seen is not None:
-        named += f" is {seen!r}:" if not _is_like_an_address(seen) else ":"
+        told = "URL" not in name and not _is_like_an_address(seen)
+        named += f" is {seen!r}:" if told else ":"
     if error["type"] != "value_error":
         text = _what_it_must_be(field)
     if _is_like_an_address(str(error["input"])):

@@ -43,7 +43,7 @@ def chosen_events(text: str) -> frozenset[EventKind]:
     named = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in named:
         if name not in CHOICES:
-            raise ValueError(f"names {name}: must be of {', '.join(CHOICES)}")
+            raise ValueError(f"names {name!r}: must be of {', '.join(CHOICES)}")
     return frozenset(map(EventKind, named))
 
 
