@@ -843,3 +843,64 @@ def test_a_target_without_sums_that_has_it_already_is_not_somebody_elses_file(
     record = scene.world.ledger.delivery_of(instance_id)
     assert record is not None
     assert (record.target_md5, record.outdated) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("problem", "reads"),
+    [
+        (InstanceError(Reason.SERVER_REFUSES_INSTANCE, "no"), True),
+        (InstanceError(Reason.PROOF_MISMATCH, "no"), False),
+        (InstanceError(Reason.NOT_DICOM, "no"), False),
+        (side_error(SideName.TARGET, SideProblem.FORBIDDEN, "no"), True),
+        (side_error(SideName.TARGET, SideProblem.FORBIDDEN, "no", specific=True), None),
+        (side_error(SideName.TARGET, SideProblem.SERVER_ERROR, "no"), None),
+    ],
+)
+def test_who_is_believed_to_read_a_file(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, problem: Exception, *, reads: bool | None
+) -> None:
+    """A target that lets nobody ask; not one that says no of this file, nor one that is down."""
+
+    def fails(_instance_id: str) -> bool:
+        raise problem
+
+    monkeypatch.setattr(scene.target, "verify_stored", fails)
+    repairer = scene.repairer()
+    if reads is None:
+        with pytest.raises(SideError):
+            repairer._reads(scene.ids[0])
+    else:
+        assert repairer._reads(scene.ids[0]) is reads
+
+
+@pytest.mark.parametrize(
+    ("reason", "there"),
+    [
+        (Reason.PROOF_MISMATCH, False),
+        (Reason.SERVER_REFUSES_INSTANCE, True),
+        (Reason.NOT_DICOM, True),
+    ],
+)
+def test_what_the_target_does_not_describe_is_there_unless_it_says_so(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, reason: Reason, *, there: bool
+) -> None:
+    def fails(_instance_id: str) -> None:
+        raise InstanceError(reason, "no")
+
+    monkeypatch.setattr(scene.target, "stored_file", fails)
+    found = scene.repairer()._copy(scene.ids[0])
+    assert (found is not None) is there
+    assert found is None or found.md5 == found.uuid == ""
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_only_what_is_proved_is_evidence_for_a_deletion_at_the_source(
+    scene: Scene, proved: bool
+) -> None:
+    repairer, ledger = scene.repairer(), scene.world.ledger
+    repairer._keeps_evidence = True
+    for instance_id in scene.ids:
+        intent = RepairIntent(instance_id, str(DAMAGED), "source", "target")
+        repairer._finish(ledger, intent, "target", proved=proved)
+    rows = ledger._db.execute("SELECT instance_id FROM kept ORDER BY instance_id").fetchall()
+    assert [row[0] for row in rows] == (scene.ids if proved else [])
