@@ -573,7 +573,8 @@ class Settings(BaseSettings):
         10.0,
         ge=0,
         le=100_000,
-        description="Limit of verified instances per second; 0 means no limit.",
+        description="Limit of verified instances per second, a quarter of it while instances are "
+        "delivered; 0 means no limit.",
     )
     verify_deep: Percent = Field(
         "0%",

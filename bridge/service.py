@@ -37,6 +37,7 @@ from bridge.mirror.carry_thread import CARRY_RATE_S, CarryThread, Hints
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.mirror_thread import (
     REPAIRS,
+    Deliveries,
     MirrorParts,
     MirrorThread,
     MirrorWorkers,
@@ -93,7 +94,13 @@ class Service:
         self._trouble = Trouble()
         self._hints = Hints()
         self._told_deleted = ToldDeleted()
-        others: tuple[Observer, ...] = (self._throughput, self._trouble, self._hints)
+        self._deliveries = Deliveries()
+        others: tuple[Observer, ...] = (
+            self._throughput,
+            self._trouble,
+            self._hints,
+            self._deliveries,
+        )
         self._observer = Observers((*observers, *self._audits, *others))
         self._pipelines = Pipelines(
             settings,
@@ -299,6 +306,7 @@ class Service:
                 clock=self._machinery.clock,
                 stop=stop,
                 heeds_hold=not command,
+                gives_way=(lambda: False) if command else self._deliveries.under_way,
             )
             yield MirrorParts(
                 settings=settings,

@@ -16,7 +16,7 @@ from typing import Self
 from bridge.checks.pixels import ImageComparer, ImageComparison
 from bridge.config import Settings
 from bridge.errors import BridgeError
-from bridge.events import Observer, VerificationFailed, VerificationWorks
+from bridge.events import Event, Observer, Progress, VerificationFailed, VerificationWorks
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import (
     is_asked_for,
@@ -45,14 +45,35 @@ LOOK_EVERY_S = 1.0
 PAUSE_S = 30.0
 """Between two looks whether a verification is due; after a failure, ten times as long at most."""
 FAILURES_MAX = 10
+SLOWER = 4
+"""So many times slower is a verification while instances are delivered: they go first."""
 TOLD_DELETED_MAX = 10_000
 LOOKED_AT_ONCE = 100
+
+
+class Deliveries:
+    """An observer that knows whether instances are being delivered."""
+
+    def __init__(self) -> None:
+        self._under_way = False
+
+    def on_event(self, event: Event) -> None:
+        """Nothing to note."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """Take the newest report."""
+        self._under_way = bool(progress.in_flight)
+
+    def under_way(self) -> bool:
+        """Tell whether some are; safe in any thread."""
+        return self._under_way
 
 
 class OperatorsPace:
     """Rates, pause and quiet hours. ``rate_s``: instances a second, 0 for no limit.
 
-    ``heeds_hold``: a person's command is not held by a pause.
+    ``heeds_hold``: a person's command is not held by a pause. ``gives_way``: tells whether
+    something is under way that goes first; it is slower then.
     """
 
     def __init__(
@@ -63,11 +84,13 @@ class OperatorsPace:
         clock: Clock,
         stop: threading.Event,
         heeds_hold: bool = True,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         rates = [rate for rate in (rate_s, allowance.instances_s) if rate]
         self._bucket = Bucket(min(rates, default=0.0), now_s=clock.steady_s())
         self._schedule = allowance.schedule if heeds_hold else None
         self._heeds_hold = heeds_hold
+        self._gives_way = gives_way
         self._clock = clock
         self._stop = stop
 
@@ -79,7 +102,8 @@ class OperatorsPace:
                 continue
             wait_s = self._bucket.ready_in_s(now_s=self._clock.steady_s())
             if wait_s <= 0:
-                self._bucket.charge(instances, now_s=self._clock.steady_s())
+                times = SLOWER if self._gives_way() else 1
+                self._bucket.charge(instances * times, now_s=self._clock.steady_s())
                 return True
             self._stop.wait(min(wait_s, LOOK_EVERY_S))
         return False

@@ -15,7 +15,9 @@ from bridge.errors import FeedWentBackwards, InstanceError, SideError, side_erro
 from bridge.events import (
     CopyFound,
     CopyRepaired,
+    InFlight,
     Observer,
+    Progress,
     TargetDeletes,
     VerificationFailed,
     Verified,
@@ -37,6 +39,7 @@ from bridge.ledger.verifications import (
 from bridge.mirror.mirror_thread import (
     LOOKED_AT_ONCE,
     TOLD_DELETED_MAX,
+    Deliveries,
     MirrorThread,
     MirrorWorkers,
     OperatorsPace,
@@ -222,6 +225,23 @@ def test_the_lower_of_both_rates_holds(scene: Scene, own: float, rate: float) ->
     for _ in range(30):
         assert paced.take(scene.world.ledger, 10)
     assert 290 / rate - 2 <= clock.s - begun_s <= 300 / rate + 2
+
+
+def test_deliveries_go_first(scene: Scene) -> None:
+    """It goes on beside them, at a quarter of its rate."""
+    clock, deliveries = Time(s=0.0), Deliveries()
+    beside = OperatorsPace(
+        Allowance(), rate_s=10.0, clock=clock, stop=Stop(clock), gives_way=deliveries.under_way
+    )
+    ledger, lasted = scene.world.ledger, []
+    for in_flight in ((), (InFlight("i", 1, 0.0, 1),), ()):
+        deliveries.on_progress(Progress(in_flight=in_flight))
+        begun_s = clock.s
+        for _ in range(20):
+            assert beside.take(ledger, 10)
+        lasted.append(clock.s - begun_s)
+    assert lasted[1] > 3 * lasted[0]
+    assert lasted[2] < lasted[1] / 2
 
 
 def test_a_pause_holds_it_and_a_stop_ends_it(scene: Scene) -> None:
