@@ -87,7 +87,7 @@ def run(
                     pokes.wakes(service.poke, service.hear_of_deletions)
                 if once:
                     service.preflight(follows=ledger)
-                with _acting(actions, service, settings):
+                with _acting(actions, service, settings), board.history.kept_in(ledger):
                     summary = service.follow(ledger, once=once)
             ledger.set_meta(MONITOR_KEY, None)
             parked = sum(ledger.parked_by_reason().values())

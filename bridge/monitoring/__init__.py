@@ -3,6 +3,7 @@
 board.py               what was reported last
 health.py              is all well, and if not, what to do: /health and /readyz
 headline.py            the colour and the sentence at the top of the page, also while paused
+throughput_history.py  what was delivered in the last hour, day and month, kept over restarts
 time_left.py           how long the backlog will take
 names.py               what people call this bridge and its servers
 metrics.py             Prometheus: counters follow events, gauges are read from the board

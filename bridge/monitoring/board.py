@@ -68,6 +68,7 @@ from bridge.monitoring.health import (
 )
 from bridge.monitoring.names import NO_NAMES, BridgeNames
 from bridge.monitoring.studies import parked_fields, studies_page
+from bridge.monitoring.throughput_history import ThroughputHistory
 from bridge.monitoring.time_left import FeedStep, TimeLeft, time_left
 from bridge.pipeline.pacing import Allowance
 from bridge.versions import versions
@@ -198,6 +199,7 @@ class Board:
         self._verification_failed: tuple[float, str] | None = None
         """Since when it cannot go on, epoch seconds, and why."""
         self._recent = Recent(steady_s=steady_s)
+        self.history = ThroughputHistory(steady_s=steady_s)
         self._started_at = time.time()
         self.progress: Progress = NOT_CONTACTED
 
@@ -233,6 +235,7 @@ class Board:
             case _:
                 pass
         self._recent.on_event(event)
+        self.history.on_event(event)
 
     def tell_certificate(self, refused: str) -> None:
         """Remember why the renewed certificate of the server is refused; "" when it is not."""
@@ -244,6 +247,8 @@ class Board:
             self._feed_reset = ""
         self.progress = progress
         self._recent.on_progress(progress)
+        held = held_by(progress)
+        self.history.reported("" if held == NOT_RUNNING else held)
 
     def _hear_of_telling(self, event: TellingFailed | TellingWorks) -> None:
         match event:
@@ -415,6 +420,10 @@ class Board:
             return None
         changes = lag_of(self.progress, now=0.0).changes
         return time_left(changes, self._recent.steps(), step_s=INTERVAL_S)
+
+    def throughput(self) -> dict[str, object]:
+        """Return what was delivered in the last hour, day and month."""
+        return {name: asdict(span) for name, span in self.history.spans().items()}
 
     def studies(
         self, *, search: str = "", after: str = "", incomplete: bool = False

@@ -19,6 +19,7 @@ from bridge.monitoring.board import Failure, RecentThroughput
 from bridge.monitoring.headline import BridgeStanding
 from bridge.monitoring.health import CarryView, MirrorView
 from bridge.monitoring.side_command import CommandState
+from bridge.monitoring.throughput_history import SPANS, ThroughputOf
 from bridge.monitoring.time_left import TimeLeft
 
 OPENAPI_PATH = "/openapi.json"
@@ -145,6 +146,7 @@ STUDY = record(
     parked=COUNT,
     skipped=COUNT,
     complete=FLAG,
+    stable=FLAG,
 )
 STUDIES = record(
     ("parked", "parked_more"),
@@ -242,6 +244,15 @@ READ: dict[str, Schema] = {
             _query("incomplete", "1: only studies that lack instances."),
             _query("after", "The UID after which the page begins: ``older`` of the one before."),
         ],
+    ),
+    "/api/throughput": _get(
+        "What was delivered in the last hour, day and month, also before a restart.",
+        {
+            "200": _answer(
+                "Each in intervals.",
+                record(**{name: schema_of_fields(ThroughputOf) for name in SPANS}),
+            )
+        },
     ),
     OPENAPI_PATH: _get("This description.", {"200": _answer("It.", {"type": "object"})}),
 }

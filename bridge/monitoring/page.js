@@ -82,7 +82,7 @@ function showFigures(status) {
   }));
 }
 
-function showThroughput(throughput, running_s) {
+function showBars(throughput) {
   const counts = throughput.instances;
   const peak = Math.max(...counts, 1);
   byId("chart").setAttribute("viewBox", `0 0 ${counts.length} 24`);
@@ -101,7 +101,55 @@ function showThroughput(throughput, running_s) {
       { x: index, y: 0, width: 1, height: 1.5 })) stripe.setAttribute(name, value);
     return [stripe];
   }));
-  const sum = (values) => values.reduce((total, value) => total + value, 0);
+}
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+// The last quarter of an hour comes with each status; longer spans are asked for when they are shown.
+const AXES = { "": "15 minutes ago", hour: "an hour ago", day: "24 hours ago", month: "30 days ago" };
+const HISTORY_MS = 30000;
+let history_asked_at = 0;
+
+async function showHistory() {
+  const span = byId("span").value;
+  if (!span || Date.now() - history_asked_at < HISTORY_MS) return;
+  history_asked_at = Date.now();
+  try {
+    const answer = await fetch("api/throughput",
+      { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+    const throughput = (await answer.json())[span];
+    if (byId("span").value !== span) return;
+    showBars(throughput);
+    const peak = Math.max(...throughput.instances);
+    const held = {};
+    throughput.held.forEach((why, index) => {
+      if (isHeld(why)) held[why] = (held[why] || 0) + throughput.held_s[index];
+    });
+    const away = throughput.held.filter((why) => why === "not_running").length;
+    const told = Object.entries(held).map(([why, s]) => `${HELD[why] || why} for ${lasting(s)}`);
+    if (away) told.push(`not running for ${lasting(away * throughput.interval_s)} or so`);
+    const text = `${counted(sum(throughput.instances), "instance")}, ` +
+      `${size(sum(throughput.target_bytes))} in all. Highest bar: ${number(peak)} in ` +
+      `${lasting(throughput.interval_s)}.`;
+    write(byId("chart-text"), told.length ? `${text} Stripe at the top: ${told.join(", ")}.` : text);
+  } catch (error) {
+    console.info("no history:", error);
+    history_asked_at = 0;
+  }
+}
+
+byId("span").addEventListener("change", () => {
+  history_asked_at = 0;
+  write(byId("axis-begin"), AXES[byId("span").value]);
+  showHistory();
+});
+
+function showThroughput(throughput, running_s) {
+  if (byId("span").value) return void showHistory();
+  showBars(throughput);
+  const counts = throughput.instances;
+  const peak = Math.max(...counts, 1);
   const minute = Math.round(60 / throughput.interval_s);
   const lately = sum(counts.slice(-minute - 1, -1));
   // The bar under way does not count. A bridge that runs for less has no full minute behind it.

@@ -70,6 +70,9 @@ def application(
         command = None if actions is None else actions.command_fields()
         return _Json(board.status() | {"acts": actions is not None, "command_beside": command})
 
+    def api_throughput(_: Request) -> Response:
+        return _Json(board.throughput())
+
     def api_studies(request: Request) -> Response:
         asked = request.query_params
         try:
@@ -94,6 +97,7 @@ def application(
             Route("/metrics", metrics_text),
             Route("/api/status", api_status),
             Route("/api/studies", api_studies),
+            Route("/api/throughput", api_throughput),
             *(Route(path, page) for path in PAGE_FILES),
         ]
     )

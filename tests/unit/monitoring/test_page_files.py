@@ -88,9 +88,12 @@ def test_the_page_has_no_inline_code_and_only_relative_addresses() -> None:
     links = re.findall(r'(?:href|src)="([^"]*)"', html)
     assert len(links) > 5
     assert [link for link in links if link.startswith("/") or ":" in link] == []
-    script = PAGE_FILES["/page.js"][1]
+    scripts = {path: text for path, (_, text) in PAGE_FILES.items() if path.endswith(".js")}
+    assert len(scripts) == 4
+    script = "".join(scripts.values())
     assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script) == []
-    assert re.findall(r'fetch\("([^"]*)"', script) == ["api/status"]
+    assert re.findall(r'fetch\("([^"]*)"', script) == ["api/throughput", "api/status"]
+    assert re.findall(r"document\.cookie|(?:local|session)Storage", script) == []
     assert "url(" not in PAGE_FILES["/page.css"][1]
 
 
