@@ -512,6 +512,9 @@ class Following:
             except FeedWentBackwards:
                 if self._settings.on_feed_reset == "stop":
                     raise
+                # First: a restored source lacks what it had since its backup. That is at the target
+                # alone, and would be taken for deleted once the new feed is the one that is known.
+                self._ledger.release_all_deliveries()
                 self._ledger.set_meta(RECOUNT_KEY, None)
                 self._ledger.set_meta(SNAPSHOT_KEY, SNAPSHOT_PENDING)
                 if not self._wait_after_reset():

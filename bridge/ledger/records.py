@@ -97,8 +97,9 @@ class DeliveryRecord:
     ``source_md5``: of the file as it was fetched. ``target_md5``: of the file as it was sent. Both
     are "" where they were not learned. ``outdated``: the source has sent another version since, and
     the target has kept this one. ``lacking_since``: since when the source lacks it, by the age
-    clock; None while it is there, as far as is known. ``released``: this bridge has deleted it at
-    the source (BRIDGE_SOURCE_RETENTION), where it is therefore not missed.
+    clock; None while it is there, as far as is known. ``released``: what the source lacks, nobody
+    has deleted there on purpose: this bridge has (BRIDGE_SOURCE_RETENTION), or the source was
+    restored from a backup since. The copy at the target may be the last one, and stays.
     """
 
     instance_id: str

@@ -534,6 +534,15 @@ class Ledger:
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["release_delivered"], {"instance_id": instance_id})
 
+    def release_all_deliveries(self) -> None:
+        """Note that the source has lost its history: what it lacks now, nobody has deleted there.
+
+        What it holds now may be older than what it held. The target's copy stays for good, until
+        the source's instance is delivered anew.
+        """
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["release_all_delivered"])
+
     def deletions_since(self, then: float) -> int:
         """Count the deletions at the source since then, by the age clock; a minute too many."""
         with explained(self.path):

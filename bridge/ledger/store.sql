@@ -271,6 +271,9 @@ ORDER BY instance_id LIMIT :limit;
 -- name: release_delivered
 UPDATE delivered SET released = 1, lacking_since = NULL WHERE instance_id = :instance_id;
 
+-- name: release_all_delivered
+UPDATE delivered SET released = 1, lacking_since = NULL, outdated = 0;
+
 -- name: list_gaps
 SELECT first, last, noted_at, counted FROM gap ORDER BY first;
 

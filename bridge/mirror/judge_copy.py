@@ -35,7 +35,8 @@ class CopyState(StrEnum):
     OLDER = "older"
     """The source has sent another version since, and the target has kept the one before."""
     NOT_OURS = "not_ours"
-    """One of the above, and there is no record that this bridge has delivered it."""
+    """One of the above, and there is no record that this bridge has delivered it; or the source has
+    another file than then, and has lost its history since: the copy may be the newer one."""
     LOST = "lost"
     """The target's file is damaged or lost, and the source does not hold the instance any more."""
     LEFT = "left"
@@ -113,9 +114,19 @@ def judge_copy(view: CopyView, *, sampled: bool = False) -> CopyState | None:
     if not view.at_target:
         return _missing(view)
     state = _copy(view, sampled=sampled)
-    if state in REPLACED and view.record is None:
+    if state in REPLACED and (view.record is None or _may_be_newer(view, view.record)):
         return CopyState.NOT_OURS
     return state
+
+
+def _may_be_newer(view: CopyView, record: DeliveryRecord) -> bool:
+    """Tell whether the copy may be of a version that the source has lost.
+
+    A source that was restored from a backup holds an older one again, and no row says so. What its
+    feed has told since then is newer.
+    """
+    source_changed = _differ(view.source_md5, record.source_md5)
+    return record.released and source_changed and not record.outdated
 
 
 def _without_source(view: CopyView) -> CopyState:

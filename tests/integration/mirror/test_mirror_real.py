@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -370,6 +371,36 @@ def test_a_source_that_lacks_more_than_a_day_may_take_is_not_followed(pair: Pair
         lambda h: "repairs_held" in {reason["code"] for reason in h["reasons"]}, "it says so"
     )
     assert pair.held() == set(drift.sent)
+
+
+def test_what_a_restored_source_lacks_is_not_taken_for_deleted(pair: Pair) -> None:
+    """It came after the backup: the target holds it alone."""
+    storage = pair.source_server.directory / "storage"
+    backup = pair.home / "backup"
+    before = [pair.send(compressed(number)) for number in range(6)]
+    pair.source_server.stop()
+    shutil.copytree(storage, backup)
+    pair.source_server.start()
+    verifying = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}
+    after = [pair.send(compressed(number)) for number in range(6, 9)]
+    assert pair.run("run", "--once", **verifying).exit_code == 0
+    pair.source_server.kill()
+    shutil.rmtree(storage)
+    shutil.copytree(backup, storage)
+    pair.source_server.start()
+    assert set(pair.source.list_instances(0, 20)) == set(before)
+    mirrors = {**verifying, "MIRROR_DELETIONS": "after:0s"}
+    assert pair.run("run", "--once", ON_FEED_RESET="snapshot", **mirrors).exit_code == 0
+    bridge = pair.start("run", **mirrors)
+    # What is deleted on purpose, since it was delivered anew, is followed; and so the rest was
+    # looked at as often.
+    later = pair.send(compressed(20))
+    wait_until(lambda: later in pair.held(), "it is delivered")
+    pair.source.delete_instance(later)
+    # The source was restarted: 35 s are waited for the notes of other bridges.
+    bridge.wait_logged("target_deletes", instance=later, timeout_s=120.0)
+    wait_until(lambda: later not in pair.held(), "it is deleted at the target")
+    assert pair.held() == {*before, *after}
 
 
 def _lacking(pair: Pair) -> int:

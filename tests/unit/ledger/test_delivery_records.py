@@ -72,6 +72,29 @@ def test_what_retention_took_stays_released_until_it_is_delivered_anew(ledger: L
     assert not again.released
 
 
+def test_after_the_source_lost_its_history_nothing_is_followed_until_it_is_delivered_anew(
+    ledger: Ledger,
+) -> None:
+    """Seen to fail where the records stayed as they were."""
+    lacking = [replace(record, lacking_since=7.5) for record in RECORDS]
+    ledger.commit(Entry(delivered=tuple(lacking)))
+    assert ledger.lacking_count() == 3
+    ledger.commit(Entry(outdated=("i1", "i3")))
+    ledger.release_all_deliveries()
+    assert ledger.lacking_count() == 0
+    one = ledger.delivery_of("i1")
+    assert one is not None
+    assert not one.outdated, "which of the two versions is the newer one is not known any more"
+    assert ledger.delivered_count() == 3, "they are ours as before: what is damaged is repaired"
+    ledger.commit(Entry(delivered=tuple(lacking)))
+    found = [ledger.delivery_of(record.instance_id) for record in RECORDS]
+    assert [one is not None and one.released for one in found] == [True] * 3
+    ledger.commit(Entry(delivered=(replace(RECORDS[1], delivered_at=999.0),)))
+    again = ledger.delivery_of("i2")
+    assert again is not None
+    assert not again.released
+
+
 class FollowersNotes:
     """What a follower's journal notes, without the feed that it follows."""
 

@@ -22,6 +22,7 @@ from bridge.mirror.judge_copy import (
 RECORD = DeliveryRecord("i", "s", "t", 5.0)
 OURS = CopyView("i", True, True, RECORD, "s", "t", readable=True, right_syntax=True)
 OUTDATED = replace(RECORD, outdated=True)
+LOST_SINCE = replace(RECORD, released=True)
 SAME, DIFFERENT, UNDECIDED = Comparison
 State = CopyState
 
@@ -62,6 +63,28 @@ TABLE = [
     (replace(OURS, record=OUTDATED, source_md5="", target_md5=""), None),
     # A file that was read is there.
     (replace(OURS, has_file=False), State.EQUAL),
+    # The source has lost its history since: what it holds may be older than the copy.
+    (replace(OURS, record=LOST_SINCE), State.EQUAL),
+    (replace(OURS, record=LOST_SINCE, source_md5="x"), None),
+    (replace(OURS, record=LOST_SINCE, source_md5="x", comparison=DIFFERENT), State.NOT_OURS),
+    (replace(OURS, record=LOST_SINCE, source_md5="x", comparison=SAME), State.REWRITTEN),
+    (replace(OURS, record=LOST_SINCE, source_md5="x", readable=False), State.NOT_OURS),
+    (
+        replace(OURS, record=LOST_SINCE, source_md5="x", target_md5="y", comparison=DIFFERENT),
+        State.NOT_OURS,
+    ),
+    # It holds the file that was delivered, or its feed has told of another one since.
+    (replace(OURS, record=LOST_SINCE, readable=False), State.DAMAGED),
+    (replace(OURS, record=LOST_SINCE, target_md5="x", comparison=DIFFERENT), State.DAMAGED),
+    (
+        replace(
+            OURS,
+            record=replace(LOST_SINCE, outdated=True),
+            source_md5="x",
+            comparison=DIFFERENT,
+        ),
+        State.OLDER,
+    ),
     # A sum that is not known is no other one.
     (replace(OURS, target_md5=""), State.EQUAL),
     (replace(OURS, source_md5=""), State.EQUAL),
