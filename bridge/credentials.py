@@ -333,7 +333,7 @@ def env_file(path: Path = DOTENV_PATH) -> Path:
     try:
         if named and not place.is_file():
             raise ConfigurationError(
-                f"The file that {ENV_FILE} names is not there, or is no file.",
+                f"The file that {ENV_FILE} names does not exist, or is not a file.",
                 advice=f"Correct {ENV_FILE}, or unset it. A pipe will not do: workers read it too.",
             )
         check_settings_file(place, shared=os.environ.get(SHARED_DIRECTORY) == "accept")

@@ -31,7 +31,12 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         typer.Option("--deep", help="Fetch the files of both servers and compare every pixel."),
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Deliver what is missing, then list what still differs.")
+        bool,
+        typer.Option(
+            "--fix",
+            help="Deliver what is missing, then list what still differs. Replaces no copy and "
+            "delivers no parked instance.",
+        ),
     ] = False,
     sample: Annotated[
         int | None,
@@ -43,9 +48,10 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         bool,
         typer.Option(
             "--repair",
-            help="Replace copies that are missing, damaged, older or in the wrong syntax at the "
-            "target: DELETES such a copy, then sends the source's instance. The target reads all "
-            "its files.",
+            help="Deliver what is missing; replace copies that are damaged, older or in the wrong "
+            "syntax: DELETES such a copy at the target, then sends the source's instance. "
+            "Delivers no parked instance. Makes the target read all its files. "
+            "BRIDGE_REPAIR_LIMIT bounds how many.",
         ),
     ] = False,
     beyond_limit: Annotated[

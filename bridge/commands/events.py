@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bridge.notify.ways import Way
 
 events_app = typer.Typer(
-    help="Events: what the bridge tells people and programs.", no_args_is_help=True
+    help="Test the messages that the bridge sends to people and programs.", no_args_is_help=True
 )
 
 
@@ -31,7 +31,7 @@ def try_events(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Send one test event on each way out, and say what the receiver answered.
+    """Send one test event to each receiver, and show its answer.
 
     Exit code 3 if a receiver did not take it.
     """

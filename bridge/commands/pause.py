@@ -13,11 +13,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def pause(as_json: JsonOption = False) -> int:
-    """Stop starting new instances until `resume`.
+    """Start no more deliveries until `resume`.
 
     Instances in progress finish. Deletions at the source stop too. The pause survives restarts. A
-    running bridge obeys within two seconds. replay and parked retry are not paused. New instances
-    wait at the source; none is lost.
+    running bridge obeys within two seconds. replay, parked retry and check --fix are not paused.
+    New instances wait at the source; none is lost. Stops no process.
     """
     from bridge.commands.output import moment, print_json, say
     from bridge.config import load_settings
@@ -35,7 +35,10 @@ def pause(as_json: JsonOption = False) -> int:
 
 
 def resume(as_json: JsonOption = False) -> int:
-    """Continue after `pause`."""
+    """End a `pause`: the running bridge delivers again.
+
+    Starts no bridge: without one, nothing is delivered until `run`.
+    """
     from bridge.commands.output import print_json, say
     from bridge.config import load_settings
     from bridge.ledger.store import Ledger

@@ -27,7 +27,8 @@ def replay(
     """Deliver a range of changes again.
 
     A sequence is the number of a change in the source's feed; the log and parked list show it.
-    Safe beside a running bridge: its checkpoint does not move, and no instance is stored twice.
+    Safe beside a running bridge: its checkpoint does not move. Replaces no copy at the target,
+    unless the target itself overwrites (OverwriteInstances). Exit code 3 if instances are parked.
     """
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import on_terminal, print_summary

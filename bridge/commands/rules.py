@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from bridge.decision import Handling
     from bridge.model import Facts, Job
 
-rules_app = typer.Typer(help="Test the rules file.", no_args_is_help=True)
+rules_app = typer.Typer(
+    help="Test the rules file.\n\nRules (BRIDGE_RULES_FILE) decide which instances are "
+    "transcoded, forwarded or skipped.",
+    no_args_is_help=True,
+)
 
 INSTANCE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from bridge.ledger.store import Ledger
 
 state_app = typer.Typer(
-    help="Show, back up or restore the state file.",
+    help="Show, back up or restore the state file.\n\nIt records how far the bridge has come and "
+    "what is parked. It holds no images.",
     no_args_is_help=True,
 )
 

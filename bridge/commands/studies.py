@@ -10,7 +10,7 @@ import typer
 from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, ConfigurationError
 
 studies_app = typer.Typer(
-    help="Show for each study how many of its instances arrived.", no_args_is_help=True
+    help="Show how many instances of each study arrived at the target.", no_args_is_help=True
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -20,14 +20,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 def list_studies(
     *,
     incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Only studies that lack instances.")
+        bool, typer.Option("--incomplete", help="Only studies with parked or dropped instances.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, max=100_000, help="So many at most.")
+        int, typer.Option("--limit", min=1, max=100_000, help="List at most this many.")
     ] = 50,
     as_json: JsonOption = False,
 ) -> int:
-    """List studies, those first of which an instance came last.
+    """List studies, the latest arrival first.
 
     A study is on record for BRIDGE_KEEP_STUDIES_DAYS after its last instance.
     """

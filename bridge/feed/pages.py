@@ -300,7 +300,10 @@ def feed_end(client: FeedClient, *, at_least: int = 0) -> int:
 def check_order(*, start: int | None, end: int | None) -> None:
     """Raise ConfigurationError for a range that ends before it begins: it would hold nothing."""
     if start is not None and end is not None and end < start:
-        raise ConfigurationError(f"--to {end} is below --from {start}.")
+        raise ConfigurationError(
+            f"--to {end} is below --from {start}.",
+            advice="Give the lower sequence to --from and the higher one to --to.",
+        )
 
 
 def range_end(client: FeedClient, *, start: int | None, end: int | None) -> int:

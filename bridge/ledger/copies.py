@@ -155,7 +155,8 @@ def _expect(path: Path) -> None:
     with explained(path):
         if path.is_symlink() or not path.is_file():
             raise StateError(
-                f"{path} is no file.", advice="Name a file that orthanc-bridge state backup made."
+                f"{path} is not a file.",
+                advice="Name a file that orthanc-bridge state backup made.",
             )
         check_named_file(path, shared=True)
 

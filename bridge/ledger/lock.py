@@ -78,7 +78,7 @@ def explained(path: Path) -> Iterator[None]:
     except (ValueError, TypeError, LookupError, ArithmeticError) as exc:
         # The file holds a text or a number that no bridge writes: somebody else may have made it.
         raise StateError(
-            f"The state file {path} holds what no bridge writes ({type(exc).__name__}).",
+            f"The state file {path} holds a value that no bridge writes ({type(exc).__name__}).",
             advice=_RESTORE,
         ) from exc
 
@@ -95,8 +95,8 @@ def there_may_be(path: Path) -> bool:
 
 
 _RESTORE = (
-    "Keep it aside for analysis and restore a copy, or start without one: the bridge then "
-    "begins at BRIDGE_START, and what the target has already is not stored twice."
+    "Move it away and keep it for analysis. Restore a backup, or start without one: the bridge "
+    "then begins at BRIDGE_START, and what the target already has is not stored twice."
 )
 
 
@@ -104,7 +104,7 @@ def _advice(text: str) -> str:
     if "full" in text:
         return "Free space on the disk under BRIDGE_STATE_PATH; the bridge resumes automatically."
     if "locked" in text:
-        return "Another process holds it for long; find it with fuser or lsof."
+        return "Another process has kept it locked for long. Find that process with fuser or lsof."
     if "malformed" in text or "not a database" in text:
         return _RESTORE
     return (

@@ -106,6 +106,7 @@ class OurFault(Enum):
 _CHECK_RUNNING = "Check that it is running and that {url} is right."
 _CHECK_BEHIND = "Check that it is running, and where the proxy passes {url} on to."
 _CHECK_PORT = "If this stays, check the port in {url}, and http:// against https://."
+_CHECK_LOGS = "If this stays, read the log of the server, and of any proxy in front of it."
 _CHECK_LOAD = "It may be overloaded or suspended; if it is merely slow, raise {timeout}."
 
 HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
@@ -120,22 +121,26 @@ HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
         "broke the connection before its answer was complete",
         _CHECK_PORT,
     ),
-    httpx.WriteError: Fault(SideProblem.UNREACHABLE, "broke the connection while we wrote", ""),
-    httpx.CloseError: Fault(SideProblem.UNREACHABLE, "broke the connection at its end", ""),
+    httpx.WriteError: Fault(
+        SideProblem.UNREACHABLE, "broke the connection while we wrote", _CHECK_LOGS
+    ),
+    httpx.CloseError: Fault(
+        SideProblem.UNREACHABLE, "broke the connection at its end", _CHECK_LOGS
+    ),
     httpx.RemoteProtocolError: Fault(
         SideProblem.UNREACHABLE,
         "ended the connection before its answer was complete",
         _CHECK_PORT,
     ),
-    httpx.ProxyError: Fault(SideProblem.UNREACHABLE, "is behind a proxy that failed", ""),
+    httpx.ProxyError: Fault(SideProblem.UNREACHABLE, "is behind a proxy that failed", _CHECK_LOGS),
     httpx.DecodingError: Fault(
         SideProblem.NOT_ORTHANC, "sent a body that does not decode", _CHECK_RUNNING
     ),
     httpx.TooManyRedirects: Fault(SideProblem.REDIRECTED, "redirects in circles", "Correct {url}."),
     # The classes above these are never raised themselves; a later httpx may add a new leaf.
-    httpx.NetworkError: Fault(SideProblem.UNREACHABLE, "broke the connection", ""),
+    httpx.NetworkError: Fault(SideProblem.UNREACHABLE, "broke the connection", _CHECK_LOGS),
     httpx.TimeoutException: Fault(SideProblem.TIMED_OUT, "did not answer in time", _CHECK_LOAD),
-    httpx.ProtocolError: Fault(SideProblem.UNREACHABLE, "violated HTTP", ""),
+    httpx.ProtocolError: Fault(SideProblem.UNREACHABLE, "violated HTTP", _CHECK_LOGS),
     httpx.TransportError: Fault(SideProblem.UNREACHABLE, "could not be reached", _CHECK_RUNNING),
     httpx.UnsupportedProtocol: OurFault.SETTING,
     httpx.InvalidURL: OurFault.SETTING,
@@ -224,7 +229,9 @@ STATUS_FAULTS: Mapping[int, Fault] = {
     ),
     404: Fault(SideProblem.NOT_FOUND, "does not know this path", "Check the path in {url}."),
     405: Fault(
-        SideProblem.FORBIDDEN, "does not allow this method", "Is it read-only, or is {url} wrong?"
+        SideProblem.FORBIDDEN,
+        "does not allow this method",
+        "Check whether the server is read-only, and whether {url} is right.",
     ),
     407: Fault(SideProblem.FORBIDDEN, "is behind a proxy that wants a login", "Check {url}."),
     408: Fault(SideProblem.SERVER_ERROR, "gave up waiting for our request", _CHECK_LOAD),

@@ -313,7 +313,7 @@ def test_settings_that_are_named_and_are_no_file(
     os.mkfifo(settings_file.parent / "pipe")
     for named in (settings_file.parent, settings_file.parent / "pipe", settings_file / "below"):
         monkeypatch.setenv("BRIDGE_ENV_FILE", str(named))
-        refused_settings("is not there, or is no file")
+        refused_settings("does not exist, or is not a file")
 
     def locked(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")
@@ -359,7 +359,7 @@ def test_a_named_file_of_settings_must_be_there(
     settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRIDGE_ENV_FILE", str(settings_file.with_name("none")))
-    with pytest.raises(ConfigurationError, match="BRIDGE_ENV_FILE names is not there"):
+    with pytest.raises(ConfigurationError, match="BRIDGE_ENV_FILE names does not exist"):
         load_settings()
 
 

@@ -239,7 +239,7 @@ def test_a_read_only_target(between: Between) -> None:
     done = bench.run("run", "--once")
     assert done.exit_code == 11
     assert "does not allow this method" in done.stderr
-    assert "Is it read-only" in done.stderr
+    assert "whether the server is read-only" in done.stderr
     bench.assert_untouched()
     assert bench.run("doctor").exit_code == 11
 

@@ -74,7 +74,7 @@ def test_a_file_that_is_no_database(path: Path) -> None:
     for follow in (True, False):
         with pytest.raises(StateError, match="not a database") as refused:
             Ledger(path, follow=follow)
-        assert "Keep it aside" in refused.value.advice
+        assert "Move it away" in refused.value.advice
     assert path.read_text() == "no database " * 100
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_database_is_explained(path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(StateError, match="malformed") as damaged, Ledger(path) as ledger:
         list(ledger.parked())
-    assert "Keep it aside" in damaged.value.advice
+    assert "Move it away" in damaged.value.advice
 
 
 @pytest.mark.parametrize("follow", [True, False])
