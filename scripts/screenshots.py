@@ -73,7 +73,7 @@ def photograph_status_page(browser: Browser) -> None:
         )
         try:
             said = bridge.stderr or ()
-            url = next(hit[0] for line in said if (hit := re.search(r"http://127\S+", line)))
+            url = next(hit[0] for line in said if (hit := re.search(r"http://127[^\s,]+", line)))
             with OrthancClient(Endpoint(SideName.SOURCE, source.url), Credentials()) as client:
                 for sample in sample_set(None):
                     with suppress(InstanceError):  # the source refuses some; the demo counts them

@@ -207,7 +207,7 @@ def _action(name: str) -> Schema:
     }
     return {
         "post": {
-            "summary": f"{name}: see docs/actions.md",
+            "summary": f"{name}: see orthanc-bridge docs actions",
             "security": [{"token": []}],
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
             "responses": answers | {code: _answer(t, MESSAGE) for code, t in refusals.items()},
