@@ -35,8 +35,7 @@ SEARCHED = 3
 """Instances of a server that are searched for marks that nobody has on record."""
 PROBE_PEER = "orthanc-bridge-probe-"
 PROBE_URL = "http://127.0.0.1:9/orthanc-bridge-probe/"
-"""As a server tells it: Orthanc ends the address of a peer with a slash."""
-"""Where nobody listens: who sends there is refused."""
+"""Where nobody listens: who sends there is refused. With the slash that Orthanc ends it with."""
 PROBE_VALUE = "orthanc-bridge probe "
 MARK = re.compile(r"(?:orthanc-bridge-probe-|orthanc-bridge probe )([0-9a-f]{10})-[0-9a-f]{16}")
 """What a mark of ours is called, or says, with the second in which it was set."""

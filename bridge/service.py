@@ -37,12 +37,12 @@ from bridge.mirror.carry_thread import CARRY_RATE_S, CarryThread, Hints
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.mirror_thread import (
     REPAIRS,
-    Deliveries,
     MirrorParts,
     MirrorThread,
     MirrorWorkers,
     OperatorsPace,
     ToldDeleted,
+    UnderWay,
 )
 from bridge.mirror.repair import is_repair_begun
 from bridge.model import Gap, Move, Reason, SideName
@@ -94,7 +94,7 @@ class Service:
         self._trouble = Trouble()
         self._hints = Hints()
         self._told_deleted = ToldDeleted()
-        self._deliveries = Deliveries()
+        self._deliveries = UnderWay()
         others: tuple[Observer, ...] = (
             self._throughput,
             self._trouble,

@@ -51,7 +51,7 @@ TOLD_DELETED_MAX = 10_000
 LOOKED_AT_ONCE = 100
 
 
-class Deliveries:
+class UnderWay:
     """An observer that knows whether instances are being delivered."""
 
     def __init__(self) -> None:

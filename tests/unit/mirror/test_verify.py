@@ -39,11 +39,11 @@ from bridge.ledger.verifications import (
 from bridge.mirror.mirror_thread import (
     LOOKED_AT_ONCE,
     TOLD_DELETED_MAX,
-    Deliveries,
     MirrorThread,
     MirrorWorkers,
     OperatorsPace,
     ToldDeleted,
+    UnderWay,
 )
 from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
 from bridge.mirror.verify import (
@@ -229,7 +229,7 @@ def test_the_lower_of_both_rates_holds(scene: Scene, own: float, rate: float) ->
 
 def test_deliveries_go_first(scene: Scene) -> None:
     """It goes on beside them, at a quarter of its rate."""
-    clock, deliveries = Time(s=0.0), Deliveries()
+    clock, deliveries = Time(s=0.0), UnderWay()
     beside = OperatorsPace(
         Allowance(), rate_s=10.0, clock=clock, stop=Stop(clock), gives_way=deliveries.under_way
     )
