@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.events import Observer
     from bridge.monitoring.board import Board
-    from bridge.notify.ways import Way
+    from bridge.notify.ways import Sent, Way
 
 events_app = typer.Typer(
     help="Test the messages that the bridge sends to people and programs.", no_args_is_help=True
@@ -55,14 +55,18 @@ def try_events(
     ]
     if as_json:
         print_json(
-            [{"way": way, "taken": sent.taken, "answer": sent.text} for way, sent in answers]
+            [{"way": way, "taken": sent.taken, "answer": _answer(sent)} for way, sent in answers]
         )
     else:
         print_table(
             ("WAY", "TAKEN", "ANSWER"),
-            ((way, "yes" if sent.taken else "NO", sent.text) for way, sent in answers),
+            ((way, "yes" if sent.taken else "NO", _answer(sent)) for way, sent in answers),
         )
     return EXIT_DONE if all(sent.taken for _, sent in answers) else EXIT_INCOMPLETE
+
+
+def _answer(sent: Sent) -> str:
+    return f"{sent.text}: {sent.said}" if sent.said else sent.text
 
 
 def ways_out(settings: Settings) -> tuple[Way, ...]:

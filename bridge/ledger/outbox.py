@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bridge.ledger.lock import explained
 from bridge.ledger.records import ChangedStudy, Notice, OutboxView, StudyTold, WaitingNotice
-from bridge.ledger.store import Ledger, count_of, moment_of, text_of
+from bridge.ledger.store import Ledger, count_of, moment_of, raw_id, text_of
 
 EVENTS_ON_KEY = "events_on"
 """Ledger: events have a way out since then, epoch seconds."""
@@ -87,6 +87,33 @@ class EventLedger(Ledger):
                 return False
             self._put(notices)
             return True
+
+    def has_unplaced(self) -> bool:
+        """Whether an instance is parked or was dropped of which the study is not known.
+
+        Its file was never read, or its study was forgotten since.
+        """
+        with explained(self.path):
+            for row in self._db.execute(self._sql["lacking_everywhere"]):
+                raw = raw_id(text_of(row[0]))
+                placed = self._db.execute(self._sql["is_placed"], {"instance": raw})
+                if raw and placed.fetchone() is None:
+                    return True
+            return False
+
+    def place(self, study: ChangedStudy, instances: Iterable[str]) -> bool:
+        """Note which of a study's instances are parked or were dropped; False when none is new.
+
+        The study has changed then, and is to be judged anew.
+        """
+        with explained(self.path), self._transaction():
+            found = 0
+            for one in instances:
+                wanted = {"number": study.number, "instance": raw_id(one), "instance_id": one}
+                found += self._db.execute(self._sql["place_lacking"], wanted).rowcount
+            if found:
+                self._db.execute(self._sql["change_study"], {"number": study.number})
+            return found > 0
 
     def untold_parked(self, limit: int) -> list[tuple[str, str]]:
         """List parked instances of which no event has told: their IDs and reasons."""

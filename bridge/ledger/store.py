@@ -616,7 +616,7 @@ class Ledger:
             after = found[-1]["instance"]
 
     def _find_studies(self, name: str, *, limit: int) -> list[sqlite3.Row]:
-        wanted = {"name": name, "instance": _raw_id(name), "limit": limit}
+        wanted = {"name": name, "instance": raw_id(name), "limit": limit}
         return self._db.execute(self._sql["find_study"], wanted).fetchall()
 
     def _study(self, row: sqlite3.Row) -> StudyRecord:
@@ -689,12 +689,12 @@ class Ledger:
 
     def _write_studies(self, entry: Entry) -> None:
         many, sql = self._db.executemany, self._sql
-        ended = [_raw_id(instance_id) for instance_id in entry.unparked]
+        ended = [raw_id(instance_id) for instance_id in entry.unparked]
         raws = [{"instance": raw} for raw in ended if raw]
         many(sql["change_studies_of"], raws)
         many(sql["end_study_parked"], raws)
         for note in entry.studies:
-            if not (raw := _raw_id(note.instance_id)):
+            if not (raw := raw_id(note.instance_id)):
                 continue
             known = {"uid": note.study.uid, "orthanc_id": note.study.orthanc_id, "at": note.at}
             self._db.execute(sql["note_study"], known)
@@ -772,7 +772,7 @@ def _by_id(instance_ids: Iterable[str]) -> Sequence[dict[str, str]]:
     return [{"instance_id": i} for i in instance_ids]
 
 
-def _raw_id(instance_id: str) -> bytes:
+def raw_id(instance_id: str) -> bytes:
     """Return the 20 bytes of an Orthanc ID; none for what is no such ID."""
     if not _ORTHANC_ID.fullmatch(instance_id):
         return b""

@@ -201,6 +201,25 @@ ON CONFLICT (study, instance) DO UPDATE SET ended = excluded.ended;
 -- A parked instance came to an end of which no file told: it is not at the source any more.
 UPDATE study_instance SET ended = 3 WHERE ended = 2 AND instance = :instance;
 
+-- name: is_placed
+SELECT 1 FROM study_instance WHERE ended = 2 AND instance = :instance;
+
+-- name: lacking_everywhere
+SELECT instance_id FROM parked UNION ALL SELECT instance_id FROM dropped;
+
+-- name: place_lacking
+-- A parked one is parked, however it ended before. The record of a dropped one may be older than
+-- how it ended last.
+INSERT INTO study_instance (study, instance, ended)
+SELECT :number, :instance, 2 WHERE EXISTS (SELECT 1 FROM parked WHERE instance_id = :instance_id)
+    OR EXISTS (SELECT 1 FROM dropped WHERE instance_id = :instance_id)
+ON CONFLICT (study, instance) DO UPDATE SET ended = 2
+    WHERE ended <> 2
+      AND EXISTS (SELECT 1 FROM parked WHERE instance_id = :instance_id);
+
+-- name: change_study
+UPDATE study SET changed = changed + 1 WHERE number = :number;
+
 -- name: old_studies
 SELECT number FROM study WHERE last_at < :before ORDER BY last_at LIMIT :limit;
 

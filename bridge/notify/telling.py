@@ -151,8 +151,18 @@ class StudyWatch:
         feed_end = self._source.last_change().last
         self._look_at_feed(ledger)
         checkpoint, gaps = ledger.checkpoint(), ledger.open_gaps().sequences
+        # After the checkpoint: what is settled up to there without its study shows here.
+        unplaced = ledger.has_unplaced()
         for study, state in states:
-            self._judge(ledger, study, state, feed_end=feed_end, checkpoint=checkpoint, gaps=gaps)
+            self._judge(
+                ledger,
+                study,
+                state,
+                feed_end=feed_end,
+                checkpoint=checkpoint,
+                gaps=gaps,
+                unplaced=unplaced,
+            )
 
     def _is_due(self, study: ChangedStudy, now_s: float) -> bool:
         known = self._known.get(study.number)
@@ -174,6 +184,7 @@ class StudyWatch:
         feed_end: int,
         checkpoint: int | None,
         gaps: int,
+        unplaced: bool,
     ) -> None:
         before = self._known.get(study.number)
         same = before is not None and before.changes == study.changes
@@ -183,9 +194,17 @@ class StudyWatch:
             self._known.pop(study.number, None)
             return
         asked = asked_again(before.asked if before and same else None, state, feed_end)
-        held = self._held(study) if gaps and asked is not None else None
+        settled = asked is not None and checkpoint is not None and checkpoint >= asked.feed_end
+        held = self._held(study) if asked is not None and (gaps or (unplaced and settled)) else None
+        if unplaced and settled and held and ledger.place(study, held):
+            return  # one of it is parked, and nobody knew that it is of it
         verdict = judge_study(
-            study.record, study.told, asked, checkpoint=checkpoint, gaps=gaps, held=held
+            study.record,
+            study.told,
+            asked,
+            checkpoint=checkpoint,
+            gaps=gaps,
+            held=None if held is None else len(held),
         )
         if verdict is StudyVerdict.WAIT:
             pause_s = min(ASK_LONGEST_S, 1.5 * before.pause_s) if before and same else ASK_FIRST_S
@@ -198,9 +217,8 @@ class StudyWatch:
         )
         self._known.pop(study.number, None)
 
-    def _held(self, study: ChangedStudy) -> int | None:
-        found = self._source.instances_of_study(study.record.study.orthanc_id)
-        return None if found is None else len(found)
+    def _held(self, study: ChangedStudy) -> list[str] | None:
+        return self._source.instances_of_study(study.record.study.orthanc_id)
 
     def _notices(self, study: ChangedStudy, verdict: StudyVerdict) -> tuple[Notice, ...]:
         kinds = {

@@ -1,6 +1,8 @@
 """Ways out of an event: a signed webhook, and what the library apprise can reach.
 
-A way tells how it went in our own words: no address, no secret, nothing that a library says.
+A way tells how it went in our own words: no address, no secret, nothing that a library says. What
+a receiver writes beside its status is for the person who tries it alone: a page for "not found"
+repeats the address, which may hold a key, and a receiver that looks a study up may name a patient.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+import html
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote
 
 from bridge.errors import ConfigurationError
 from bridge.ledger.records import Notice
@@ -26,17 +31,25 @@ SECRET_BEGIN = "whsec_"  # noqa: S105 (how a secret in base64 begins)
 GONE = 410
 """The receiver says that it wants no more events."""
 SERVICE_TIMEOUT_S = 20.0
+KEY_CHARACTERS_MIN = 8
+"""A part of an address that is as long may be a key."""
+WITHHELD = "(it repeats a part of the address or the secret: not shown)"
+_SEPARATORS = re.compile(r"[/?&=#;]")
 DIGITS = 8
 """Of the digest by which an address of apprise is known in the state file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How an attempt went. ``text``: what was seen, for people. ``gone``: it wants no more."""
+    """How an attempt went. ``text``: what was seen, for people. ``gone``: it wants no more.
+
+    ``said``: the beginning of what the receiver wrote: neither logged nor kept.
+    """
 
     taken: bool
     text: str
     gone: bool = False
+    said: str = ""
 
 
 class Way(Protocol):
@@ -98,11 +111,18 @@ class Webhook:
             answer = post_json(self._receiver, body, headers)
         except PostFailed as exc:
             return Sent(taken=False, text=f"{exc}")
+        text = f"it answered {answer.status}"
         if 300 <= answer.status < 400:
-            text = f"it answered {answer.status}: redirects are not followed"
-        else:
-            text = f"it answered {answer.status}" + (f": {answer.text}" if answer.text else "")
-        return Sent(taken=answer.taken, text=text, gone=answer.status == GONE)
+            text += ": redirects are not followed"
+        said = WITHHELD if self._is_repeated_in(answer.text) else answer.text
+        return Sent(taken=answer.taken, text=text, gone=answer.status == GONE, said=said)
+
+    def _is_repeated_in(self, text: str) -> bool:
+        """Whether a text holds the secret, or a part of the address that may be a key."""
+        plain = unquote(html.unescape(text))
+        parts = [part for part in _SEPARATORS.split(unquote(self._receiver.url)) if part]
+        keys = [part for part in parts if len(part) >= KEY_CHARACTERS_MIN]
+        return any(key in plain for key in (self._secret, *keys))
 
 
 class ApprisePlace:

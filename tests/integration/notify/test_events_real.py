@@ -102,6 +102,29 @@ def test_a_study_is_told_as_complete_and_again_when_it_grows(
     assert len(told.of("study_incomplete")) == len(told.of("parked")) == 1
 
 
+def test_a_study_lacks_an_instance_whose_file_is_damaged_at_the_source(
+    orthanc: Callable[..., OrthancServer], receiver: EventReceiver, tmp_path: Path
+) -> None:
+    """Nothing in that file tells of which study it is: the source does."""
+    home, told = tmp_path / "home", Told(receiver)
+    home.mkdir()
+    uncached = {"StableAge": 1, "MaximumStorageCacheSize": 0}
+    source, target = orthanc("source", config=uncached), orthanc("target")
+    with ExitStack() as stack:
+        pair = Pair(source, target, home, stack)
+        files = small_series(3)
+        for data in files:
+            pair.send(data)
+        kept = (one for one in (tmp_path / "source").rglob("*") if one.is_file())
+        (damaged,) = [one for one in kept if one.read_bytes() == files[1]]
+        damaged.write_bytes(bytes(len(files[1])))
+        pair.start("run", **settings(receiver))
+        wait_until(lambda: bool(told.of("study_incomplete")), "it lacks one", timeout_s=60)
+    (study,) = told.of("study_incomplete")
+    assert (study["instances"], study["delivered"], study["parked"]) == (3, 2, 1)
+    assert told.of("study_complete") == []
+
+
 def test_what_a_killed_bridge_has_not_told_the_next_one_tells(
     stable_pair: Pair, receiver: EventReceiver
 ) -> None:

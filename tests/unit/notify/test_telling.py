@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import FeedWentBackwards, StateError, side_error
 from bridge.events import TellingFailed, TellingWorks
 from bridge.ledger.outbox import EventLedger
-from bridge.ledger.records import EndedAs, Entry, Parked
+from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote
 from bridge.model import Gap, Move, Reason, SideName, SideProblem, Study, StudyState
 from bridge.notify.event_kinds import EventKind
 from bridge.notify.telling import STUDIES_AT_ONCE, Troubles
@@ -116,6 +116,63 @@ def test_parked_ones_make_it_incomplete_until_they_arrive(world: World) -> None:
     world.turns(100)
     assert len(world.told("study_incomplete")) == 1
     assert len(world.told("study_complete")) == 1
+
+
+def parked_unread(number: int) -> Parked:
+    """One whose file was never read: nothing tells its study."""
+    return Parked(Move(identifier(number), number), Reason.TIMED_OUT, "why", 1, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_parked_one_whose_file_was_never_read_is_of_its_study(
+    world: World, *, dropped: bool
+) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.source.held[STUDY.orthanc_id] = [identifier(n) for n in (1, 2, 3)]
+    world.commit(Entry(parked=(parked_unread(3), parked_unread(77))))
+    if dropped:
+        world.commit(Entry(dropped=(identifier(3), identifier(77)), dropped_at=world.clock.now))
+    world.deliver(1, 2, checkpoint=3)
+    world.turns(100)
+    assert world.told("study_complete") == []
+    (told,) = world.told("study_incomplete")
+    assert (told["instances"], told["delivered"], told["parked"]) == (3, 2, 1)
+    world.deliver(3)
+    world.turns(100)
+    (told,) = world.told("study_complete")
+    assert (told["instances"], told["delivered"], told["parked"]) == (3, 3, 0)
+
+
+def test_a_study_that_was_forgotten_keeps_what_is_parked_of_it(world: World) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.source.held[STUDY.orthanc_id] = [identifier(n) for n in (1, 2, 3)]
+    world.deliver(1, checkpoint=1)
+    world.deliver(2, ended=EndedAs.PARKED, checkpoint=2)
+    world.turns(100)
+    world.clock.pass_(86_400.0)
+    other = StudyNote(Study("1.9", ""), identifier(9), EndedAs.DELIVERED, 0.0, world.clock.now)
+    world.commit(Entry(studies=(other,)))
+    with EventLedger(world.path) as ledger:
+        assert ledger.find_studies(STUDY.uid, limit=2) == [], "it is forgotten"
+    world.deliver(3, checkpoint=3)
+    world.turns(100)
+    assert world.told("study_complete") == []
+    assert world.told("study_incomplete")[-1]["parked"] == 1
+
+
+def test_one_that_was_delivered_and_is_parked_unread_now_is_lacking(world: World) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.source.held[STUDY.orthanc_id] = [identifier(n) for n in (1, 2)]
+    world.deliver(1, 2, checkpoint=2)
+    world.turns(100)
+    assert len(world.told("study_complete")) == 1
+    world.source.held[STUDY.orthanc_id].append(identifier(3))
+    world.commit(Entry(parked=(parked_unread(2),)))
+    world.deliver(3, checkpoint=3)
+    world.turns(100)
+    assert len(world.told("study_complete")) == 1
+    (told,) = world.told("study_incomplete")
+    assert (told["delivered"], told["parked"]) == (2, 1)
 
 
 def test_a_parked_one_that_is_gone_is_not_waited_for(world: World) -> None:

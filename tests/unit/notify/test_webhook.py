@@ -17,7 +17,7 @@ import pytest
 from bridge.errors import ConfigurationError
 from bridge.ledger.records import Notice
 from bridge.model import Receiver
-from bridge.notify.ways import Webhook, signature
+from bridge.notify.ways import WITHHELD, Webhook, signature
 from tests.certificates import Authority, server_context
 from tests.event_receiver import EventReceiver
 from tests.raw_server import RawServer
@@ -46,7 +46,7 @@ def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
 
 def test_it_is_signed_over_id_time_and_body(receiver: EventReceiver) -> None:
     sent = webhook(f"{receiver.url}/hooks/pacs").send(NOTICE)
-    assert (sent.taken, sent.text) == (True, "it answered 200: thanks")
+    assert (sent.taken, sent.text, sent.said) == (True, "it answered 200", "thanks")
     (post,) = receiver.posts
     assert post.path == "/hooks/pacs"
     assert json.loads(post.body) == {"id": "event-1"}
@@ -146,15 +146,40 @@ def test_an_endless_body_is_left_alone(receiver: EventReceiver) -> None:
     receiver.endless = True
     sent = webhook(receiver.url).send(NOTICE)
     assert sent.taken, "it has said that it has it"
-    assert len(sent.text) < 600
+    assert len(sent.said) < 600
 
 
 def test_what_a_receiver_says_cannot_act_on_a_terminal(receiver: EventReceiver) -> None:
     receiver.answer = b"\x1b[2J evil\r\nline two" + b"x" * 5000
-    text = webhook(receiver.url).send(NOTICE).text
+    text = webhook(receiver.url).send(NOTICE).said
+    assert "evil line two" in text
     assert "\x1b" not in text
     assert "\n" not in text
     assert len(text) < 600
+
+
+def test_what_a_receiver_says_is_not_what_is_logged_and_kept(receiver: EventReceiver) -> None:
+    receiver.status, receiver.answer = 422, b"no order for DOE^JANE"
+    sent = webhook(receiver.url).send(NOTICE)
+    assert (sent.text, sent.said) == ("it answered 422", "no order for DOE^JANE")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<pre>Cannot POST /hooks/T0/k3y%20of%20mine+/x</pre>",
+        "no route /hooks/T0/k3y of mine+/x",
+        "no route k3y&#32;of&#x20;mine&plus;",
+        "unknown tenant: t0k3n-of-them",
+        f"expected {SECRET}",
+    ],
+)
+def test_a_key_in_the_address_is_not_shown_when_the_receiver_repeats_it(
+    receiver: EventReceiver, answer: str
+) -> None:
+    receiver.status, receiver.answer = 404, answer.encode()
+    sent = webhook(f"{receiver.url}/hooks/T0/k3y%20of%20mine+/x?tenant=t0k3n-of-them").send(NOTICE)
+    assert (sent.text, sent.said) == ("it answered 404", WITHHELD)
 
 
 def test_trust_is_as_for_the_servers(tmp_path: Path) -> None:
