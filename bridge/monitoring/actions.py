@@ -19,7 +19,6 @@ import hashlib
 import hmac
 import json
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from bridge.errors import StateError
@@ -133,8 +132,8 @@ class Actions:
         self._now_s = now_s
         self._steady_s = steady_s
         self._asked_s: deque[float] = deque()
-        self._turn = threading.Lock()
-        """One action at a time: each sees what the one before has done."""
+        self._acting = False
+        """One action at a time: each sees what the one before has done. For the server's loop."""
         self._report: Callable[[Event], None] | None = None
 
     def reports_to(self, report: Callable[[Event], None]) -> None:
@@ -171,7 +170,9 @@ class Actions:
                 raise Refusal(415, "Send Content-Type: application/json.")
             who = self._admitted(request)
             wanted = read_request(action, _parsed(await request.body()))
-            told = await run_in_threadpool(self._act, who, wanted)
+            told = await self._in_turn(who, wanted)
+        except ClientDisconnect:
+            refusal = Refusal(400, "The body did not come.")
         except BadRequestToAct as exc:
             refusal = Refusal(400, str(exc))
         except Refusal as exc:
@@ -212,12 +213,26 @@ class Actions:
         self._asked_s.append(now_s)
         return matching[0]
 
+    async def _in_turn(self, who: str, wanted: ActionRequest) -> dict[str, object]:
+        """Act beside the loop, unless another action is being done.
+
+        None waits for its turn: threads that do would be lacking for /livez, and an action would
+        be done long after whoever has asked for it went away.
+        """
+        if self._acting:
+            raise Refusal(409, "Another action is being done. Try again in a moment.")
+        self._acting = True
+        try:
+            return await run_in_threadpool(self._act, who, wanted)
+        finally:
+            self._acting = False
+
     def _act(self, who: str, wanted: ActionRequest) -> dict[str, object]:
         """Do what is wanted, if it is confirmed. Raises Refusal, StateError."""
         report = self._report
         if report is None:
             raise Refusal(503, "The bridge is starting. Try again in a moment.")
-        with self._turn, Ledger(self._state_path, create=False) as ledger:
+        with Ledger(self._state_path, create=False) as ledger:
             plan = self._plan(ledger, wanted)
             if wanted.confirm != plan.confirm:
                 text = f"{plan.text} Nothing was done yet: it must be confirmed."

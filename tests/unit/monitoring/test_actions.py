@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from bridge.audit import AuditTrail
 from bridge.checks.audit_reader import read_lines
 from bridge.credentials import admin_tokens
 from bridge.errors import ConfigurationError
-from bridge.events import ActionTaken, InstanceDropped, Progress
+from bridge.events import ActionTaken, Event, InstanceDropped, Progress
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import is_asked_for
@@ -25,6 +27,10 @@ from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.server import MonitoringServer, application
 from tests.acting import FAIL, IDS, OTHER, TOKEN, TOKENS, WAIT, Acting
+from tests.bridge_process import wait_until
+
+ANSWERING_THREADS = 40
+"""Of the server; who takes them all takes /livez, too."""
 
 
 @pytest.fixture
@@ -228,6 +234,57 @@ def test_a_body_is_bounded_and_read_with_care(acting: Acting, body: bytes, statu
 
 def test_a_body_without_end_is_refused_unread(acting: Acting) -> None:
     assert acting.raw("/pause", None, Transfer_Encoding="chunked")[0] == 413
+
+
+def test_clicks_that_pile_up_take_no_thread_from_others_and_do_nothing_later(
+    acting: Acting,
+) -> None:
+    """The state file hangs while somebody clicks again and again."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hangs(event: Event) -> None:
+        acting.report(event)
+        begun.set()
+        goes_on.wait(30.0)
+
+    acting.actions.reports_to(hangs)
+    answers: list[int] = []
+    body: dict[str, object] = {"confirm": "pause"}
+    clicks = [
+        threading.Thread(target=lambda: answers.append(acting.ask("pause", body)[0]), daemon=True)
+        for _ in range(ANSWERING_THREADS + 5)
+    ]
+    clicks[0].start()
+    assert begun.wait(10.0)
+    for click in clicks[1:]:
+        click.start()
+    for click in clicks[1:]:
+        click.join(10.0)
+    try:
+        assert answers == [409] * len(clicks[1:])
+        connection = http.client.HTTPConnection("127.0.0.1", acting.port, timeout=10)
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        goes_on.set()
+    clicks[0].join(10.0)
+    assert answers[-1] == 200
+    assert [told[3] for told in acting.taken()] == ["begins", "done"]
+
+
+def test_who_goes_away_within_a_body_leaves_no_trace_of_an_error(
+    acting: Acting, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = (
+        f"POST /api/actions/pause HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n{"
+    )
+    with socket.create_connection(("127.0.0.1", acting.port)) as leaves:
+        leaves.sendall(head.encode())
+    wait_until(lambda: acting.counted("pause") == {"refused": 1}, "it was noticed")
+    assert caplog.records == []
+    assert not acting.paused()
 
 
 def test_nothing_is_done_before_it_can_be_reported(tmp_path: Path) -> None:
