@@ -41,12 +41,19 @@ class HoldingClient(Protocol):
 class Listing(FixedMoves):
     """Every instance that a server holds, once or more.
 
-    Positions shift when instances come and go while we page. Orthanc 1.12 lists by identifier: a
-    page goes on if it does not begin beyond the end of the one before. 1.10 lists in the order of
-    arrival, and what is sent anew goes to the end: there a page must begin with the end of the one
-    before. Otherwise we go back further, and then begin anew: something would be passed over.
-    Where that end was sent anew itself, it is at the end of the list now, and what was not listed
-    yet is before it: only ``feed`` tells, the source's.
+    Positions shift when instances come and go while we page. Orthanc 1.12 lists by identifier, 1.10
+    in the order of arrival, where what is sent anew goes to the end. In either order a page goes on
+    if an instance in it was listed before and was not sent anew since: what is before that instance
+    was listed before it, or has come since and is in the feed. So a page by identifier must have
+    one of those that were listed last. A page in the order of arrival must begin with the end of
+    the one before. Otherwise we go back further, and then begin anew: something would be passed
+    over. Where that end was sent anew itself, it is at the end of the list now, and what was not
+    listed yet is before it: only ``feed`` tells, the source's. Without it, as many as half of the
+    end must be there.
+
+    An archive that somebody has filled in the order of identifiers, from an Orthanc 1.12 for
+    example, is in both orders until the first page with later arrivals. So it is never enough that
+    a page begins with a lower identifier than the one before ended with.
 
     It ends with a page that is not full and has nothing after it, new instances in it or not: at a
     server where they never cease to arrive there is no page without. (For as long as they arrive
@@ -118,10 +125,16 @@ class Listing(FixedMoves):
         return MovePage(moves=tuple(Move(i) for i in fresh), done=ended, ended=ended)
 
     def _goes_on(self, listed: Sequence[str]) -> bool:
+        end = self._tail[-self._back :]
         if self._by_id and _ascend(listed):
-            return bool(listed) and listed[0] <= self._tail[-1]
-        begins = _begins_with_the_end(listed, self._tail[-self._back :])
-        return begins and not self._sent_anew(listed[0])
+            # Not to be told from an order of arrival that happens to be that of identifiers.
+            known = set(self._tail)
+            again = [instance_id for instance_id in listed if instance_id in known]
+            goes_on = len(again) >= (1 if self._feed else LISTING_OVERLAP / 2)
+        else:
+            again = list(listed[:1])
+            goes_on = _begins_with_the_end(listed, end)
+        return goes_on and not self._sent_anew(again[0])
 
     def _sent_anew(self, instance_id: str) -> bool:
         """Tell whether a listed instance has a row in the feed since. Raises SourceError.

@@ -355,14 +355,26 @@ def test_a_page_begins_with_the_end_of_the_one_before(
 
 
 @pytest.mark.parametrize(
-    ("listed", "goes_on"), [("cd", True), ("c", True), ("bd", True), ("de", False), ("", False)]
+    ("listed", "goes_on"),
+    [("cd", True), ("c", True), ("bcd", True), ("abd", True), ("bd", False), ("de", False)],
 )
-def test_a_list_by_identifier_goes_on_where_it_does_not_begin_beyond(
+def test_a_list_by_identifier_goes_on_with_one_of_those_that_were_listed_last(
     listed: str, *, goes_on: bool
 ) -> None:
-    listing = Listing(StoreClient(feed_of()), page_size=200)
-    listing._tail = ("a", "c")
+    listing = Listing(StoreClient(feed_of()), page_size=200, feed=StoreClient(feed_of()))
+    listing._tail, listing._listed_at = ("a", "c"), {"a": 0, "c": 0}
     assert listing._goes_on(listed) is goes_on
+    assert not listing._goes_on("")
+
+
+@pytest.mark.parametrize(("again", "goes_on"), [(0, False), (1, False), (49, False), (50, True)])
+def test_without_a_feed_a_list_by_identifier_goes_on_with_half_of_its_end(
+    again: int, *, goes_on: bool
+) -> None:
+    names = [f"i{number:03}" for number in range(200)]
+    listing = Listing(StoreClient(feed_of()), page_size=200)
+    listing._tail = tuple(names[:100])
+    assert listing._goes_on(names[100 - again :]) is goes_on
 
 
 @pytest.mark.parametrize(

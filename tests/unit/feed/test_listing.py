@@ -170,6 +170,24 @@ def test_a_list_by_identifier_is_read_to_its_end_whatever_comes_and_goes(
     assert held.asked < 100
 
 
+def test_many_arrivals_between_two_pages_do_not_begin_a_list_by_identifier_anew() -> None:
+    """They come before and among those that were listed last, which no page then ends with."""
+    rows = feed_of(1, 2)
+
+    class Busy(Sorted):
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            if self.asked == 10:
+                names = [identifier(10**6 + number) for number in range(3000)]
+                self.instances += names
+                rows.script_feed([FeedRow(n, NEW, i) for n, i in enumerate(names, 3)])
+            return super().list_instances(since, limit)
+
+    held = Busy(20_000, arrivals=0, deletions=0)
+    before = set(held.instances)
+    assert set(everything(Listing(held, page_size=1000, feed=StoreClient(rows)))) >= before
+    assert held.asked <= 24  # 23,000 in pages of 1,000
+
+
 @pytest.mark.parametrize("deletions", [60, 300])
 def test_deletions_all_the_while_do_not_begin_it_anew_for_ever(deletions: int) -> None:
     held = Held(30_000)
@@ -251,6 +269,90 @@ def test_what_follows_a_study_that_is_sent_anew_is_not_passed_over(
     untouched = held.instances[1100:]
     found = everything(Listing(held, page_size=1000, feed=StoreClient(rows)))
     assert set(found) >= set(untouched)
+
+
+@pytest.mark.parametrize("with_feed", [True, False], ids=["with a feed", "without a feed"])
+@pytest.mark.parametrize("last", ["new", "sent anew"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_archive_that_was_filled_by_identifier_is_not_taken_for_a_list_by_identifier(
+    *, last: str, count: int, with_feed: bool
+) -> None:
+    """It is listed in the order of arrival, and so many are deleted that a page has the last only.
+
+    These ascend by chance, and are below the end of the page before: what was not listed yet is
+    above them, and before them in the list.
+    """
+    archive = sorted(identifier(number) for number in range(2000))
+    arrivals = archive[1097 : 1097 + count] if last == "sent anew" else ["0", "00", "000"][:count]
+    rows = feed_of(1, 2)
+
+    class Filled(Held):
+        asked = 0
+
+        def list_instances(self, since: int, limit: int) -> list[str]:
+            self.asked += 1
+            if self.asked == 2:
+                kept = [i for i in self.instances if i not in arrivals]
+                rest = 1000  # as many as are before the second page
+                self.instances = [*kept[len(kept) - rest :], *arrivals]
+                rows.script_feed([FeedRow(n, NEW, i) for n, i in enumerate(arrivals, 3)])
+            return super().list_instances(since, limit)
+
+    held = Filled(0)
+    held.instances = archive
+    feed = StoreClient(rows) if with_feed else None
+    found = everything(Listing(held, page_size=1000, feed=feed))
+    assert set(found) >= set(held.instances)
+
+
+class Changing(Held):
+    """A server of which instances are deleted, sent and sent anew before each answer."""
+
+    def __init__(self, names: list[str], chance: random.Random, *, by_id: bool) -> None:
+        super().__init__(0)
+        self.instances = names
+        self.rows = feed_of(1, 2)
+        self.with_rows: set[str] = set()
+        """What came or came again since: whoever follows the feed learns of it."""
+        self._chance, self._by_id = chance, by_id
+        self._changes = 60
+
+    def list_instances(self, since: int, limit: int) -> list[str]:
+        for _ in range(self._chance.choice([0, 0, 0, 1, 3, 12])):
+            if self._changes:
+                self._changes -= 1
+                self._change()
+        listed = sorted(self.instances) if self._by_id else self.instances
+        return listed[since : since + limit]
+
+    def _change(self) -> None:
+        what = self._chance.choice(["delete", "delete", "delete", "send", "send anew"])
+        name = identifier(self._chance.randrange(10**6))
+        if what != "send" and self.instances:
+            name = self._chance.choice(self.instances)
+            self.instances.remove(name)
+        if what != "delete":
+            self.instances.append(name)
+            self.with_rows.add(name)
+            self.rows.add_change(NEW, name)
+
+
+@pytest.mark.parametrize("by_id", [False, True], ids=["by arrival", "by identifier"])
+@pytest.mark.parametrize("filled", ["as it came", "by identifier"])
+@pytest.mark.parametrize("overlap", [1, 2, 5])
+def test_what_the_feed_does_not_tell_of_is_listed_in_either_order(
+    overlap: int, filled: str, monkeypatch: pytest.MonkeyPatch, *, by_id: bool
+) -> None:
+    """In small pages, so that single changes between two of them matter."""
+    monkeypatch.setattr("bridge.feed.listing.LISTING_OVERLAP", overlap)
+    monkeypatch.setattr("bridge.feed.listing.BACK_MAX", 16 * overlap)
+    for seed in range(300):
+        chance = random.Random(seed)
+        names = [identifier(1000 * seed + number) for number in range(chance.randrange(60))]
+        held = Changing(sorted(names) if filled == "by identifier" else names, chance, by_id=by_id)
+        found = everything(Listing(held, page_size=1, feed=StoreClient(held.rows)))
+        untold = set(held.instances) - held.with_rows
+        assert untold <= set(found), f"seed {seed}"
 
 
 @pytest.mark.parametrize("by_id", [False, True], ids=["by arrival", "by identifier"])
