@@ -7,6 +7,7 @@ outbox only after its receiver has taken it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from bridge.ledger.lock import explained
@@ -15,6 +16,8 @@ from bridge.ledger.store import Ledger, count_of, moment_of, raw_id, text_of
 
 EVENTS_ON_KEY = "events_on"
 """Ledger: events have a way out since then, epoch seconds."""
+WAYS_KEY = "events_ways"
+"""Ledger: the names of the ways out that are set, with spaces between them."""
 DROPPED_KEY = "events_dropped"
 """Ledger: so many events were dropped unsent, for their age or for want of room."""
 OUTBOX_ROWS_MAX = 10_000
@@ -27,12 +30,14 @@ PAUSE_LONGEST_S = 3600.0
 class EventLedger(Ledger):
     """The state file as those see it who tell of events."""
 
-    def begin(self, *, on: bool, now: float) -> None:
-        """Note whether events have a way out.
+    def begin(self, *, ways: Sequence[str], now: float) -> None:
+        """Note which ways out events have.
 
         What was parked before that began is not told: the digest counts it.
         """
+        on = bool(ways)
         with explained(self.path), self._transaction():
+            self._set_meta(WAYS_KEY, " ".join(ways))
             known = self._db.execute(self._sql["get_meta"], {"key": EVENTS_ON_KEY}).fetchone()
             if on and known is None:
                 self._set_meta(EVENTS_ON_KEY, str(now))
@@ -185,12 +190,20 @@ class EventLedger(Ledger):
                 return dropped
 
     def outbox(self) -> OutboxView:
-        """Tell what waits."""
+        """Tell what waits on the ways that are set.
+
+        What waits on another one is sent when that is set again, or dropped for its age: nobody can
+        do anything about it, and so it is no trouble.
+        """
         with explained(self.path):
             rows = self._db.execute(self._sql["sum_outbox"]).fetchall()
+            told = self.meta(WAYS_KEY)
+            set_now = [text_of(row[0]) for row in rows] if told is None else told.split()
+            rows = [row for row in rows if text_of(row[0]) in set_now]
             if not rows:
                 return OutboxView()
-            problem = self._db.execute(self._sql["outbox_problem"]).fetchone()
+            wanted = {"ways": json.dumps(set_now)}
+            problem = self._db.execute(self._sql["outbox_problem"], wanted).fetchone()
             return OutboxView(
                 {text_of(row[0]): count_of(row[1]) for row in rows},
                 min(moment_of(row[2]) for row in rows),

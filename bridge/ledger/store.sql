@@ -178,7 +178,8 @@ WHERE number = :number AND event_id = :event_id;
 SELECT way, count(*), min(created_at) FROM outbox GROUP BY way ORDER BY way;
 
 -- name: outbox_problem
-SELECT problem FROM outbox WHERE problem <> '' ORDER BY created_at, number LIMIT 1;
+SELECT problem FROM outbox
+WHERE problem <> '' AND way IN (SELECT value FROM json_each(:ways)) ORDER BY created_at, number LIMIT 1;
 
 -- name: drop_old_from_outbox
 DELETE FROM outbox WHERE created_at < :before;

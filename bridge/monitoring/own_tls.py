@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +41,9 @@ def server_context(cert_file: str, key_file: str | None) -> ssl.SSLContext:
         if file is not None:
             must_be_meant(setting, Path(file))
     try:
+        for file in (cert_file, key_file):
+            if file is not None and not stat.S_ISREG(Path(file).stat().st_mode):
+                raise OSError("not a file")  # a pipe would hold the server until somebody writes
         # An encrypted key must fail, not ask for its password on a terminal.
         context.load_cert_chain(cert_file, key_file, password=lambda: b"")
     except OSError as exc:

@@ -255,8 +255,8 @@ class Teller:
         self._clock = clock
 
     def begin(self, ledger: EventLedger) -> None:
-        """Note whether there is a way out. Raises StateError."""
-        ledger.begin(on=bool(self._mailer.ways), now=self._clock.now_s())
+        """Note which ways out there are. Raises StateError."""
+        ledger.begin(ways=self._mailer.ways, now=self._clock.now_s())
 
     def turn(self, ledger: EventLedger, *, at_once: bool = False) -> None:
         """Tell what is to be told. ``at_once``: do not gather any longer. Raises StateError."""

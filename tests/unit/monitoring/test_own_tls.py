@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
 import socket
 import ssl
@@ -114,6 +115,16 @@ def test_a_pair_that_is_none_is_told_and_the_old_one_kept(secured: Secured) -> N
     secured.clock.s += 2
     assert secured.shown() == "second"
     assert "certificate_refused" not in secured.codes()
+
+
+def test_a_pipe_in_place_of_a_file_holds_nobody(secured: Secured) -> None:
+    """To read it would wait until somebody writes into it, and /livez with it."""
+    for file in (secured.key, secured.cert):
+        file.unlink()
+        os.mkfifo(file)
+        secured.clock.s += 10
+        assert secured.shown() == "first"
+    assert "certificate_refused" in secured.codes()
 
 
 @pytest.mark.parametrize("wrong", ["another key", "no certificate", "no file"])

@@ -248,3 +248,23 @@ def test_a_parked_one_that_arrives_before_it_is_told_is_not_told(world: World) -
     world.turns(100)
     assert world.told("parked") == []
     assert isinstance(world.clock, ManualClock)
+
+
+def test_what_waits_on_a_way_that_was_taken_away_is_no_trouble(world: World) -> None:
+    """An address whose password was changed is another way: nobody could clear /health."""
+    first, second = world.inboxes
+    for inbox in world.inboxes:
+        inbox.refuses = 10_000
+    world.codes = ["parked"]
+    world.turns(100)
+    assert world.ledger is not None
+    assert world.ledger.outbox().waiting == {"webhook": 1, "notify-1": 1}
+    for ways, waiting in (([first], {"webhook": 1}), ([], {}), ([second], {"notify-1": 1})):
+        world.inboxes = list(ways)
+        world.live()
+        view = world.ledger.outbox()
+        assert view.waiting == waiting
+        assert (view.oldest_at is None, view.problem == "") == (not waiting, not waiting)
+    second.refuses = 0
+    world.turns(10_000)
+    assert len(second.told("health_changed")) == 1, "it waited for its way to be set again"
