@@ -859,6 +859,7 @@ class Settings(BaseSettings):
             parked_limit=self.parked_limit,
             verify_every_s=self.verify_every_s,
             carries=bool(self.carried),
+            retains=self.retention_s is not None,
         )
 
     def names(self) -> BridgeNames:

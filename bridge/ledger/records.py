@@ -70,6 +70,15 @@ class Attempts:
     first_failed_at: float
 
 
+class Missed(IntEnum):
+    """Which server lacked an instance when retention looked at it last."""
+
+    NOWHERE = 0
+    AT_SOURCE = 1
+    AT_TARGET = 2
+    """Or the target could not read its file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A delivered and proved instance that still lies at the source.
@@ -77,14 +86,14 @@ class Kept:
     ``source_md5``: of the file as it was fetched. ``target_md5``: of the file as it was stored.
     ``source_file``, ``target_file``: the names of these files in the two storage areas; "" where
     they were not learned. ``aged_from``: from when its age counts, by the age clock; None until
-    retention has seen it. ``missed``: a server lacked it when it was looked at last.
+    retention has seen it. ``missed``: which server lacked it when it was looked at last.
     """
 
     instance_id: str
     source_md5: str
     target_md5: str
     delivered_at: float
-    missed: bool = False
+    missed: Missed = Missed.NOWHERE
     source_file: str = ""
     target_file: str = ""
     aged_from: float | None = None

@@ -29,6 +29,7 @@ from bridge.ledger.records import (
     EndedAs,
     Entry,
     Kept,
+    Missed,
     Parked,
     StudyRecord,
     TriedBy,
@@ -37,7 +38,7 @@ from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, St
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"
@@ -549,12 +550,17 @@ class Ledger:
             wanted = {"minute": int(then // 60)}
             return int(self._db.execute(self._sql["deletions_since"], wanted).fetchone()[0])
 
-    def postpone(self, kept: Kept, until: float, *, missed: bool = False) -> None:
+    def missed_at_target(self) -> int:
+        """Count what was delivered, and the target lacked or could not read at the last look."""
+        with explained(self.path):
+            return int(self._db.execute(self._sql["count_missed_at_target"]).fetchone()[0])
+
+    def postpone(self, kept: Kept, until: float, *, missed: Missed = Missed.NOWHERE) -> None:
         """Look at evidence later, unless it was replaced or withdrawn meanwhile.
 
         ``until``: when it counts as new, by the age clock.
 
-        ``missed``: a server lacked the instance.
+        ``missed``: which server lacked the instance.
         """
         wanted = asdict(kept) | {"until": until, "missed": missed}
         with explained(self.path), self._transaction():
@@ -805,6 +811,11 @@ def _row(parked: Parked) -> dict[str, object]:
     }
 
 
+def _missed(value: object) -> Missed:
+    known = count_of(value)
+    return Missed(known) if known in set(Missed) else Missed.NOWHERE
+
+
 def _kept(row: sqlite3.Row) -> Kept:
     aged_from = row["aged_from"]
     return Kept(
@@ -812,7 +823,7 @@ def _kept(row: sqlite3.Row) -> Kept:
         source_md5=text_of(row["source_md5"]),
         target_md5=text_of(row["target_md5"]),
         delivered_at=moment_of(row["delivered_at"]),
-        missed=bool(row["missed"]),
+        missed=_missed(row["missed"]),
         source_file=text_of(row["source_file"]),
         target_file=text_of(row["target_file"]),
         aged_from=None if aged_from is None else _age(aged_from),

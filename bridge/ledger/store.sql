@@ -434,6 +434,14 @@ SELECT instance_id, source_md5, target_md5, delivered_at, missed, source_file, t
        aged_from
 FROM kept WHERE instance_id > :after ORDER BY instance_id LIMIT :limit;
 
+-- name: schema_12
+-- What was delivered, and the target lacked at the last look (2 is Missed.AT_TARGET): it is counted
+-- each second.
+CREATE INDEX kept_missed_at_target ON kept (missed) WHERE missed = 2;
+
+-- name: count_missed_at_target
+SELECT count(*) FROM kept WHERE missed = 2;
+
 -- name: forget_kept
 DELETE FROM kept WHERE instance_id = :instance_id AND delivered_at = :delivered_at;
 

@@ -60,6 +60,7 @@ from bridge.monitoring.health import (
     carry_problems,
     events_problems,
     judge,
+    lacking_problem,
     lag_of,
     marks_problem,
     mirror_problems,
@@ -183,6 +184,7 @@ class Board:
         self._parked_at_s = float("-inf")
         self._gaps_given_up = 0
         self._marks: list[Mark] = []
+        self._lacking = 0
         self._state_error = ""
         self._feed_reset = ""
         self._sweep_error = ""
@@ -273,6 +275,7 @@ class Board:
                         self._dropped = ledger.dropped_count()
                         self._gaps_given_up = ledger.gaps_given_up()
                         self._marks = marks_that_stay(ledger, time.time())
+                        self._lacking = ledger.missed_at_target()
                         self._mirror = mirror_view(ledger)
                         self._carry = carry_view(ledger)
                         self._outbox = ledger.outbox()
@@ -329,6 +332,8 @@ class Board:
                 "--dry-run. The rights it needs: orthanc-bridge docs security."
             )
             found = (*found, Problem("retention_failing", self._sweep_error, advice))
+        if self._lacking and self._limits.retains:
+            found = (*found, lacking_problem(self._lacking))
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
         if self._certificate_refused:

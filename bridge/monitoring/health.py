@@ -36,7 +36,8 @@ NAMED_MAX = 3
 class HealthLimits:
     """From where on something is wrong. 0 means no limit for ``lag_limit_s``.
 
-    ``poll_interval_s``: an idle feed is looked at no more often than that.
+    ``poll_interval_s``: an idle feed is looked at no more often than that. ``retains``: delivered
+    instances are deleted at the source, and looked for at the target before.
     """
 
     stall_after_s: float = 600.0
@@ -45,6 +46,7 @@ class HealthLimits:
     parked_limit: int = 0
     verify_every_s: float | None = None
     carries: bool = False
+    retains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +339,17 @@ def missed_problem(instances: int) -> Problem:
     text = f"{many} came to the source but were not in its feed; a recount found and moved them."
     advice = "Run orthanc-bridge check. See: orthanc-bridge docs operations report."
     return Problem("feed_incomplete", text, advice)
+
+
+def lacking_problem(instances: int) -> Problem:
+    """Tell that the target lacks what this bridge has delivered, as retention has found."""
+    text = f"The target lacks {counted(instances, 'instance')} that this bridge delivered, or"
+    text += " cannot read the file. They stay at the source."
+    advice = (
+        "Was it restored from a backup? To deliver what is missing: orthanc-bridge check --fix. To "
+        "replace what is damaged: orthanc-bridge check --repair."
+    )
+    return Problem("delivered_lacking", text, advice)
 
 
 def marks_problem(marks: Sequence[str]) -> Problem:

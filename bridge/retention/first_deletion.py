@@ -13,7 +13,8 @@ person has said so. A kill may leave ``.held`` without a note: then nothing was 
 
 A deletion without an answer (a kill, a time-out) may still wait in a server that hangs, and be done
 later. So where the source still holds the instance, note and ``.held`` stay for FATE_S more, and
-nothing else is deleted meanwhile.
+nothing else is deleted meanwhile. The same holds for a source that answers that it has deleted the
+instance, and still holds it; IGNORED_MAX of those in a row are told as a failure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from bridge.errors import BridgeError, InstanceError, InstanceGone, SideError, StateError
+from bridge.errors import (
+    BridgeError,
+    ConfigurationError,
+    InstanceError,
+    InstanceGone,
+    SideError,
+    StateError,
+)
 from bridge.ledger.lock import explained
 from bridge.ledger.records import Kept
 from bridge.ledger.store import Ledger
@@ -42,7 +50,14 @@ UNVERIFIED_KEY = "retention_unverified"
 """Ledger: the deletion after which the target's file was not verified yet, as JSON."""
 FATE_S = 900.0
 """A deletion without an answer that the source has not done after this time is done no more."""
-FATE_AWAITED = "the source may still do a deletion that it has not answered"
+FATE_AWAITED = "the source may still do a deletion that it has not answered, or not done"
+ANSWERED = "answered"
+"""Of the note: the source has answered that it deleted it."""
+IGNORED_KEY = "retention_ignored"
+"""Ledger: how many deletions in a row the source has answered and not done, and of which instance
+the last one was, as JSON."""
+IGNORED_MAX = 2
+"""So many make it sure that deletions are not done: then it is told."""
 AWAITED_FROM = "awaited_from"
 """Of the note: when the instance was found to be still there, by the age clock."""
 STORED = frozenset({"Success", "AlreadyStored"})
@@ -67,6 +82,33 @@ class FirstDeletion:
                 write_private(held, file)
         ledger.set_meta(UNVERIFIED_KEY, json.dumps(asdict(kept)), durably=True)
 
+    def note_answer(self, ledger: Ledger) -> None:
+        """Note that the source has answered: it has deleted the instance. Before ``verify``."""
+        text = ledger.meta(UNVERIFIED_KEY)
+        if text is not None:
+            with explained(ledger.path):
+                noted = json.dumps(dict(json.loads(text)) | {ANSWERED: True})
+            ledger.set_meta(UNVERIFIED_KEY, noted)
+
+    def refuse_ignored(self, ledger: Ledger) -> None:
+        """Raise ConfigurationError while the source does none of the deletions that it answers.
+
+        Until one is done, or the instance of the last one is gone.
+        """
+        text = ledger.meta(IGNORED_KEY)
+        if text is None:
+            return
+        with explained(ledger.path):
+            noted = dict(json.loads(text))
+            count, instance_id = int(noted["count"]), str(noted["instance_id"])
+        if count >= IGNORED_MAX and self._is_there(instance_id) is not False:
+            raise ConfigurationError(
+                f"The source answered {count} deletions in a row as done, and still holds the "
+                f"instances, the last one is {instance_id}.",
+                advice="Look for a proxy or a plugin in front of the source that answers for it, "
+                "and read its log. One deletion is tried every 15 minutes.",
+            )
+
     def verify(self, ledger: Ledger, *, now: float, answered: bool = False) -> bool:
         """Have the target read the file of the deletion that was not verified yet, if there is one.
 
@@ -84,12 +126,18 @@ class FirstDeletion:
                 noted = dict(json.loads(text))
                 since = noted.pop(AWAITED_FROM, None)
                 since = None if since is None else float(since)
+                said_done = bool(noted.pop(ANSWERED, False))
                 kept = Kept(**noted)
-            there = self._is_there(kept)
+            there = self._is_there(kept.instance_id)
             if there is not False and not answered and not _is_over(since, now):
                 if since is None:
-                    _begin_wait(ledger, kept, now)
+                    if said_done and there:
+                        _count_ignored(ledger, kept.instance_id)
+                    _begin_wait(ledger, kept, now, said_done=said_done, there=there)
+                self.refuse_ignored(ledger)
                 return False
+            if there is False:
+                ledger.set_meta(IGNORED_KEY, None)
             if not there:
                 objection = self._looks.target_objection(kept)
                 if objection is not None:
@@ -99,10 +147,10 @@ class FirstDeletion:
             held_path(ledger).unlink(missing_ok=True)
         return True
 
-    def _is_there(self, kept: Kept) -> bool | None:
+    def _is_there(self, instance_id: str) -> bool | None:
         """Tell whether the source still holds the instance; None where it does not tell."""
         try:
-            self._source.stored_file(kept.instance_id)
+            self._source.stored_file(instance_id)
         except InstanceGone:
             return False
         except InstanceError:
@@ -153,14 +201,26 @@ def _is_over(since: float | None, now: float) -> bool:
     return since is not None and now - since >= FATE_S
 
 
-def _begin_wait(ledger: Ledger, kept: Kept, now: float) -> None:
-    note = asdict(kept) | {AWAITED_FROM: now}
+def _count_ignored(ledger: Ledger, instance_id: str) -> None:
+    text = ledger.meta(IGNORED_KEY)
+    with explained(ledger.path):
+        before = 0 if text is None else int(json.loads(text)["count"])
+    noted = {"count": before + 1, "instance_id": instance_id}
+    ledger.set_meta(IGNORED_KEY, json.dumps(noted))
+
+
+def _begin_wait(
+    ledger: Ledger, kept: Kept, now: float, *, said_done: bool, there: bool | None
+) -> None:
+    note = asdict(kept) | {AWAITED_FROM: now, ANSWERED: said_done}
     ledger.set_meta(UNVERIFIED_KEY, json.dumps(note), durably=True)
-    text = (
-        f"whether the source still deletes instance {kept.instance_id} is not known: it has not "
-        f"answered, and still holds it. Nothing else is deleted within {FATE_S / 60:.0f} minutes"
-    )
-    log(logging.WARNING, "deletion_unanswered", text, instance=kept.instance_id)
+    asked = "and still holds it" if there else "and does not tell whether it still holds it"
+    text, event = f"the source has not answered, {asked}", "deletion_unanswered"
+    if said_done:
+        text, event = f"the source answered that it is done, {asked}", "deletion_not_done"
+    text = f"the deletion of instance {kept.instance_id}: {text}. "
+    text += f"Nothing else is deleted within {FATE_S / 60:.0f} minutes"
+    log(logging.WARNING, event, text, instance=kept.instance_id)
 
 
 def held_path(ledger: Ledger) -> Path:

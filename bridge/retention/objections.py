@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from bridge.errors import InstanceError, InstanceGone
-from bridge.ledger.records import Kept
+from bridge.ledger.records import Kept, Missed
 from bridge.ledger.store import Ledger
 from bridge.model import Reason
 from bridge.retention.protocols import HoldingServer, KeepingServer
@@ -33,15 +33,21 @@ class Objection(StrEnum):
 
 
 ASKED_AGAIN = (
+    Objection.TARGET_LACKS,
     Objection.DAMAGED,
     Objection.UNVERIFIED,
     Objection.SOURCE_UNREADABLE,
     Objection.ONE_FILE,
 )
 """What may be otherwise in an hour."""
-MISSED = (Objection.GONE, Objection.TARGET_LACKS)
-"""One that lost its disk for a moment, or another one at its address, lacks all of them. What is
-lacking an hour later too is believed."""
+MISSED = {
+    Objection.GONE: Missed.AT_SOURCE,
+    Objection.TARGET_LACKS: Missed.AT_TARGET,
+    Objection.DAMAGED: Missed.AT_TARGET,
+}
+"""A server that lost its disk for a moment, or another one at its address, lacks all of them. What
+the source lacks an hour later too is believed. What the target lacks is asked for again until it is
+there, is delivered anew or is gone at the source: `/health` tells of it for so long."""
 
 
 class InstanceLooks:
@@ -53,7 +59,13 @@ class InstanceLooks:
 
     def objection(self, kept: Kept) -> Objection | None:
         """Ask the target, then the source."""
-        return self.target_objection(kept) or self.source_objection(kept)
+        there = self.target_objection(kept)
+        if there is None:
+            return self.source_objection(kept)
+        # Nobody misses at the target what is gone at both.
+        missed = MISSED.get(there) is Missed.AT_TARGET
+        gone = missed and self.source_objection(kept) is Objection.GONE
+        return Objection.GONE if gone else there
 
     def target_objection(self, kept: Kept) -> Objection | None:
         """Have the target read its file, and compare what it holds with what was proved."""

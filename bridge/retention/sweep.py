@@ -44,7 +44,7 @@ from dataclasses import dataclass
 
 from bridge.errors import BridgeError, InstanceError, SideError, StateError
 from bridge.events import Event, SourceDeletes, SourceKept
-from bridge.ledger.records import Entry, Kept
+from bridge.ledger.records import Entry, Kept, Missed
 from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.retention.batch_proof import Prover, marks_of, refuse_target
@@ -149,6 +149,7 @@ class Sweeper:
         for _ in range(BATCH):
             kept = None if self._stopping() else _first(ledger, aged_before)
             if kept is None:
+                self._first.refuse_ignored(ledger)
                 return
             done.hold = self._limits.held_back(ledger, now)
             if done.hold:
@@ -248,6 +249,7 @@ class Sweeper:
             lambda: refuse_target(self._rules, self._target.system()),
             lambda: self._others.refuse(ledger, noted=True),
             lambda: self._limits.refuse_share(ledger, now),
+            lambda: self._first.refuse_ignored(ledger),
         )
         for ask in asks:
             try:
@@ -288,13 +290,16 @@ class Sweeper:
             if first:
                 self._first.announce(ledger, kept, proof.file)
                 proof.file = None
-            done.deleted += self._source.delete_instance(kept.instance_id)
+            was_there = self._source.delete_instance(kept.instance_id)
+            done.deleted += was_there
         except (SideError, StateError) as exc:
             self._report(SourceKept(kept.instance_id, exc.message))
             if first and isinstance(exc, SideError) and was_answered(exc):
                 self._first.verify(ledger, now=now, answered=True)
             raise
         ledger.deleted(kept, now=now)
+        if first and was_there:
+            self._first.note_answer(ledger)
         return first
 
 
@@ -311,8 +316,9 @@ def _spare(ledger: Ledger, kept: Kept, objection: Objection, later: float, done:
         done.spared += 1
     if objection is Objection.GONE:
         ledger.release_delivery(kept.instance_id)
-    missed = objection in MISSED
-    if objection in ASKED_AGAIN or (missed and not kept.missed):
+    missed = MISSED.get(objection, Missed.NOWHERE)
+    gone = objection is Objection.GONE
+    if objection in ASKED_AGAIN or (gone and kept.missed is not Missed.AT_SOURCE):
         ledger.postpone(kept, later, missed=missed)
     elif objection is not Objection.UNLEARNED:
         ledger.commit(Entry(not_kept=(kept,)))

@@ -270,6 +270,7 @@ def test_what_was_parked_by_an_older_bridge_was_tried_when_it_was_parked(path: P
         ledger.commit(Entry(parked=(parked("p", parked_at=100.0),)))
         ledger._db.execute("DROP INDEX parked_to_retry")
         ledger._db.execute("DROP INDEX parked_untold")
+        ledger._db.execute("DROP INDEX kept_missed_at_target")
         for column in ("retries", "tried_at", "bridge_version", "codec_versions", "told"):
             ledger._db.execute(f"ALTER TABLE parked DROP COLUMN {column}")
         # Of later steps.

@@ -179,6 +179,57 @@ def test_who_has_refused_a_deletion_does_not_do_it_later(
     assert sum(done.deleted for done in swept) == deleted
 
 
+IGNORED = Respond(200, b'{"RemainingAncestor": null}')
+
+
+def test_a_source_that_answers_deletions_and_does_none_is_told(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log said that it had not answered, /health that all is well; nothing was ever deleted."""
+    monkeypatch.setattr("bridge.log.LOGGER.propagate", True)
+    deliver(rig, 4)
+    rig.source.script("DELETE /instances/[^/]+$", IGNORED)
+    assert rig.sweep(before=LATER).hold == FATE_AWAITED
+    assert "answered that it is done, and still holds it" in caplog.text
+    assert "not answered" not in caplog.text
+    for again in (FATE_S, FATE_S + 1, 2 * FATE_S - 1):
+        with pytest.raises(ConfigurationError, match="answered 2 deletions in a row"):
+            rig.sweep(before=LATER + again)
+    assert rig.deletions == 2
+    for again in (2, 3):
+        with pytest.raises(ConfigurationError, match=f"answered {again + 1} deletions in a row"):
+            rig.sweep(before=LATER + again * FATE_S)
+    with pytest.raises(ConfigurationError, match="answered 4 deletions in a row"):
+        rig.sweep(before=LATER + 4 * FATE_S)  # nothing is due any more
+    assert [str(found) for found in rig.sweeper.refusals(rig.ledger, now=LATER)] != []
+    assert len(rig.at_source) == 4
+    rig.source.behave()
+    deliver(rig, 2)
+    assert rig.sweep(before=LATER + 5 * FATE_S).deleted == 2
+    assert rig.sweep(before=LATER + 6 * FATE_S) == Sweep()
+    assert list(rig.sweeper.refusals(rig.ledger, now=LATER)) == []
+
+
+def test_deletions_that_are_not_done_now_and_then_are_counted_in_a_row(rig: Rig) -> None:
+    for turn in range(3):
+        deliver(rig, 2)
+        rig.source.script("DELETE /instances/[^/]+$", IGNORED, times=1)
+        assert rig.sweep(before=LATER + 2 * turn * FATE_S).hold == FATE_AWAITED
+        rig.source.behave()
+        swept = rig.sweep(before=LATER + (2 * turn + 1) * FATE_S)
+        assert (swept.deleted, swept.hold) == (1, "")
+
+
+def test_a_source_that_was_emptied_by_hand_is_no_trouble_any_more(rig: Rig) -> None:
+    deliver(rig, 2)
+    rig.source.script("DELETE /instances/[^/]+$", IGNORED)
+    rig.sweep(before=LATER)
+    with pytest.raises(ConfigurationError):
+        rig.sweep(before=LATER + FATE_S)
+    rig.source.store.instances.clear()
+    assert rig.sweep(before=LATER + FATE_S + 1) == Sweep()
+
+
 def test_a_wait_for_a_deletion_hides_no_trouble(
     rig: Rig, clocks: Clocks, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

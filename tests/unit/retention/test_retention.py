@@ -25,7 +25,7 @@ from bridge.events import (
     SweepFailed,
     SweepWorks,
 )
-from bridge.ledger.records import Attempts, Entry, Kept, Parked
+from bridge.ledger.records import Attempts, Entry, Kept, Missed, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Endpoint, Move, Reason, SideFailed, SideName, SideProblem
 from bridge.monitoring.board import Board
@@ -248,6 +248,71 @@ def test_what_the_target_lost_stays(rig: Rig) -> None:
     assert kept in rig.at_source
 
 
+def lacking(rig: Rig, *, retains: bool = True) -> list[str]:
+    """Return what /health says of the target's lacks."""
+    found = Board(rig.state_path, HealthLimits(retains=retains)).problems()
+    return [f"{one.message} {one.advice}" for one in found if one.code == "delivered_lacking"]
+
+
+def test_a_target_restored_from_an_older_backup_is_told_until_it_has_them_again(rig: Rig) -> None:
+    """Only the log told of it, once or twice for each instance; then they were forgotten."""
+    rows = [rig.deliver(data) for data in small_series(4)]
+    rig.deliver(small_ct(), at=LATER * 9)
+    assert not lacking(rig)
+    for lost in rows:
+        rig.target.store.delete(lost)
+    for hours in range(4):
+        assert rig.sweep(before=LATER + hours * POSTPONED_S).deleted == 0
+        (said,) = lacking(rig)
+        assert "lacks 4 instances" in said
+        assert "orthanc-bridge check --fix" in said
+    assert not lacking(rig, retains=False), "where nothing looks, nobody could take it back"
+    # One is delivered anew, one is gone at the source, one is there again as it was.
+    rig.target.put(rig.source.store.instances[rows[0]].data)
+    rig.ledger.commit(Entry(kept=(rig.evidence(rows[0], at=LATER * 9),)))
+    assert "lacks 3 instances" in lacking(rig)[0]
+    rig.source.store.delete(rows[1])
+    rig.sweep(before=LATER + 4 * POSTPONED_S)
+    assert "lacks 2 instances" in lacking(rig)[0]
+    for lost in rows[2:]:
+        rig.source.store.delete(lost)
+    rig.sweep(before=LATER + 5 * POSTPONED_S)
+    assert not lacking(rig)
+    rig.sweep(before=LATER + 6 * POSTPONED_S)
+    assert rows[2] not in rig.kept(), "gone at both an hour later too"
+
+
+def test_what_is_there_again_as_it_was_is_no_longer_told(rig: Rig) -> None:
+    rows = [rig.deliver(data) for data in small_series(3)]
+    files = dict(rig.target.store.instances)
+    rig.target.store.instances.clear()
+    for hours in range(3):
+        rig.sweep(before=LATER + hours * POSTPONED_S)
+    assert "lacks 3 instances" in lacking(rig)[0]
+    rig.target.store.instances.update(files)
+    assert rig.sweep(before=LATER + 3 * POSTPONED_S).deleted == len(rows)
+    assert not lacking(rig)
+
+
+def test_a_file_that_the_target_cannot_read_is_told_until_it_can(rig: Rig) -> None:
+    rig.deliver(small_ct())
+    rig.target.script("POST /instances/.*/verify-md5", Respond(500))
+    rig.sweep()
+    told = lacking(rig)
+    rig.target.behave()
+    assert rig.sweep(before=LATER + POSTPONED_S).deleted == 1
+    assert (len(told), lacking(rig)) == (1, [])
+
+
+def test_what_is_young_or_changed_is_no_lack(rig: Rig) -> None:
+    data, young = small_ct(), small_ct(seed=5)
+    rig.deliver(data)
+    rig.deliver(young, at=LATER * 9)
+    rig.source.put(resent(data))
+    assert rig.sweep() == Sweep(spared=1)
+    assert not lacking(rig)
+
+
 def test_what_was_changed_at_the_target_stays(rig: Rig) -> None:
     data = small_ct()
     kept = rig.deliver(data)
@@ -343,7 +408,7 @@ def test_the_proof_that_there_are_two_servers_is_made_once_a_batch(rig: Rig) -> 
 
 def test_a_batch_is_bounded(rig: Rig) -> None:
     rows = tuple(
-        Kept(f"{n:08x}{4 * '-00000000'}", "a", "a", float(n), False, "f", "g", float(n))
+        Kept(f"{n:08x}{4 * '-00000000'}", "a", "a", float(n), Missed.NOWHERE, "f", "g", float(n))
         for n in range(BATCH + 1)
     )
     rig.ledger.commit(Entry(kept=rows))
