@@ -220,14 +220,16 @@ def test_deletions_that_are_not_done_now_and_then_are_counted_in_a_row(rig: Rig)
         assert (swept.deleted, swept.hold) == (1, "")
 
 
-def test_a_source_that_was_emptied_by_hand_is_no_trouble_any_more(rig: Rig) -> None:
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_source_that_was_emptied_by_hand_is_no_trouble_any_more(rig: Rig, waiting: bool) -> None:
     deliver(rig, 2)
     rig.source.script("DELETE /instances/[^/]+$", IGNORED)
     rig.sweep(before=LATER)
-    with pytest.raises(ConfigurationError):
-        rig.sweep(before=LATER + FATE_S)
+    for turn in (1,) if waiting else (1, 2):
+        with pytest.raises(ConfigurationError):
+            rig.sweep(before=LATER + turn * FATE_S)
     rig.source.store.instances.clear()
-    assert rig.sweep(before=LATER + FATE_S + 1) == Sweep()
+    assert rig.sweep(before=LATER + 2 * FATE_S) == Sweep()
 
 
 def test_a_wait_for_a_deletion_hides_no_trouble(
