@@ -256,7 +256,7 @@ def test_a_link_and_a_directory_are_no_copies(path: Path, tmp_path: Path) -> Non
     back_up(path, out)
     (tmp_path / "link").symlink_to(out)
     for name in ("link", "state", "nothing"):
-        with pytest.raises(StateError, match="is no file"):
+        with pytest.raises(StateError, match="is not a file"):
             restore(tmp_path / name, path, adopt=nothing)
 
 
