@@ -70,12 +70,12 @@ class Attempts:
     first_failed_at: float
 
 
-class Missed(IntEnum):
+class MissedAt(IntEnum):
     """Which server lacked an instance when retention looked at it last."""
 
     NOWHERE = 0
-    AT_SOURCE = 1
-    AT_TARGET = 2
+    SOURCE = 1
+    TARGET = 2
     """Or the target could not read its file."""
 
 
@@ -93,7 +93,7 @@ class Kept:
     source_md5: str
     target_md5: str
     delivered_at: float
-    missed: Missed = Missed.NOWHERE
+    missed: MissedAt = MissedAt.NOWHERE
     source_file: str = ""
     target_file: str = ""
     aged_from: float | None = None

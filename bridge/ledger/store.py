@@ -29,7 +29,7 @@ from bridge.ledger.records import (
     EndedAs,
     Entry,
     Kept,
-    Missed,
+    MissedAt,
     Parked,
     StudyRecord,
     TriedBy,
@@ -555,7 +555,7 @@ class Ledger:
         with explained(self.path):
             return int(self._db.execute(self._sql["count_missed_at_target"]).fetchone()[0])
 
-    def postpone(self, kept: Kept, until: float, *, missed: Missed = Missed.NOWHERE) -> None:
+    def postpone(self, kept: Kept, until: float, *, missed: MissedAt = MissedAt.NOWHERE) -> None:
         """Look at evidence later, unless it was replaced or withdrawn meanwhile.
 
         ``until``: when it counts as new, by the age clock.
@@ -811,9 +811,9 @@ def _row(parked: Parked) -> dict[str, object]:
     }
 
 
-def _missed(value: object) -> Missed:
+def _missed(value: object) -> MissedAt:
     known = count_of(value)
-    return Missed(known) if known in set(Missed) else Missed.NOWHERE
+    return MissedAt(known) if known in set(MissedAt) else MissedAt.NOWHERE
 
 
 def _kept(row: sqlite3.Row) -> Kept:

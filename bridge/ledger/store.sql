@@ -435,7 +435,7 @@ SELECT instance_id, source_md5, target_md5, delivered_at, missed, source_file, t
 FROM kept WHERE instance_id > :after ORDER BY instance_id LIMIT :limit;
 
 -- name: schema_12
--- What was delivered, and the target lacked at the last look (2 is Missed.AT_TARGET): it is counted
+-- What was delivered, and the target lacked at the last look (2 is MissedAt.TARGET): it is counted
 -- each second.
 CREATE INDEX kept_missed_at_target ON kept (missed) WHERE missed = 2;
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from bridge.errors import InstanceError, InstanceGone
-from bridge.ledger.records import Kept, Missed
+from bridge.ledger.records import Kept, MissedAt
 from bridge.ledger.store import Ledger
 from bridge.model import Reason
 from bridge.retention.protocols import HoldingServer, KeepingServer
@@ -41,9 +41,9 @@ ASKED_AGAIN = (
 )
 """What may be otherwise in an hour."""
 MISSED = {
-    Objection.GONE: Missed.AT_SOURCE,
-    Objection.TARGET_LACKS: Missed.AT_TARGET,
-    Objection.DAMAGED: Missed.AT_TARGET,
+    Objection.GONE: MissedAt.SOURCE,
+    Objection.TARGET_LACKS: MissedAt.TARGET,
+    Objection.DAMAGED: MissedAt.TARGET,
 }
 """A server that lost its disk for a moment, or another one at its address, lacks all of them. What
 the source lacks an hour later too is believed. What the target lacks is asked for again until it is
@@ -63,7 +63,7 @@ class InstanceLooks:
         if there is None:
             return self.source_objection(kept)
         # Nobody misses at the target what is gone at both.
-        missed = MISSED.get(there) is Missed.AT_TARGET
+        missed = MISSED.get(there) is MissedAt.TARGET
         gone = missed and self.source_objection(kept) is Objection.GONE
         return Objection.GONE if gone else there
 

@@ -44,7 +44,7 @@ from dataclasses import dataclass
 
 from bridge.errors import BridgeError, InstanceError, SideError, StateError
 from bridge.events import Event, SourceDeletes, SourceKept
-from bridge.ledger.records import Entry, Kept, Missed
+from bridge.ledger.records import Entry, Kept, MissedAt
 from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.retention.batch_proof import Prover, marks_of, refuse_target
@@ -316,9 +316,9 @@ def _spare(ledger: Ledger, kept: Kept, objection: Objection, later: float, done:
         done.spared += 1
     if objection is Objection.GONE:
         ledger.release_delivery(kept.instance_id)
-    missed = MISSED.get(objection, Missed.NOWHERE)
+    missed = MISSED.get(objection, MissedAt.NOWHERE)
     gone = objection is Objection.GONE
-    if objection in ASKED_AGAIN or (gone and kept.missed is not Missed.AT_SOURCE):
+    if objection in ASKED_AGAIN or (gone and kept.missed is not MissedAt.SOURCE):
         ledger.postpone(kept, later, missed=missed)
     elif objection is not Objection.UNLEARNED:
         ledger.commit(Entry(not_kept=(kept,)))

@@ -12,7 +12,7 @@ import pytest
 import bridge.ledger.store
 from bridge.errors import StateError
 from bridge.ledger.lock import locked
-from bridge.ledger.records import Attempts, Entry, Kept, Missed
+from bridge.ledger.records import Attempts, Entry, Kept, MissedAt
 from bridge.ledger.store import Ledger
 from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason
 from tests.ledger_rows import parked
@@ -210,12 +210,12 @@ def test_what_was_delivered_anew_is_neither_forgotten_nor_changed_with_the_old(
     ledger.commit(Entry(kept=(old,)))
     ledger.commit(Entry(kept=(new,)))
     ledger.commit(Entry(not_kept=(old,)))
-    ledger.postpone(old, 99.0, missed=Missed.AT_SOURCE)
+    ledger.postpone(old, 99.0, missed=MissedAt.SOURCE)
     ledger.note_files(replace(old, source_file="x", target_file="y", aged_from=99.0))
     ledger.deleted(old, now=0.0)
     assert list(ledger.all_kept()) == [new]
-    ledger.postpone(new, 99.0, missed=Missed.AT_SOURCE)
-    assert list(ledger.all_kept()) == [replace(new, aged_from=99.0, missed=Missed.AT_SOURCE)]
+    ledger.postpone(new, 99.0, missed=MissedAt.SOURCE)
+    assert list(ledger.all_kept()) == [replace(new, aged_from=99.0, missed=MissedAt.SOURCE)]
     ledger.note_files(replace(new, source_file="x", target_file="y", aged_from=88.0))
     ledger.postpone(new, 77.0)
     (one,) = ledger.all_kept()

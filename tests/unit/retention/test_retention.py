@@ -25,7 +25,7 @@ from bridge.events import (
     SweepFailed,
     SweepWorks,
 )
-from bridge.ledger.records import Attempts, Entry, Kept, Missed, Parked
+from bridge.ledger.records import Attempts, Entry, Kept, MissedAt, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Endpoint, Move, Reason, SideFailed, SideName, SideProblem
 from bridge.monitoring.board import Board
@@ -409,7 +409,7 @@ def test_the_proof_that_there_are_two_servers_is_made_once_a_batch(rig: Rig) -> 
 
 def test_a_batch_is_bounded(rig: Rig) -> None:
     rows = tuple(
-        Kept(f"{n:08x}{4 * '-00000000'}", "a", "a", float(n), Missed.NOWHERE, "f", "g", float(n))
+        Kept(f"{n:08x}{4 * '-00000000'}", "a", "a", float(n), MissedAt.NOWHERE, "f", "g", float(n))
         for n in range(BATCH + 1)
     )
     rig.ledger.commit(Entry(kept=rows))
