@@ -7,8 +7,8 @@ import shutil
 import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from bridge.errors import (
     failure_of,
 )
 from bridge.events import Abandoned, Event, InstanceParked, Progress, Settled, Workforce
+from bridge.feed import listing
 from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
 from bridge.model import (
@@ -190,7 +191,7 @@ class SimulatedClient(NoCustody):
     def list_instances(self, since: int, limit: int) -> list[str]:
         self._world.check_up(self._side)
         self._world.refuse("list_instances", self._side)
-        return list(filter(self._world.holds, self._world.held))[since : since + limit]
+        return self._world.listed(self._side)[since : since + limit]
 
     def has_instance(self, instance_id: str) -> bool:
         self._world.check_up(self._side)
@@ -603,7 +604,8 @@ def simulate(
         world = world_of(seed)
         path = home / "ledger.sqlite3"
         disk = Disk(path, world, is_file=_recounts(world))
-        _live(world, path, disk, settings)
+        with _pages_of(world):
+            _live(world, path, disk, settings)
         return world
     finally:
         shutil.rmtree(home)
@@ -611,6 +613,19 @@ def simulate(
 
 def _recounts(world: World) -> bool:
     return world.trace is not None and world.seed % 2 == 1
+
+
+@contextmanager
+def _pages_of(world: World) -> Iterator[None]:
+    """Have an archive listed in pages of a few instances."""
+    before = listing.LISTING_OVERLAP, listing.BACK_MAX
+    if world.knobs.listing_overlap:
+        overlap = world.knobs.listing_overlap
+        listing.LISTING_OVERLAP, listing.BACK_MAX = overlap, 16 * overlap
+    try:
+        yield
+    finally:
+        listing.LISTING_OVERLAP, listing.BACK_MAX = before
 
 
 def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -> None:
@@ -622,6 +637,8 @@ def _live(world: World, path: Path, disk: Disk, settings: dict[str, Settings]) -
     }
     if world.knobs.archive:
         special["start"] = "snapshot"
+        if world.knobs.listing_overlap:
+            special["page_size"] = 2 * world.knobs.listing_overlap
     if _recounts(world):
         special["recount_interval_s"] = RECOUNT_S
     if world.plain:

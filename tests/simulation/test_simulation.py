@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,9 +75,11 @@ def test_a_seed_gives_the_same_schedule_every_time(
     assert (first.now, first.steps, first.target) == (second.now, second.steps, second.target)
 
 
-def _notices(home: Path, settings: dict[str, Settings], seeds: int = MUTANT_SEEDS) -> bool:
+def _notices(
+    home: Path, settings: dict[str, Settings], seeds: Iterable[int] = range(MUTANT_SEEDS)
+) -> bool:
     """Tell whether any of the schedules breaks a promise; the first that does is enough."""
-    for seed in range(seeds):
+    for seed in seeds:
         try:
             simulate(seed, home, settings)
         except (Violation, KeyError):
@@ -135,7 +137,7 @@ def test_it_notices_a_restart_that_trusts_a_sequence_without_its_instance(
         return {s: i for s, i in remembered(self).items() if s <= checkpoint}
 
     monkeypatch.setattr(Ledger, "recent", up_to_the_checkpoint)
-    assert _notices(home, settings, RARE_SEEDS)
+    assert _notices(home, settings, range(RARE_SEEDS))
 
 
 @pytest.mark.timeout(600)
@@ -163,6 +165,16 @@ def test_it_notices_a_feed_whose_deleted_rows_nobody_misses(
 ) -> None:
     monkeypatch.setattr("bridge.feed.identity.FeedIdentity.was_emptied", lambda *_, **__: False)
     assert _notices(home, settings)
+
+
+@pytest.mark.timeout(600)
+def test_it_notices_a_listing_that_goes_on_wherever_a_page_begins(
+    home: Path, settings: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are archives of several pages, of which instances are deleted and sent anew."""
+    monkeypatch.setattr("bridge.feed.listing.Listing._goes_on", lambda *_: True)
+    archives = (seed for seed in range(RARE_SEEDS) if World(seed).knobs.listing_overlap)
+    assert _notices(home, settings, archives)
 
 
 # Servers that answer what no Orthanc would

@@ -86,6 +86,11 @@ class Knobs:
     away: bool = False
     emptied: bool = False
     archive: int = 0
+    listing_overlap: int = 0
+    """Of an archive that is listed in several pages; 0 for one page."""
+    by_id: bool = False
+    """Both servers list by identifier, as Orthanc 1.12 does, and not in the order of arrival."""
+    sent_anew: int = 0
     overlap: int = WIDE_OVERLAP
     job: str = "follow"
     page_size: int = 7
@@ -198,6 +203,14 @@ class World:
         elif self.seed % 7 == 4:
             # There is an archive when the bridge comes, and it begins with a snapshot of it.
             knobs.archive, knobs.away, knobs.reset = 5 + self.seed % 26, True, ""
+            draw = random.Random(f"archive {self.seed}")
+            if self.trace is None and self.seed % 14 == 11 and draw.random() < 0.8:
+                knobs.listing_overlap = draw.choice([1, 2, 3])
+                knobs.archive += draw.choice([0, 20, 60])
+                knobs.away = draw.random() < 0.3
+                knobs.by_id = draw.random() < 0.5
+                knobs.sent_anew = draw.choice([0, 2, 10])
+                knobs.deletions = max(knobs.deletions, draw.choice([0, 4, 20]))
         elif self.seed % 7 == 2:
             # Few rows are read again, and a burst passes more than those while one comes late.
             knobs.overlap, knobs.late_rows, knobs.reset = 1 + self.seed % 60, True, ""
@@ -311,6 +324,9 @@ class World:
             self._spell(span_s, lambda: self._change_disk(1), lambda: self._change_disk(-1))
         for _ in range(knobs.deletions):
             self.at(draw.random() * span_s, self._delete_one)
+        anew = random.Random(f"sent anew {self.seed}")
+        for _ in range(knobs.sent_anew):
+            self.at(anew.random() * span_s, partial(self._send_anew, anew))
         if knobs.reset:
             self.at(draw.random() * span_s, self._reset)
         if knobs.away:
@@ -491,6 +507,22 @@ class World:
         self.counter += 1
         date = f"{self.now:018.6f}"
         self.rows.append(Row(self.counter, "NewInstance", again, self.now, date))
+
+    def _send_anew(self, draw: Random) -> None:
+        """An instance is deleted and sent again: it goes to the end of list and feed."""
+        if not self.held:
+            return
+        again = draw.choice(sorted(self.held))
+        self.held[again] = self.held.pop(again)
+        self.rows = [row for row in self.rows if row.instance != again]
+        self.counter += 1
+        date = f"{self.now:018.6f}"
+        self.rows.append(Row(self.counter, "NewInstance", again, self.now, date))
+
+    def listed(self, side: SideName) -> list[str]:
+        """What a server lists."""
+        held = [i for i in self.held if self.holds(i)] if side is SideName.SOURCE else self.target
+        return sorted(held) if self.knobs.by_id else list(held)
 
     def _delete_one(self) -> None:
         if self.held:
