@@ -267,7 +267,14 @@ class Sweeper:
             objection = self._looks.objection(kept) or self._prover.prove(ledger, kept)
             if objection is not None:
                 return objection
-        self._prover.keep(kept)
+        try:
+            self._prover.keep(kept)
+        except InstanceError:
+            # The target lacks it, or its patient: what it lacks has to be known as such.
+            objection = self._looks.objection(kept)
+            if objection is None:
+                raise
+            return objection
         self._others.refuse(ledger)
         return self._looks.objection(kept)
 

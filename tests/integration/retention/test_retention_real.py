@@ -15,7 +15,7 @@ from bridge.demo.orthanc_server import OrthancServer
 from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient
 from bridge.retention.bridge_notes import SETTLE_S
-from tests.bridge_process import BridgeProcess, wait_until
+from tests.bridge_process import BridgeProcess, reasons_in, wait_until
 from tests.dicom_samples import small_ct, small_series
 from tests.integration.conftest import ORTHANC, Pair, undecodable_ct
 
@@ -81,6 +81,26 @@ def test_it_is_off_unless_asked_for_and_begins_with_what_is_proved_then(pair: Pa
     assert pair.run("replay", "--from", "1", SOURCE_RETENTION="0s").exit_code == 0
     assert pair.run("run", "--once", SOURCE_RETENTION="0s").exit_code == 0
     assert at_source(pair) == set(), "a replay has made the proof"
+    assert pair.held() == sent
+
+
+def test_a_target_that_lost_what_was_delivered_is_told_until_check_fixes_it(pair: Pair) -> None:
+    """As after it was restored from an older backup: /health said that all is well."""
+    sent = {pair.send(data) for data in small_series(5)}
+    assert pair.run("run", "--once", SOURCE_RETENTION="1h").exit_code == 0
+    lost = sorted(sent)[:3]
+    for instance in lost:
+        assert pair.target.delete_instance(instance)
+    bridge = pair.start("run", SOURCE_RETENTION="1s")
+    bridge.wait_health(
+        lambda said: any("lacks 3 instances" in one["message"] for one in said["reasons"]), "told"
+    )
+    wait_until(lambda: at_source(pair) == set(lost), "what the target holds leaves the source")
+    assert reasons_in(bridge.wait_reason("delivered_lacking")) == ["delivered_lacking"]
+    fixed = pair.run("check", "--fix", SOURCE_RETENTION="1s")
+    assert fixed.exit_code == 0, fixed.stderr
+    bridge.wait_health(lambda said: said["status"] == "ok", "all is well")
+    wait_until(lambda: not at_source(pair), "they leave the source after their new delivery")
     assert pair.held() == sent
 
 

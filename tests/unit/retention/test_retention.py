@@ -283,6 +283,15 @@ def test_a_target_restored_from_an_older_backup_is_told_until_it_has_them_again(
     assert rows[2] not in rig.kept(), "gone at both an hour later too"
 
 
+def test_what_the_target_lacks_is_told_beside_what_it_holds(rig: Rig) -> None:
+    """The patient of what it lacks could not be protected there: that hid what is lacking."""
+    rows = [rig.deliver(small_ct(patient_id=f"P{n}"), at=float(n)) for n in range(4)]
+    for lost in rows[1:]:
+        rig.target.store.delete(lost)
+    assert rig.sweep() == Sweep(deleted=1, spared=3)
+    assert "lacks 3 instances" in lacking(rig)[0]
+
+
 def test_what_is_there_again_as_it_was_is_no_longer_told(rig: Rig) -> None:
     rows = [rig.deliver(data) for data in small_series(3)]
     files = dict(rig.target.store.instances)
