@@ -133,7 +133,11 @@ def test_what_is_private_to_a_library_is_used_in_one_file() -> None:
     for name, nodes in trees.items():
         for node in nodes:
             match node:
-                case ast.FunctionDef(name=found) | ast.ClassDef(name=found):
+                case (
+                    ast.FunctionDef(name=found)
+                    | ast.AsyncFunctionDef(name=found)
+                    | ast.ClassDef(name=found)
+                ):
                     ours.add(found)
                 case (
                     ast.Name(id=found, ctx=ast.Store()) | ast.Attribute(attr=found, ctx=ast.Store())
