@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
@@ -90,11 +90,7 @@ class Listing(FixedMoves):
         self._pages += 1
         if self._pages > LISTED_PAGES_MAX:
             self._begin()
-            raise self._wrong(
-                f"The {self._side}'s list of instances goes on for more than {LISTED_PAGES_MAX} "
-                "pages.",
-                "Look at GET /instances there: is it an Orthanc? It is tried again.",
-            )
+            raise _endless(self._side)
         back = self._back
         start = max(0, self._position - back)
         limit = self._page_size + back
@@ -170,6 +166,21 @@ class Listing(FixedMoves):
 
     def _wrong(self, message: str, advice: str) -> SideError:
         return side_error(self._side, SideProblem.NOT_ORTHANC, message, advice=advice)
+
+
+def listed_pages(side: SideName) -> Iterator[int]:
+    """Count the pages of a list that is read to its end. Raises SideError after the last one."""
+    yield from range(LISTED_PAGES_MAX)
+    raise _endless(side)
+
+
+def _endless(side: SideName) -> SideError:
+    return side_error(
+        side,
+        SideProblem.NOT_ORTHANC,
+        f"The {side}'s list goes on for more than {LISTED_PAGES_MAX} pages.",
+        advice="Look at GET /instances there: is it an Orthanc? It is tried again.",
+    )
 
 
 def _ascend(listed: Sequence[str]) -> bool:

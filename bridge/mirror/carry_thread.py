@@ -38,6 +38,7 @@ from bridge.events import (
     Progress,
     Settled,
 )
+from bridge.feed.listing import listed_pages
 from bridge.ledger.lock import explained
 from bridge.ledger.store import (
     CARRY_CAUGHT_UP_KEY,
@@ -49,7 +50,7 @@ from bridge.ledger.store import (
 from bridge.log import log
 from bridge.mirror.carry import Carrier, CarryCounts
 from bridge.mirror.verify import VerificationPace
-from bridge.model import Delivered, Page, ResourceKind
+from bridge.model import Delivered, Page, ResourceKind, SideName
 
 BATCH = 100
 """Resources that are looked at together."""
@@ -325,7 +326,10 @@ class CarryThread:
         texts = self._stack.enter_context(SortedTexts())
         for kind in ResourceKind:
             since = 0
-            while listed := self._feed.list_resources(kind, since, LISTED_A_REQUEST):
+            for _ in listed_pages(SideName.SOURCE):
+                listed = self._feed.list_resources(kind, since, LISTED_A_REQUEST)
+                if not listed:
+                    break
                 texts.add(listed)
                 since += len(listed)
                 yield

@@ -23,6 +23,7 @@ from bridge.events import (
     Progress,
     Settled,
 )
+from bridge.feed import listing
 from bridge.ledger.store import (
     CARRY_CAUGHT_UP_KEY,
     CARRY_LAST_KEY,
@@ -579,6 +580,27 @@ def test_nothing_is_done_before_the_first_checkpoint(tmp_path: Path) -> None:
         made.ledger.set_meta("checkpoint", None)
         assert not made.thread().carry_some(made.ledger)
         assert made.source.asked == []
+
+
+def test_a_source_whose_list_has_no_end_ends_the_round_with_its_fault(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails (by time) when the list is read for as long as the source has one more."""
+    asked: list[int] = []
+
+    def one_more(kind: ResourceKind, since: int, limit: int) -> list[str]:
+        assert kind in set(ResourceKind)
+        assert limit
+        asked.append(since)
+        return [f"{since:08x}-00000000-00000000-00000000-00000000"]
+
+    monkeypatch.setattr(listing, "LISTED_PAGES_MAX", 7)
+    compared(scene)
+    monkeypatch.setattr(scene.source, "list_resources", one_more)
+    scene.now += 3600.0
+    with pytest.raises(SideError, match="more than 7 pages"):
+        scene.until_idle(scene.thread())
+    assert asked == [*range(7)]
 
 
 def test_the_round_finds_labels_and_goes_on_where_it_was(
