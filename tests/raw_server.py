@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 
 
 class RawServer:
-    """Serve the same raw bytes to every connection, then close it."""
+    """Serve the same raw bytes to every connection, then close it.
 
-    def __init__(self, raw: bytes) -> None:
+    ``reads_all``: the request's body too, before it answers.
+    """
+
+    def __init__(self, raw: bytes, *, reads_all: bool = False) -> None:
         self._raw = raw
+        self._read = _read_request if reads_all else _read_some
         self._listener = socket.create_server(("127.0.0.1", 0))
 
     def __enter__(self) -> str:
@@ -28,8 +33,23 @@ class RawServer:
             except OSError:
                 return
             with connection:
-                connection.recv(65536)
+                self._read(connection)
                 try:
                     connection.sendall(self._raw)
                 except OSError:
                     continue  # the client had enough
+
+
+def _read_some(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+def _read_request(connection: socket.socket) -> None:
+    """Read a request with its body: what is closed with something unread is reset, not ended."""
+    read = b""
+    while piece := connection.recv(65536):
+        read += piece
+        head, ended, body = read.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if ended and len(body) >= (int(length[1]) if length else 0):
+            return

@@ -103,7 +103,7 @@ LYING: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", LYING)
 def test_an_answer_that_is_not_whole_is_none(name: str) -> None:
     raw, seen = LYING[name]
-    with RawServer(raw) as url:
+    with RawServer(raw, reads_all=True) as url:
         sent = webhook(url).send(NOTICE)
     assert not sent.taken
     assert seen in sent.text
