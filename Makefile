@@ -45,7 +45,7 @@ test: $(VENV)/.dev test-needs ## everything but the benchmarks
 	$(PYTEST) --ignore=tests/benchmarks $(ARGS)
 
 test-fast: JOBS = auto
-test-fast: $(VENV)/.dev ## the tests that need no server and no patience: about a minute
+test-fast: $(VENV)/.dev ## the tests that need no server and no patience: a few minutes
 	$(PYTEST) tests/unit -m "not slow" $(ARGS)
 
 fuzz: $(VENV)/.dev ## broken files through the transcoder: make fuzz COUNT=10000 SEED=1
