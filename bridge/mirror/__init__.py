@@ -8,4 +8,5 @@ carry_decision.py what becomes of one metadata or attachment that is carried
 carry.py          brings labels, metadata and attachments to the target
 carry_thread.py   does that beside the bridge, and knows what has changed
 mirror_thread.py  does it beside the bridge
+told_instances.py what somebody has told of, until it is looked at
 """

@@ -49,6 +49,7 @@ from bridge.ledger.store import (
 )
 from bridge.log import log
 from bridge.mirror.carry import Carrier, CarryCounts
+from bridge.mirror.told_instances import ToldInstances
 from bridge.mirror.verify import VerificationPace
 from bridge.model import Delivered, Page, ResourceKind, SideName
 
@@ -82,45 +83,26 @@ class CarriedFeed(Protocol):
         """List identifiers of a kind by position."""
 
 
-class Hints:
+class Hints(ToldInstances):
     """An observer that remembers what was delivered without a row in the feed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._instances: dict[str, None] = {}
+        super().__init__(HINTS_MAX)
 
     def on_event(self, event: Event) -> None:
         """Note a delivery."""
         match event:
             case Settled(outcome=Delivered(), move=move) if move.sequence is None:
-                self.add(move.instance_id)
+                self.add([move.instance_id])
             case ParkedRetried(move=move, result="delivered"):
-                self.add(move.instance_id)
+                self.add([move.instance_id])
             case CopyRepaired(instance_id=instance_id):
-                self.add(instance_id)
+                self.add([instance_id])
             case _:
                 pass
 
     def on_progress(self, progress: Progress) -> None:
         """Nothing to note."""
-
-    def add(self, instance_id: str) -> None:
-        """Note an instance."""
-        with self._lock:
-            if len(self._instances) < HINTS_MAX:
-                self._instances[instance_id] = None
-
-    def __len__(self) -> int:
-        """Return how many are remembered."""
-        return len(self._instances)
-
-    def take(self, count: int) -> list[str]:
-        """Return some of them, and forget these."""
-        with self._lock:
-            taken = list(islice(self._instances, count))
-            for instance_id in taken:
-                del self._instances[instance_id]
-            return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +245,7 @@ class CarryThread:
             if self._pace.take(ledger, len(taken)):
                 self._carrier.carry_deliveries(ledger, taken)
         except BridgeError:
-            for instance_id in taken:
-                self._hints.add(instance_id)
+            self._hints.add(taken)
             raise
 
     def _rows(self, ledger: Ledger, position: int, checkpoint: int) -> None:

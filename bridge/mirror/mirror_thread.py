@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +27,7 @@ from bridge.log import log
 from bridge.mirror.copy_deletion import CopyDeletion, Grace
 from bridge.mirror.judge_copy import REPAIRED, REPLACED, CopyState
 from bridge.mirror.repair import Repairer, RepairLimit, is_repair_begun
+from bridge.mirror.told_instances import ToldInstances
 from bridge.mirror.verify import Verification, VerificationPace, VerificationRules
 from bridge.model import Job, Move, Outcome, Task
 from bridge.monitoring.health import counted
@@ -245,34 +245,11 @@ REPAIRS = {
 """What BRIDGE_REPAIR means."""
 
 
-class ToldDeleted:
-    """Instances that the source says it has deleted, until they are looked at. For threads.
-
-    In memory, and bounded: a verification finds what is lost of it.
-    """
+class ToldDeleted(ToldInstances):
+    """Instances that the source says it has deleted."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._instances: dict[str, None] = {}
-
-    def add(self, instances: Iterable[str]) -> None:
-        """Note some; those that are too many are left to the next verification."""
-        with self._lock:
-            for instance_id in instances:
-                if len(self._instances) < TOLD_DELETED_MAX:
-                    self._instances[instance_id] = None
-
-    def __len__(self) -> int:
-        """Return how many are to be looked at."""
-        return len(self._instances)
-
-    def take(self) -> list[str]:
-        """Return some of them, and forget these."""
-        with self._lock:
-            taken = list(islice(self._instances, LOOKED_AT_ONCE))
-            for instance_id in taken:
-                del self._instances[instance_id]
-            return taken
+        super().__init__(TOLD_DELETED_MAX)
 
 
 class MirrorThread:
@@ -343,7 +320,7 @@ class MirrorThread:
 
     def look_at_deleted(self) -> None:
         """Look at what the source says it has deleted. Raises as Verification.run."""
-        while not self._stop.is_set() and (taken := self._told_deleted.take()):
+        while not self._stop.is_set() and (taken := self._told_deleted.take(LOOKED_AT_ONCE)):
             try:
                 with Ledger(self._state_path, create=False) as ledger:
                     noted = 0

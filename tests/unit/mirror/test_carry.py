@@ -542,7 +542,7 @@ def test_nobody_is_asked_while_there_is_nothing_to_do(scene: Scene) -> None:
     for _ in range(3):
         assert not thread.carry_some(scene.ledger)
     assert (looks, scene.source.asked) == ([], [])
-    scene.hints.add(scene.ids[0])
+    scene.hints.add([scene.ids[0]])
     thread.carry_some(scene.ledger)
     assert len(looks) == 1
 
@@ -670,7 +670,7 @@ def test_deliveries_without_a_row_are_remembered(scene: Scene) -> None:
 def test_hints_are_kept_in_an_outage(scene: Scene) -> None:
     compared(scene)
     scene.source.metadata[scene.ids[0], "1024"] = b"value"
-    scene.hints.add(scene.ids[0])
+    scene.hints.add([scene.ids[0]])
     scene.target.fails = lambda _path, _name: outage()
     with pytest.raises(SideError):
         scene.thread().carry_some(scene.ledger)

@@ -515,7 +515,7 @@ def test_hints_are_bounded_and_kept_in_an_outage(tmp_path: Path) -> None:
     told = ToldDeleted()
     told.add(f"{number}" for number in range(TOLD_DELETED_MAX + 5))
     taken = 0
-    while some := told.take():
+    while some := told.take(LOOKED_AT_ONCE):
         assert len(some) <= LOOKED_AT_ONCE
         taken += len(some)
     assert taken == TOLD_DELETED_MAX
