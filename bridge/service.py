@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from bridge.audit import audit_trails
 from bridge.checks.throughput import Throughput
@@ -74,6 +74,26 @@ SNAPSHOT_KEY = "snapshot_last"
 SNAPSHOT_PENDING = "pending"
 WHEREVER = sys.maxsize
 """A sequence that no feed reaches: ``run --once`` then ends where the feed does."""
+
+
+class BesideTheBridge(Protocol):
+    """What is done by a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish what is under way and end."""
+
+
+@contextmanager
+def _running(thread: BesideTheBridge, timeout_s: float) -> Iterator[None]:
+    """Have it run until the block ends."""
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop(timeout_s)
 
 
 class Service:
@@ -238,11 +258,8 @@ class Service:
                 observer=self._observer,
                 stop=stop,
             )
-            thread.start()
-            try:
+            with _running(thread, settings.http_timeout_s):
                 yield
-            finally:
-                thread.stop(settings.http_timeout_s)
 
     @contextmanager
     def _carrying(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
@@ -275,11 +292,8 @@ class Service:
                 observer=self._observer,
                 stop=stop,
             )
-            thread.start()
-            try:
+            with _running(thread, settings.http_timeout_s):
                 yield
-            finally:
-                thread.stop(settings.http_timeout_s)
 
     @contextmanager
     def _mirror(
@@ -382,11 +396,8 @@ class Service:
                     # All has been moved, and is told first.
                     self.sweep_failure = error
                 return
-            runner.start()
-            try:
+            with _running(runner, self._settings.http_timeout_s):
                 yield
-            finally:
-                runner.stop(self._settings.http_timeout_s)
 
     def replay(self, ledger: Ledger, *, start: int, end: int, dry_run: bool) -> Summary:
         """Move the instances of the changes start..end again.
