@@ -293,6 +293,7 @@ _STATISTICS = TypeAdapter(_Statistics)
 _IDENTIFIERS = TypeAdapter(Rows[Identifier], config=ConfigDict(strict=True))
 _FILE = TypeAdapter(_File)
 _RESOURCE = TypeAdapter(_Resource)
+_NAMES = TypeAdapter(Rows[str], config=ConfigDict(strict=True))
 _BULK = TypeAdapter(Rows[_Bulk])
 _BESIDE = TypeAdapter(Rows[_Beside])
 _PEER = TypeAdapter(_Peer)
@@ -487,7 +488,16 @@ def parse_stored_file(body: bytes) -> StoredFile:
 
 def parse_resource_id(body: bytes) -> str:
     """Return the ID of a resource as its own route tells it."""
-    return _checked(_RESOURCE, parse_json(body)).id
+    values_max = FEW_VALUES + len(body) // VALUE_BYTES_MIN
+    return _checked(_RESOURCE, parse_json(body, values_max=values_max)).id
+
+
+def parse_names(body: bytes) -> list[str]:
+    """``/{level}/{id}/metadata`` and ``/attachments``: what a resource has, by name."""
+    names = _checked(_NAMES, parse_json(body, values_max=FEW_VALUES))
+    if len(names) > METADATA_MAX:
+        raise WrongAnswer(f"more than {METADATA_MAX} metadata or attachments")
+    return names
 
 
 def parse_protected(body: bytes) -> None:

@@ -15,7 +15,7 @@ from bridge.errors import SideError
 from bridge.model import ResourceKind, SideProblem
 from bridge.orthanc import answers
 from bridge.orthanc.answers import KINDS, Resource
-from bridge.orthanc.client import ANSWER_BYTES_MAX, resource_path
+from bridge.orthanc.client import ANSWER_BYTES_MAX, CHILDREN_BYTES_MAX, resource_path
 from bridge.orthanc.fault_table import Request
 from bridge.orthanc.session import FETCH_DEADLINE_FACTOR, SideClient
 
@@ -82,8 +82,7 @@ class CarryClient(SideClient):
                 etag = answers.parse_etag(response.headers.get("ETag", ""))
                 return Value(self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX), etag)
         except SideError as exc:
-            if exc.problem is not SideProblem.NOT_FOUND:
-                raise
+            self._believe_lacking(exc, kind, resource_id, "metadata", name)
             return None
 
     def put_metadata(
@@ -107,8 +106,7 @@ class CarryClient(SideClient):
                 etag = answers.parse_etag(response.headers.get("ETag", ""))
                 told = self._parsed(response, request, answers.parse_stored_file, ANSWER_BYTES_MAX)
         except SideError as exc:
-            if exc.problem is not SideProblem.NOT_FOUND:
-                raise
+            self._believe_lacking(exc, kind, resource_id, "attachments", name)
             return None
         return Attachment(told.md5, told.size_bytes, etag)
 
@@ -136,6 +134,27 @@ class CarryClient(SideClient):
             request, headers=_if_match(etag), body=data, deadline_s=deadline_s
         ) as response:
             self._wire.read(response, request, bytes_max=ANSWER_BYTES_MAX)
+
+    def _believe_lacking(
+        self, error: SideError, kind: ResourceKind, resource_id: str, beside: str, name: str
+    ) -> None:
+        """Raise the error again unless it is a 404 that tells that there is no such value.
+
+        The server then lists what the resource has, without it; or lacks the resource. Something on
+        the way may answer 404 to all that lies beside the files: that tells nothing.
+        """
+        if error.problem is not SideProblem.NOT_FOUND:
+            raise error
+        try:
+            listed = self._get(resource_path(kind, resource_id, f"/{beside}"), answers.parse_names)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND:
+                raise
+            if self._holds(kind, resource_id, bytes_max=CHILDREN_BYTES_MAX):
+                raise error from exc
+            return
+        if name in listed:
+            raise error
 
 
 def _if_match(etag: str) -> list[tuple[str, str]]:

@@ -156,15 +156,7 @@ class OrthancClient:
         True: it describes this very instance. False is certain: it shows one that it lists, or
         lists none. Otherwise the 404 is raised: a proxy may answer so to all of them.
         """
-        request = Request(self.endpoint, "GET", instance_path(instance_id))
-        try:
-            told = self._get(request.path, answers.parse_resource_id)
-        except SideError as exc:
-            self._believe_404(exc)
-            return False
-        if told != instance_id:
-            raise not_orthanc(request, "it describes another instance")
-        return True
+        return self._holds("instances", instance_id)
 
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
         """Read Orthanc's metadata: TransferSyntax, SopClassUid, RemoteAET, PixelDataOffset, ..."""
@@ -563,6 +555,18 @@ class OrthancClient:
         """Raise the error again unless it is a 404 that tells what the server lacks."""
         if error.problem is not SideProblem.NOT_FOUND or not self._shows_instances():
             raise error
+
+    def _holds(self, kind: str, resource_id: str, *, bytes_max: int = ANSWER_BYTES_MAX) -> bool:
+        """Whether the server holds a resource; see ``has_instance``."""
+        request = Request(self.endpoint, "GET", resource_path(kind, resource_id))
+        try:
+            told = self._get(request.path, answers.parse_resource_id, bytes_max=bytes_max)
+        except SideError as exc:
+            self._believe_404(exc)
+            return False
+        if told != resource_id:
+            raise not_orthanc(request, "it describes another resource")
+        return True
 
     def _shows_instances(self) -> bool:
         """Tell whether the server shows an instance that it lists.
