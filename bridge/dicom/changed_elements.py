@@ -60,8 +60,8 @@ class ChangedElement:
 WHAT_CHANGES = (
     ChangedElement(
         "Pixel Data",
-        "native: OB to 8 bits allocated, OW above; frames follow each other, one-bit pixels packed "
-        "without gaps, odd length padded",
+        "native: OB up to 8 bits allocated, OW above; one frame follows the other, one-bit pixels "
+        "are packed without gaps, an odd length is padded",
         "PS3.5 8.1.1, A.2",
         (PIXEL_DATA,),
     ),
@@ -79,15 +79,14 @@ WHAT_CHANGES = (
     ),
     ChangedElement(
         "Bits Stored, High Bit",
-        "kept; only where unsigned lossy samples pass Bits Stored: those of the code stream",
+        "kept; but if unsigned lossy samples exceed Bits Stored: those of the code stream",
         "PS3.5 8.2.1, PS3.3 C.7.6.3",
         (STORED, HIGH_BIT),
     ),
     ChangedElement(
         "Lossy Image Compression",
-        "01 stays; where it was missing or 00 after a code stream that lost something in any frame "
-        "and any scan (DCT, NEAR or a point transform above 0, the irreversible wavelet, XYB): 01, "
-        "with ratio and method",
+        "01 stays. If it was missing or 00, and any scan of any frame is lossy (DCT, NEAR or a "
+        "point transform above 0, the irreversible wavelet, XYB): 01, with ratio and method",
         "PS3.3 C.7.6.1.1.5",
         (LOSSY, LOSSY_RATIO, LOSSY_METHOD),
     ),
@@ -105,8 +104,9 @@ WHAT_CHANGES = (
     ),
     ChangedElement(
         "icons in sequences, those in UN of undefined length included",
-        "decoded by the same rules, always native; a damaged one stays coded where the wanted "
-        "syntax allows that (HTJ2K, JPEG-LS), else the message names its place",
+        "decoded by the same rules, always to native. A damaged icon stays coded if the wanted "
+        "syntax allows that (HTJ2K, JPEG-LS). If not, the instance is refused, and the message "
+        "says where the icon is",
         "PS3.3 C.7.6.1.1.6, PS3.5 A.4",
     ),
     ChangedElement(
@@ -117,7 +117,7 @@ WHAT_CHANGES = (
     ),
     ChangedElement(
         "the preamble of a file that is not transcoded",
-        "cleared where it begins like an archive, else kept",
+        "cleared if it begins like an archive, otherwise kept",
         "PS3.10 7.1",
     ),
     ChangedElement("value representations that do not exist", "UN", "PS3.5 6.2.2"),

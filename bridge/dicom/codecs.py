@@ -121,16 +121,16 @@ def _neither(why: str) -> DecoderUse:
 
 
 _BY_PARTS = (
-    "wrong or refused as a whole; right on each scan and restart interval as a stream of its own "
-    "with a table for each component, which is how it is given them"
+    "wrong or refused on the whole stream; right on each scan and restart interval alone, with a "
+    "table for each component. The bridge gives it these parts"
 )
 _ANOTHER_BUILD = (
-    "right; another build and wrapper of the same library, so it finds what those do wrong, "
-    "not what OpenJPEG does"
+    "right; another build and wrapper of the same library: it finds mistakes of build and wrapper, "
+    "not those of OpenJPEG"
 )
 _SUBSAMPLED_RGB = (
-    "4:2:0 and 4:2:2 are turned into RGB without a word, other samplings are refused or filled "
-    "with something (measured: both wrappers)"
+    "converts 4:2:0 and 4:2:2 to RGB without an error; refuses other samplings or fills them up "
+    "(measured: both wrappers)"
 )
 
 DECODERS: dict[Family, tuple[Decoder, ...]] = {
@@ -170,11 +170,7 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
             "imagecodecs",
             "imagecodecs",
             decoders.rle_packbits,
-            {
-                StreamKind.PLAIN: _decodes(
-                    "right on every corpus file, never takes its process down"
-                )
-            },
+            {StreamKind.PLAIN: _decodes("right on every corpus file, never crashes its process")},
             damage="a segment of a wrong length is refused",
             megabytes_s=840,
         ),
@@ -199,17 +195,18 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
                     "agrees with GDCM and DCMTK; no independent decoder gives the same bits"
                 ),
                 StreamKind.SUBSAMPLED: _decodes(
-                    "the same bits as DCMTK and GDCM; but chroma that is halved in height and not "
-                    "in width is interpolated, where those two repeat it (no standard says which)"
+                    "the same bits as DCMTK and GDCM, except if chroma is halved in height only: "
+                    "it interpolates, and those two repeat (no standard says which is right)"
                 ),
                 StreamKind.SEPARATE_SCANS: _decodes("the same bits as DCMTK and GDCM"),
                 StreamKind.RESTARTS: _decodes("the same bits as DCMTK and GDCM"),
                 StreamKind.PROGRESSIVE: _decodes("the same bits as DCMTK and GDCM"),
                 StreamKind.PRECISION: _decodes(
-                    "12 bits as DCMTK; 9 to 11 in 12, refused where values exceed their own range"
+                    "12 bits: as DCMTK; 9 to 11 bits: decoded as 12, refused if a value exceeds "
+                    "their range"
                 ),
             },
-            damage="filled with grey and not told: the cut is looked for",
+            damage="fills with grey and reports no error: the bridge looks for the cut itself",
             megabytes_s=500,
         ),
     ),
@@ -227,7 +224,7 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
                 StreamKind.TABLES: _decodes("right, as DCMTK and GDCM"),
                 StreamKind.POINT_TRANSFORM: _decodes("right, as DCMTK and GDCM"),
             },
-            damage="refused, or filled with grey: the cut is looked for",
+            damage="refuses, or fills with grey: the bridge looks for the cut itself",
             megabytes_s=310,
         ),
         Decoder(
@@ -243,7 +240,7 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
                 StreamKind.TABLES: _confirms(_BY_PARTS),
                 StreamKind.POINT_TRANSFORM: _confirms(_BY_PARTS),
             },
-            damage="decodes some to noise that DCMTK and libjpeg-turbo refuse: never stands in",
+            damage="decodes some to noise that DCMTK and libjpeg-turbo refuse: it only confirms",
             megabytes_s=140,
         ),
         Decoder(
@@ -259,7 +256,7 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
                 StreamKind.TABLES: _confirms(_BY_PARTS),
                 StreamKind.POINT_TRANSFORM: _confirms(_BY_PARTS),
             },
-            damage="decodes some to the same noise as jpegsof3, and cut scans: never stands in",
+            damage="decodes some to the same noise as jpegsof3, and cut scans: it only confirms",
             megabytes_s=200,
         ),
     ),
@@ -302,10 +299,10 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
             decoders.openjpeg_imagecodecs,
             {
                 StreamKind.PLAIN: _confirms(_ANOTHER_BUILD),
-                StreamKind.LOSSY: _neither("off by one was seen on some real lossy colour"),
+                StreamKind.LOSSY: _neither("was off by one on some real lossy colour images"),
                 StreamKind.SUBSAMPLED: _neither(_SUBSAMPLED_RGB),
             },
-            damage="cut streams are decoded: never stands in",
+            damage="decodes cut streams: it only confirms",
             megabytes_s=19,
         ),
     ),
@@ -333,7 +330,7 @@ DECODERS: dict[Family, tuple[Decoder, ...]] = {
                 StreamKind.LOSSY: _neither("wraps 255 to 0"),
                 StreamKind.SUBSAMPLED: _neither("refused"),
             },
-            damage="cut streams are decoded: never stands in",
+            damage="decodes cut streams: it only confirms",
             megabytes_s=420,
         ),
     ),

@@ -80,21 +80,21 @@ TABLE: tuple[Cell, ...] = (
         _FULL,
         (Claim.NOTHING,),
         "YBR_FULL",
-        "nothing is transformed; chroma is stored, or brought, to full resolution",
+        "nothing is transformed; chroma has full resolution, or is brought to it",
     ),
     Cell(
         JPEG,
         ("RGB",),
         (Claim.NOTHING, Claim.RGB),
         "RGB",
-        "the samples that are coded; they are not converted",
+        "the coded samples; they are not converted",
     ),
     Cell(
         JPEG,
         _FULL,
         (Claim.NOTHING, Claim.YCBCR),
         "YBR_FULL",
-        "the samples that are coded, chroma at full resolution; a conversion to RGB would round",
+        "the coded samples, chroma at full resolution; a conversion to RGB would round",
     ),
     Cell(
         (Family.JPEG_DCT,),
@@ -117,7 +117,7 @@ TABLE: tuple[Cell, ...] = (
         ("RGB",),
         (Claim.NOTHING, Claim.TRANSFORMED),
         "RGB",
-        "a component transform is undone by the decoder, and gives what the encoder was given",
+        "the decoder undoes a component transform, which gives what the encoder got",
     ),
     Cell(
         JPEG_2000,
@@ -131,8 +131,8 @@ TABLE: tuple[Cell, ...] = (
         _FULL,
         (Claim.NOTHING, Claim.YCBCR),
         "YBR_FULL",
-        "no component transform: the samples that are coded (JP2 boxes that call them sRGB are "
-        "what writers put in front of anything)",
+        "no component transform: the coded samples (a JP2 box that says sRGB is ignored: many "
+        "writers add it to anything)",
     ),
     Cell(
         JPEG_2000,
@@ -168,7 +168,7 @@ TABLE: tuple[Cell, ...] = (
         tuple(name for name, count in COMPONENTS.items() if count == 3),
         tuple(Claim),
         "",
-        "the label cannot hold for what the code stream says",
+        "the label contradicts the code stream",
     ),
 )
 """For three samples a pixel. The first cell that fits decides; the last one fits everything."""
