@@ -53,19 +53,19 @@ def _of_input(result: Result, ours: Row) -> Iterator[Goal]:
     program, direct, rival = result.row("floor"), result.row("direct"), best_rival(result)
     of_chain, of_rival = (0.92, 1.35) if heavy else (0.80, 1.0)
     if heavy and program and program.rate:
-        text = f"{name}: of a program that does just that"
+        text = f"{name}: ours / a program that does only this"
         yield Goal(text, of_chain, ours.rate / program.rate)
     if result.chained_floor:
-        text = f"{name}: of the chain of codec, GET and POST"
+        text = f"{name}: ours / chain of codec, GET and POST"
         yield Goal(text, of_chain, ours.rate / result.chained_floor)
     if rival:
-        yield Goal(f"{name}: of the best rival", of_rival, ours.rate / rival.rate)
+        yield Goal(f"{name}: ours / best rival", of_rival, ours.rate / rival.rate)
         if heavy and result.computed_floor:
-            text = "(the computed floor itself, of the best rival)"
+            text = "(computed floor / best rival)"
             yield Goal(text, of_rival, result.computed_floor / rival.rate)
     if heavy and direct and direct.rate:
         fate = f", which {direct.ended}" if direct.ended else ""
-        text = f"{name}: of posting straight to the target{fate}"
+        text = f"{name}: ours / posting straight to the target{fate}"
         yield Goal(text, 1.0, ours.rate / direct.rate)
     if result.overhead_ms is not None:
         text = f"{name}: CPU outside the codec, ms"
@@ -78,14 +78,14 @@ def other_goals(
     """Yield what is wanted beside throughput, as far as it was measured."""
     for each in latencies:
         every = f"{each.poll_interval_s:g} s"
-        yield Goal(f"latency, polled every {every}: median, of the bound", 1.0,
+        yield Goal(f"latency, polled every {every}: median / bound", 1.0,
                    each.median_s / each.bound_s, at_least=False)  # fmt: skip
         if each.poll_interval_s == 0.1:
             yield Goal(f"latency, polled every {every}: p99, s", 0.5, each.p99_s, at_least=False)
             yield Goal(f"the source's core, polled every {every}, %", 1.0,
                        100 * each.source_core_share, at_least=False)  # fmt: skip
     if sharing and sharing.rates.get(1) and sharing.rates.get(2):
-        yield Goal("two workers, of one", 1.8, sharing.rates[2] / sharing.rates[1])
+        yield Goal("two workers / one", 1.8, sharing.rates[2] / sharing.rates[1])
     if startup:
         yield Goal("`run` until it is ready, s", 1.5, startup.ready_s, at_least=False)
         yield Goal("`status`, s", 0.5, startup.status_s, at_least=False)

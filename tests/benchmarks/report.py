@@ -100,12 +100,12 @@ def _goals(goals: Sequence[Goal]) -> str:
         ]
         for goal in goals
     ]
-    return "## What was wanted\n\n" + _table(("", "wanted", "measured", "met"), rows)
+    return "## Goals\n\n" + _table(("goal", "wanted", "measured", "met"), rows)
 
 
 def _summary(results: Sequence[Result]) -> str:
-    head = ("input", "ours /s", "of floor", "of chain", "of program", "by CPU", "best rival /s",
-            "ours / rival", "a rival that died /s", "no first server /s",
+    head = ("input", "ours /s", "ours / floor", "ours / chain", "ours / program", "by CPU",
+            "best rival /s", "ours / rival", "a rival that died /s", "no first server /s",
             "overhead ms")  # fmt: skip
     return f"""## In short
 
@@ -159,7 +159,7 @@ def _overhead(result: Result) -> str:
 
 def _throughput(result: Result) -> str:
     roles = [role for role in ROLES if any(role in row.cpu_ms for row in result.rows)]
-    head = ("way", "/s", "MB/s", *(f"{role} ms" for role in roles), "all ms", "peak MB", "of floor")
+    head = ("way", "/s", "MB/s", *(f"{role} ms" for role in roles), "all ms", "peak MB", "/ floor")
     rows = [_throughput_row(row, roles, result.computed_floor) for row in result.rows]
     floor = (
         f"Floor: {result.computed_floor:.1f}/s. " if result.computed_floor else ""
@@ -227,7 +227,7 @@ def _sharing(sharing: Sharing) -> str:
     rows = [[str(n), _number(rate), _ratio(rate, one)] for n, rate in sharing.rates.items()]
     return (
         "## Several at once\n\n"
-        + _table(("workers", "/s", "of one"), rows)
+        + _table(("workers", "/s", "/ one worker"), rows)
         + "\n\nCT slices in JPEG 2000. The servers use the same cores.\n\n"
         f"- 60 small instances: {sharing.small_alone_s:.2f} s alone, "
         f"{sharing.small_beside_long_s:.2f} s behind one of 500 frames, which took "
