@@ -162,6 +162,14 @@ class PageRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ListCompared:
+    """A page of the source's list was compared with the target, which lacks some of it."""
+
+    instances: int
+    lacking: int
+
+
+@dataclass(frozen=True, slots=True)
 class GapsClosed:
     """Gaps of the feed came to an end; counted in sequences.
 
@@ -392,7 +400,9 @@ class VerificationFailed:
 
 @dataclass(frozen=True, slots=True)
 class VerificationWorks:
-    """A part of a verification was done."""
+    """A part of a verification was done: so many instances of it in all, where that is counted."""
+
+    instances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,6 +527,7 @@ Event = (
     | SideStillDown
     | SideUp
     | PageRead
+    | ListCompared
     | GapsClosed
     | WorkerLost
     | SourceDeletes

@@ -31,7 +31,7 @@ def set_up_logging(*, log_format: str, level: str, bridge: str = "") -> None:
     holds for a thread that ends with an exception.
     """
     formatter = _JsonFormatter(bridge) if log_format == "json" else _TextFormatter(bridge)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(formatter)
     LOGGER.handlers = [handler]
     LOGGER.propagate = False
@@ -47,6 +47,18 @@ def set_up_logging(*, log_format: str, level: str, bridge: str = "") -> None:
     logging.captureWarnings(capture=True)
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _thread_ended
+
+
+def log_through(stream: TextIO) -> TextIO:
+    """Write the lines to another stream from now on; returns the one before.
+
+    Where a bar is drawn, a line that goes straight to the terminal would stand in the middle of it.
+    """
+    before = stream
+    for handler in (*LOGGER.handlers, *logging.root.handlers):
+        if isinstance(handler, _Handler):
+            before = handler.setStream(stream) or before
+    return before
 
 
 def log(level: int, event: str, message: str, **fields: object) -> None:
@@ -76,7 +88,11 @@ class _ForeignFormatter(logging.Formatter):
         return self._told_by.format(told)
 
 
-class _ForeignHandler(logging.StreamHandler[TextIO]):
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes the lines."""
+
+
+class _ForeignHandler(_Handler):
     """The handler of what libraries log."""
 
 

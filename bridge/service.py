@@ -20,7 +20,7 @@ from bridge.audit import audit_trails
 from bridge.checks.throughput import Throughput
 from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards
-from bridge.events import Event, Observer, Summary
+from bridge.events import Event, ListCompared, Observer, Summary
 from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
 from bridge.feed.gaps import age_s_of
 from bridge.feed.identity import KnownPlace, Place
@@ -575,7 +575,7 @@ class Following:
         listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
         with closing(self._machinery.client(SideName.TARGET)) as target:
             ended = self._pipelines.run(
-                Lacking(ConfirmedListing(listing, known), target),
+                Lacking(ConfirmedListing(listing, known), target, self._tell_listed),
                 CommandJournal(self._ledger),
                 self._total,
                 phase="snapshot",
@@ -588,6 +588,9 @@ class Following:
             ours_from = max(0, end.place.sequence - self._overlap)
             self._restart_at(end.place, gaps, ours_from=ours_from)
             self._ledger.set_meta(SNAPSHOT_KEY, None)
+
+    def _tell_listed(self, instances: int, lacking: int) -> None:
+        self._observer.on_event(ListCompared(instances, lacking))
 
     def _note_gaps(self) -> None:
         """Note what may still become visible below a checkpoint from before gaps were recorded."""

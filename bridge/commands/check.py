@@ -168,15 +168,22 @@ def _fix(
     from bridge.checks.compare import reviewed
     from bridge.checks.differences import MOVABLE
     from bridge.commands.lifecycle import draining_on_signals
+    from bridge.commands.progress_bar import MovesProgress, showing
     from bridge.feed.sources import place_of
     from bridge.model import SideName
     from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
-    if not any(differences.counts[state] for state in MOVABLE):
+    movable = sum(differences.counts[state] for state in MOVABLE)
+    if not movable:
         return differences, False
     with (
-        Service(settings, (LogObserver(),), bounded=True) as service,
+        showing("check") as show,
+        Service(
+            settings,
+            (LogObserver(), MovesProgress(show, "delivering", movable)),
+            bounded=True,
+        ) as service,
         draining_on_signals(service.stop) as interruption,
     ):
         service.preflight()

@@ -64,7 +64,8 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     Exit code 3 when differences remain; a parked or dropped instance is one of them.
     """
     from bridge.checks.disk_lists import spooling
-    from bridge.commands.lifecycle import draining_on_signals
+    from bridge.commands.lifecycle import count_at_source, draining_on_signals
+    from bridge.commands.progress_bar import VerifyingProgress, showing
     from bridge.ledger.store import Ledger
     from bridge.ledger.verifications import held_repairs
     from bridge.mirror.judge_copy import CopyState
@@ -75,7 +76,12 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
     with spooling(), Ledger(settings.state_path, create=False) as ledger:
         found = FoundCopies()
         with (
-            Service(settings, (LogObserver(), found), bounded=True) as service,
+            showing("check") as show,
+            Service(
+                settings,
+                (LogObserver(), found, VerifyingProgress(show, count_at_source(settings))),
+                bounded=True,
+            ) as service,
             draining_on_signals(service.stop) as interruption,
         ):
             service.preflight()

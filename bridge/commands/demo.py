@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,10 +13,11 @@ from bridge.model import InstanceFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from bridge.config import Settings
-    from bridge.demo.run_demo import Announce
+    from bridge.demo.run_demo import Announce, Show
     from bridge.events import Event, Progress
     from bridge.model import Move, Outcome
 
@@ -54,6 +56,7 @@ def demo(
                 announce=_announce,
                 transfer=_transfer,
                 serve=_serve if keep else None,
+                showing=_showing,
             )
         finally:
             os.chdir(here)
@@ -76,7 +79,16 @@ class Collector:
         """Keep nothing."""
 
 
+def _showing() -> AbstractContextManager[Show]:
+    """Show how far the demo itself is; without a terminal what it announces will do."""
+    from bridge.commands.progress_bar import draws_bars, showing
+
+    return showing("demo") if draws_bars() else nullcontext(lambda _phase, _done, _total: None)
+
+
 def _transfer(source_url: str, target_url: str, state_path: Path) -> Sequence[tuple[Move, Outcome]]:
+    from bridge.commands.lifecycle import count_at_source
+    from bridge.commands.progress_bar import MovesProgress, showing
     from bridge.ledger.store import Ledger
     from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
@@ -85,7 +97,12 @@ def _transfer(source_url: str, target_url: str, state_path: Path) -> Sequence[tu
     collector = Collector()
     with (
         Ledger(state_path, follow=True) as ledger,
-        Service(settings, (collector, LogObserver()), bounded=True) as service,
+        showing("demo") as show,
+        Service(
+            settings,
+            (collector, LogObserver(), MovesProgress(show, "moving", count_at_source(settings))),
+            bounded=True,
+        ) as service,
     ):
         service.follow(ledger, once=True)
     return collector.outcomes

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from bridge.config import Settings
-from bridge.errors import EXIT_INTERRUPTED
+from bridge.errors import EXIT_INTERRUPTED, BridgeError
 from bridge.log import set_up_logging
 from bridge.model import SideName
 from bridge.orthanc import tls_context
+from bridge.orthanc.session import ONE_TRY, connect
 
 
 def begin(settings: Settings, *, level: str | None = None) -> None:
@@ -27,6 +28,15 @@ def begin(settings: Settings, *, level: str | None = None) -> None:
     set_up_logging(log_format=settings.log_format, level=level, bridge=settings.name)
     for side in SideName:
         tls_context(settings.endpoint(side))
+
+
+def count_at_source(settings: Settings) -> int | None:
+    """Return how many instances the source holds, for a bar; None where it does not say."""
+    try:
+        with connect(settings.endpoint(SideName.SOURCE), retries=ONE_TRY) as client:
+            return client.statistics().instances
+    except BridgeError:
+        return None
 
 
 class Interruption:

@@ -296,17 +296,23 @@ def retry_parked(
     Delivered instances leave the list; the others stay parked. Exit code 3 if one stays.
     """
     from bridge.commands.lifecycle import begin, draining_on_signals
-    from bridge.commands.output import print_summary
+    from bridge.commands.output import on_terminal, print_summary, say
+    from bridge.commands.progress_bar import MovesProgress, showing
     from bridge.config import load_settings
     from bridge.monitoring.logs import LogObserver
     from bridge.service import Service
 
     settings = load_settings()
-    begin(settings)
+    begin(settings, level="warning" if on_terminal() else None)
     with _ledger() as ledger:
         chosen = _named(ledger, instances, selection, every=every)
         with (
-            Service(settings, (LogObserver(),), bounded=True) as service,
+            showing("parked retry") as show,
+            Service(
+                settings,
+                (LogObserver(), MovesProgress(show, "retry", len(chosen))),
+                bounded=True,
+            ) as service,
             draining_on_signals(service.stop) as interruption,
         ):
             service.preflight()
@@ -314,6 +320,8 @@ def retry_parked(
             summary = service.retry(ledger, [parked.move for parked in chosen])
     print_summary(summary, as_json=as_json)
     if interruption.signal_number is not None:
+        left = f"{len(chosen) - summary.settled} of {len(chosen)} were not tried"
+        say(f"parked retry: {left} and are parked still: orthanc-bridge parked list", err=True)
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if summary.parked else EXIT_DONE
 

@@ -1,171 +1,321 @@
-"""How far a command is: a bar with ETA on a terminal, a plain line now and then otherwise."""
+"""How far a command is: a bar with the time left on a terminal, now and then a line otherwise.
+
+All of it on stderr. What else is written there meanwhile, log lines included, stands above the bar.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 
 from bridge import events
-from bridge.checks.ask_both_servers import Show
 from bridge.commands.output import on_terminal, say
-from bridge.events import Event, InstanceParked, Settled
+from bridge.commands.progress_line import Pace, Position, as_text, line_of
+from bridge.errors import BridgeError
+from bridge.events import (
+    Event,
+    InstanceParked,
+    ListCompared,
+    Settled,
+    VerificationWorks,
+    Verified,
+)
+from bridge.log import log_through
 
 LINE_EVERY_S = 5.0
+REFRESHES_A_SECOND = 4
 
 
-class RangeProgress:
-    """An observer that shows how far a range of sequences is done.
+class Shown(Protocol):
+    """Is told how far a phase is; ``bridge.checks.ask_both_servers.Show``, and what is parked."""
 
-    ``show`` gets the sequences done, their total, and a text.
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int | None,
+        /,
+        instances: int | None = None,
+        parked: int | None = None,
+    ) -> None:
+        """Take note of it."""
+
+
+class MovesProgress:
+    """An observer that shows how many of the moves that a command makes are finished.
+
+    ``total``: so many moves; None where that is not known. Of a snapshot, those are counted too
+    that the target holds already.
     """
 
-    def __init__(self, start: int, show: Callable[[int, int, str], None]) -> None:
+    def __init__(self, show: Shown, phase: str, total: int | None = None) -> None:
+        self._show = show
+        self._phase = phase
+        self._total = total
+        self._passed_over = 0
+        self.instances = 0
+        self.parked = 0
+
+    def on_event(self, event: Event) -> None:
+        """Count the instances."""
+        match event:
+            case Settled():
+                self.instances += 1
+            case InstanceParked():
+                self.instances += 1
+                self.parked += 1
+            case ListCompared(instances=instances, lacking=lacking):
+                self._passed_over += instances - lacking
+            case _:
+                return
+        self.show()
+
+    def on_progress(self, progress: events.Progress) -> None:
+        """Do nothing: the instances are counted."""
+
+    def show(self) -> None:
+        """Show how far it is."""
+        done = self._passed_over + self.instances
+        total = None if self._total is None else max(self._total, done)
+        self._show(self._phase, done, total, instances=self.instances, parked=self.parked)
+
+
+class RangeProgress(MovesProgress):
+    """An observer that shows how far a range of sequences is done."""
+
+    def __init__(self, show: Shown, phase: str, start: int) -> None:
+        super().__init__(show, phase)
         self._start = start
         self._end = start
-        self._show = show
-        self._instances = 0
-        self._parked = 0
         self.next = start
         """The first change of the range that is not done, or the one behind it."""
 
     def begin(self, end: int) -> None:
         """Note the end of the range and show the start."""
         self._end = end
-        self._show(0, self._total, self._text())
-
-    def on_event(self, event: Event) -> None:
-        """Count the instances."""
-        if isinstance(event, Settled):
-            self._instances += 1
-        elif isinstance(event, InstanceParked):
-            self._instances += 1
-            self._parked += 1
+        self.show()
 
     def on_progress(self, progress: events.Progress) -> None:
         """Show the position."""
         if progress.checkpoint is not None:
             self.next = max(self._start, progress.checkpoint + 1)
-            done = progress.checkpoint - self._start + 1
-            self._show(min(max(0, done), self._total), self._total, self._text())
+            self.show()
 
-    @property
-    def _total(self) -> int:
-        return max(1, self._end - self._start + 1)
-
-    def _text(self) -> str:
-        return f"{self._instances} instances, {self._parked} parked"
+    def show(self) -> None:
+        """Show how far it is."""
+        total = max(0, self._end - self._start + 1)
+        done = min(self.next - self._start, total)
+        self._show(self._phase, done, total, instances=self.instances, parked=self.parked)
 
 
-@contextmanager
-def range_progress(start: int) -> Iterator[RangeProgress]:
-    """Show a bar on a terminal and lines otherwise, both on stderr."""
-    if not on_terminal():
-        yield RangeProgress(start, _Lines().show)
-        return
-    bar = Progress(
-        TextColumn("replay"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
-        task = bar.add_task("", total=None)
-        yield RangeProgress(
-            start,
-            lambda done, total, text: bar.update(
-                task, completed=done, total=total, description=text
-            ),
-        )
+class VerifyingProgress:
+    """An observer that shows how far a verification is.
+
+    ``held``: so many instances the source holds; None where it does not say.
+    """
+
+    def __init__(self, show: Shown, held: int | None) -> None:
+        self._show = show
+        self._held = held
+
+    def on_event(self, event: Event) -> None:
+        """Show how many instances are verified."""
+        match event:
+            case VerificationWorks(instances=int() as done):
+                total = None if self._held is None else max(self._held, done)
+                self._show("verifying", done, total)
+            case Verified(instances=done):
+                self._show("verifying", done, done)
+            case _:
+                pass
+
+    def on_progress(self, progress: events.Progress) -> None:
+        """Do nothing: a verification is no pipeline."""
 
 
-class _Lines:
-    """At most one line every few seconds, and one at the end."""
+class OnceProgress:
+    """An observer that shows how far ``run --once`` is: a snapshot, then what the feed tells.
 
-    def __init__(self) -> None:
-        self._begun_s = time.monotonic()
-        self._said_s = self._begun_s
-        self._said_end = False
+    ``held``: so many instances the source holds; None where it does not say.
+    """
 
-    def show(self, done: int, total: int, text: str) -> None:
-        now_s = time.monotonic()
-        ended = done >= total
-        if self._said_end or (not ended and now_s - self._said_s < LINE_EVERY_S):
+    def __init__(self, show: Shown, held: int | None) -> None:
+        self._show = show
+        self._snapshot = MovesProgress(show, "snapshot", held)
+        self._following: RangeProgress | None = None
+        self._phase = ""
+
+    def on_event(self, event: Event) -> None:
+        """Count the instances in the phase that is under way."""
+        if self._following is not None:
+            self._following.on_event(event)
+        elif self._phase == "snapshot":
+            self._snapshot.on_event(event)
+
+    def on_progress(self, progress: events.Progress) -> None:
+        """Show the position in the feed."""
+        if progress.phase != "draining":
+            self._phase = progress.phase
+        if self._phase != "following" or progress.checkpoint is None:
             return
-        self._said_s = now_s
-        self._said_end = ended
-        spent_s = now_s - self._begun_s
-        left = f", about {spent_s * (total - done) / done:.0f} s left" if done and not ended else ""
-        say(f"replay {100 * done // total}%: {text}, {spent_s:.0f} s{left}", err=True)
-
-
-# The progress of commands that count: a bar on a terminal, a plain line now and then otherwise.
-
-COUNT_LINE_EVERY_S = 5.0
-BAR_EVERY = 50
-"""Counts between two updates of the bar: updating it costs more than some of what is counted."""
+        if self._following is None and progress.last is not None:
+            self._following = RangeProgress(self._show, "following", progress.checkpoint + 1)
+            self._following.begin(progress.last)
+        if self._following is not None:
+            self._following.on_progress(progress)
 
 
 @contextmanager
-def counting(command: str) -> Iterator[Show]:
-    """Show how far a command is, on stderr."""
-    if not on_terminal():
-        yield _CountLines(command).show
+def showing(command: str) -> Iterator[Shown]:
+    """Show how far a command is, on stderr: a bar for each phase, or lines without a terminal."""
+    if not draws_bars():
+        yield _Lines(command)
         return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
-        yield _Bars(bar).show
+    console = _Console(stderr=True)
+    bars = _Bars()
+    # Not stdout: what is printed there is a result, which may go into a file.
+    with Live(
+        bars, console=console, refresh_per_second=REFRESHES_A_SECOND, redirect_stdout=False
+    ) as live:
+        before = log_through(sys.stderr)
+        try:
+            yield bars
+        finally:
+            log_through(before)
+            live.refresh()
+
+
+@contextmanager
+def counting(command: str) -> Iterator[Shown]:
+    """Show how far a command is that only looks; where it is cut short, say how far it was."""
+    last: list[Position] = []
+    try:
+        with showing(command) as shown:
+
+            def show(
+                phase: str,
+                done: int,
+                total: int | None,
+                /,
+                instances: int | None = None,
+                parked: int | None = None,
+            ) -> None:
+                last[:] = [Position(phase, done, total)]
+                shown(phase, done, total, instances=instances, parked=parked)
+
+            yield show
+    except (KeyboardInterrupt, BridgeError):
+        for position in last:
+            of = "" if position.total is None else f" of {position.total}"
+            say(f"{command}: cut short at: {position.phase}, {position.done}{of}", err=True)
+        say(f"{command}: it has changed nothing, and begins anew: {again()}", err=True)
+        raise
+
+
+def again() -> str:
+    """Return the command line that this process was started with, for a shell."""
+    return shlex.join(["orthanc-bridge", *sys.argv[1:]])
+
+
+def draws_bars() -> bool:
+    """Whether stderr is a terminal that can draw a line anew."""
+    return on_terminal() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+class _Console(Console):
+    """A console that leaves the cursor alone: who kills the command must not lose theirs."""
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002 (rich's)
+        return False
 
 
 class _Bars:
-    """One bar for each phase."""
+    """One line for each phase. Drawn by a thread of rich, as wide as the terminal is then."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._phases: dict[str, tuple[Position, Pace]] = {}
+        self._ended: dict[str, float] = {}
 
-    def show(self, phase: str, done: int, total: int | None) -> None:
-        if phase not in self._tasks:
-            self._tasks[phase] = self._bar.add_task(phase, total=total)
-        if done % BAR_EVERY == 0 or done == total or total is None:
-            self._bar.update(self._tasks[phase], completed=done, total=total)
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int | None,
+        /,
+        instances: int | None = None,
+        parked: int | None = None,
+    ) -> None:
+        position = Position(phase, done, total, instances, parked)
+        now_s = time.monotonic()
+        with self._lock:
+            if phase not in self._phases:
+                for other in self._phases:
+                    self._ended.setdefault(other, now_s)
+            pace = self._phases[phase][1] if phase in self._phases else Pace(now_s, position)
+            self._phases[phase] = position, pace
+            if position.ended:
+                self._ended.setdefault(phase, now_s)
+            else:
+                self._ended.pop(phase, None)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw; one column stays free, so that no terminal wraps."""
+        width, now_s = options.max_width - 1, time.monotonic()
+        with self._lock:
+            phases = dict(self._phases)
+            ended = dict(self._ended)
+        for number, (phase, (position, pace)) in enumerate(phases.items()):
+            at_s = ended.get(phase, now_s)
+            pace.note(at_s, position)
+            line = line_of(position, pace, now_s=at_s, width=width)
+            if number:
+                yield Segment.line()
+            yield Segment(line.before)
+            if line.bar:
+                bar = ProgressBar(total=1.0, completed=position.share, width=line.bar)
+                yield from console.render(bar, options.update(width=line.bar))
+            yield Segment(line.after)
 
 
-class _CountLines:
-    """At most one line every few seconds."""
+class _Lines:
+    """At most one line every few seconds, and one at the end of a phase."""
 
     def __init__(self, command: str) -> None:
         self._command = command
         self._said_s = time.monotonic()
+        self._paces: dict[str, Pace] = {}
+        self._said_end: set[str] = set()
 
-    def show(self, phase: str, done: int, total: int | None) -> None:
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int | None,
+        /,
+        instances: int | None = None,
+        parked: int | None = None,
+    ) -> None:
         now_s = time.monotonic()
-        if now_s - self._said_s < COUNT_LINE_EVERY_S:
+        position = Position(phase, done, total, instances, parked)
+        pace = self._paces.setdefault(phase, Pace(now_s, position))
+        pace.note(now_s, position)
+        late = now_s - self._said_s >= LINE_EVERY_S
+        if phase in self._said_end or not (late or (position.ended and instances is not None)):
             return
         self._said_s = now_s
-        of = "" if total is None else f" of {total}"
-        say(f"{self._command}: {phase}: {done}{of}", err=True)
+        if position.ended:
+            self._said_end.add(phase)
+        named = "" if phase == self._command else f"{self._command}: "
+        say(named + as_text(position, pace, now_s=now_s), err=True)

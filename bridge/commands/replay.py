@@ -32,7 +32,7 @@ def replay(
     """
     from bridge.commands.lifecycle import begin, draining_on_signals
     from bridge.commands.output import on_terminal, print_summary
-    from bridge.commands.progress_bar import range_progress
+    from bridge.commands.progress_bar import RangeProgress, showing
     from bridge.config import load_settings
     from bridge.errors import SideError
     from bridge.feed.pages import check_order
@@ -46,8 +46,12 @@ def replay(
     begin(settings, level="warning" if on_terminal() else None)
     with (
         Ledger(settings.state_path) as ledger,
-        range_progress(first) as progress,
-        Service(settings, (LogObserver(), progress), bounded=True) as service,
+        showing("replay") as show,
+        Service(
+            settings,
+            (LogObserver(), progress := RangeProgress(show, "replay", first)),
+            bounded=True,
+        ) as service,
         draining_on_signals(service.stop) as interruption,
     ):
         service.preflight()

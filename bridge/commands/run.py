@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ from bridge.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.events import Observer, Summary
     from bridge.ledger.store import Ledger
     from bridge.monitoring.actions import Actions
     from bridge.monitoring.board import Board
@@ -36,7 +37,7 @@ def run(
     """
     from bridge.commands.events import telling
     from bridge.commands.lifecycle import begin, draining_on_signals
-    from bridge.commands.output import print_summary
+    from bridge.commands.output import on_terminal, print_summary
     from bridge.config import load_settings
     from bridge.credentials import poke_token
     from bridge.ledger.store import Ledger
@@ -51,7 +52,9 @@ def run(
 
     settings = load_settings()
     settings.check_repairs()
-    begin(settings)
+    shows_bar = once and on_terminal()
+    # A bar and a line for each instance do not go together.
+    begin(settings, level="warning" if shows_bar else None)
     with Ledger(settings.state_path, follow=True) as ledger:
         machinery = RealMachinery(settings)
         board = Board(
@@ -77,8 +80,11 @@ def run(
             # The log comes first: what a figure counts can be read there.
             observers = (LogObserver(), board, metrics)
             with (
+                _shown(settings, ledger) if shows_bar else nullcontext(()) as shown,
                 telling(settings, board, Observers(observers), once=once),
-                Service(settings, observers, bounded=once, machinery=machinery) as service,
+                Service(
+                    settings, (*observers, *shown), bounded=once, machinery=machinery
+                ) as service,
                 draining_on_signals(_stop_of(service, actions)) as interruption,
             ):
                 if settings.rules_file is not None:
@@ -87,7 +93,11 @@ def run(
                     pokes.wakes(service.poke, service.hear_of_deletions)
                 if once:
                     service.preflight(follows=ledger)
-                with _acting(actions, service, settings), board.history.kept_in(ledger):
+                with (
+                    _acting(actions, service, settings),
+                    board.history.kept_in(ledger),
+                    _telling_where_to_go_on(once=once),
+                ):
                     summary = service.follow(ledger, once=once)
             ledger.set_meta(MONITOR_KEY, None)
             parked = sum(ledger.parked_by_reason().values())
@@ -97,20 +107,57 @@ def run(
         print_summary(summary, as_json=as_json)
     if service.sweep_failure is not None:
         raise service.sweep_failure
-    if interruption.by_keyboard or (once and summary.stopped):
-        return EXIT_INTERRUPTED  # SIGTERM is how a service ends; a job has not been done
-    return _end_of_job(parked, gaps=summary.gaps) if once else EXIT_DONE
+    if once:
+        return _end_of_job(summary, parked, interrupted=interruption.by_keyboard)
+    # SIGTERM is how a service ends.
+    return EXIT_INTERRUPTED if interruption.by_keyboard else EXIT_DONE
 
 
-def _end_of_job(parked: int, *, gaps: int) -> int:
+@contextmanager
+def _shown(settings: Settings, ledger: Ledger) -> Iterator[Sequence[Observer]]:
+    """Draw a bar meanwhile; gives the observer that moves it."""
+    from bridge.commands.lifecycle import count_at_source
+    from bridge.commands.progress_bar import OnceProgress, showing
+
+    lists = settings.start == "snapshot" and ledger.checkpoint() is None
+    held = count_at_source(settings) if lists else None
+    with showing("run") as show:
+        yield (OnceProgress(show, held),)
+
+
+@contextmanager
+def _telling_where_to_go_on(*, once: bool) -> Iterator[None]:
+    """Say how to go on where a server's trouble ends a job."""
+    from bridge.errors import SideError
+
+    try:
+        yield
+    except SideError:
+        if once:
+            _tell_where_to_go_on()
+        raise
+
+
+def _tell_where_to_go_on() -> None:
+    from bridge.commands.output import say
+
+    text = "orthanc-bridge run --once. What is delivered is not sent again"
+    say(f"run: to continue, run: {text}", err=True)
+
+
+def _end_of_job(summary: Summary, parked: int, *, interrupted: bool) -> int:
     """Return the exit code of ``--once``. Say why it is 3: this run may have parked nothing."""
     from bridge.commands.output import say
     from bridge.monitoring.health import counted
 
+    if summary.stopped:
+        _tell_where_to_go_on()
+    if interrupted or summary.stopped:
+        return EXIT_INTERRUPTED
     if parked:
         text = f"{counted(parked, 'instance')} parked in all, also by earlier runs: exit code 3"
         say(f"run: {text}. See: orthanc-bridge parked list", err=True)
-    return EXIT_INCOMPLETE if parked or gaps else EXIT_DONE
+    return EXIT_INCOMPLETE if parked or summary.gaps else EXIT_DONE
 
 
 def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bridge.credentials import Credentials
 from bridge.demo.compare_instance import compare_instance
-from bridge.demo.instances import Sample, sample_set
+from bridge.demo.instances import Sample, sample_names, sample_set
 from bridge.demo.orthanc_server import OrthancServer
 from bridge.demo.result_table import (
     DELIVERED,
@@ -38,6 +38,12 @@ Announce = Callable[[str], None]
 Transfer = Callable[[str, str, Path], Sequence[tuple[Move, Outcome]]]
 """Runs the bridge until everything in the source's feed is settled: (source URL, target URL,
 state path) to every outcome, of which the last one of an instance counts."""
+
+Show = Callable[[str, int, int | None], None]
+"""Is told the phase, what is done of it, and how much it is."""
+
+Showing = Callable[[], AbstractContextManager[Show]]
+"""Shows on a terminal how far it is, until the block ends."""
 
 Serve = Callable[[str, str, Path, Announce], None]
 """Runs the bridge and its monitoring server (source URL, target URL, state path, announce),
@@ -68,6 +74,7 @@ def run_demo(
     announce: Announce,
     transfer: Transfer,
     serve: Serve | None = None,
+    showing: Showing = lambda: nullcontext(lambda _phase, _done, _total: None),
     names: Iterable[str] | None = None,
 ) -> int:
     """Show the whole job on real servers; return the exit code, 0 only if everything is right.
@@ -94,15 +101,16 @@ def run_demo(
         source = stack.enter_context(OrthancServer("source", base / "source"))
         target = stack.enter_context(OrthancServer("target", base / "target"))
         state_path = base / "bridge.sqlite3"
-        with _quiet_pydicom():
-            loaded = _load(source.url, sample_set(chosen))
+        count = len(sample_names()) if chosen is None else len(chosen)
+        with _quiet_pydicom(), showing() as show:
+            loaded = _load(source.url, sample_set(chosen), show, count)
         announce(f"Loaded {len(loaded.held)} instances into {source.url}; the bridge starts.")
         transfer_started = time.monotonic()
         outcomes = transfer(source.url, target.url, state_path)
         transfer_s = time.monotonic() - transfer_started
         announce(f"The bridge took {transfer_s:.1f} s; comparing every pixel.")
-        with _quiet_pydicom():
-            rows = _judge(target.url, loaded, outcomes)
+        with _quiet_pydicom(), showing() as show:
+            rows = _judge(target.url, loaded, outcomes, show)
         took_s = time.monotonic() - started
         if json_output:
             print_rows_as_json(rows)
@@ -117,11 +125,12 @@ def run_demo(
     return EXIT_DONE if all_right(rows) else EXIT_INCOMPLETE
 
 
-def _load(source_url: str, samples: Iterable[Sample]) -> _Loaded:
+def _load(source_url: str, samples: Iterable[Sample], show: Show, count: int) -> _Loaded:
     held: dict[str, Sample] = {}
     refused = []
     with _client(SideName.SOURCE, source_url) as client:
-        for sample in samples:
+        for number, sample in enumerate(samples):
+            show("loading", number + 1, count)
             try:
                 answer = client.store(sample.data, deadline_s=DEADLINE_S)
             except InstanceError:
@@ -134,13 +143,15 @@ def _load(source_url: str, samples: Iterable[Sample]) -> _Loaded:
     return _Loaded(held, tuple(refused))
 
 
-def _judge(target_url: str, loaded: _Loaded, outcomes: Sequence[tuple[Move, Outcome]]) -> list[Row]:
+def _judge(
+    target_url: str, loaded: _Loaded, outcomes: Sequence[tuple[Move, Outcome]], show: Show
+) -> list[Row]:
     last = {move.instance_id: outcome for move, outcome in outcomes}
     with _client(SideName.TARGET, target_url) as client:
-        rows = [
-            _judge_one(client, instance_id, sample, last.get(instance_id))
-            for instance_id, sample in loaded.held.items()
-        ]
+        rows = []
+        for instance_id, sample in loaded.held.items():
+            rows.append(_judge_one(client, instance_id, sample, last.get(instance_id)))
+            show("comparing", len(rows), len(loaded.held))
     rows += [
         Row(sample.name, REFUSED_BY_SOURCE, sample.syntax, len(sample.data))
         for sample in loaded.refused

@@ -71,9 +71,13 @@ class Tally:
     by_syntax: Counter[tuple[str, str]] = field(default_factory=Counter)
     named: list[Tried] = field(default_factory=list)
     left_out: int = 0
+    files: int = 0
+    last: str = ""
+    """The name of the last file that was added."""
 
     def add(self, tried: Tried) -> None:
         """Count a file."""
+        self.files, self.last = self.files + 1, tried.name
         shown = f"parked: {tried.why.split(':')[0]}" if tried.judgement is Judgement.PARKED else ""
         syntax = syntax_of(tried.syntax).keyword if tried.syntax else ""
         self.by_syntax[syntax, shown or str(tried.judgement)] += 1
@@ -106,9 +110,13 @@ class Tally:
         }
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, in order. Raises OSError."""
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def files_in(folder: Path, *, after: str | None = None) -> list[Path]:
+    """Return every file below a folder, in order; ``after`` a name in it only those behind it.
+
+    Raises OSError.
+    """
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in found if after is None or path > folder / after]
 
 
 def try_file(path: Path, name: str, wanted_syntax: str) -> Tried:  # noqa: PLR0911 (a table)
@@ -169,16 +177,15 @@ def _try(function: Callable[[Path, str, str], Tried], file: _FileToTry) -> Tried
 
 def try_folder(
     folder: Path,
+    paths: Iterable[Path],
     *,
     wanted_syntax: str,
     workers: int | None = None,
     timeout_s: float = FILE_TIMEOUT_S,
     function: Callable[[Path, str, str], Tried] = try_file,
 ) -> Iterator[Tried]:
-    """Yield what became of each file, in order. Raises OSError where the folder cannot be read."""
-    files = (
-        _FileToTry(path, str(path.relative_to(folder)), wanted_syntax) for path in files_in(folder)
-    )
+    """Yield what became of each of these files of a folder, in order."""
+    files = (_FileToTry(path, str(path.relative_to(folder)), wanted_syntax) for path in paths)
     with OrderedPool(
         partial(_try, function),
         workers=workers or os.cpu_count() or 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
@@ -232,11 +232,20 @@ class ConfirmedListing(FromKnownSource):
 
 
 class Lacking:
-    """Of another source of moves, those that the target does not hold."""
+    """Of another source of moves, those that the target does not hold.
 
-    def __init__(self, moves: MoveSource, target: HoldingClient) -> None:
+    ``report`` is told of each page how many instances were asked for, and how many are lacking.
+    """
+
+    def __init__(
+        self,
+        moves: MoveSource,
+        target: HoldingClient,
+        report: Callable[[int, int], None] = lambda _asked, _lacking: None,
+    ) -> None:
         self._moves = moves
         self._target = target
+        self._report = report
         self._page: MovePage | None = None
         self._asked = 0
         self._lacking: list[Move] = []
@@ -253,6 +262,7 @@ class Lacking:
                 self._lacking.append(move)
             self._asked += 1
         lacking = tuple(self._lacking)
+        self._report(self._asked, len(lacking))
         self._page, self._asked, self._lacking = None, 0, []
         return replace(page, moves=lacking)
 

@@ -209,7 +209,7 @@ class Verification:
                     if self._is_unfinished():
                         return False
                     progress = self._batch(batch, sequences, progress)
-                self._report(VerificationWorks())
+                self._report(VerificationWorks(progress.instances))
             self._look_at_feed(ledger)
             ended = self._delete_left(progress)
         if ended is None:

@@ -14,7 +14,6 @@ from bridge.checks.disk_lists import Spool, spooling
 from bridge.commands.output import TABLE_ROWS_MAX, Format, chosen_format, print_result
 from bridge.commands.parked import syntax_uid
 from bridge.commands.plan import basis
-from bridge.commands.progress_bar import COUNT_LINE_EVERY_S, counting
 from bridge.errors import ConfigurationError
 from bridge.ledger.parked_selection import Selection
 from bridge.ledger.records import Entry, Parked
@@ -114,21 +113,6 @@ def test_a_full_disk_is_explained() -> None:
         raise OSError(28, "No space left on device")
 
 
-def test_progress_in_lines_is_said_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moments = iter([0.0, 1.0, COUNT_LINE_EVERY_S, COUNT_LINE_EVERY_S + 1, 2 * COUNT_LINE_EVERY_S])
-    monkeypatch.setattr("bridge.commands.progress_bar.time.monotonic", lambda: next(moments))
-    monkeypatch.setattr("bridge.commands.progress_bar.on_terminal", lambda: False)
-    with counting("check") as show:
-        for number in range(4):
-            show("comparing", number, 4)
-    assert capsys.readouterr().err.splitlines() == [
-        "check: comparing: 1 of 4",
-        "check: comparing: 3 of 4",
-    ]
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     def parked(number: int, reason: Reason, syntax: str, sequence: int | None) -> Parked:
@@ -177,20 +161,6 @@ def test_a_syntax_is_named_by_keyword_or_uid() -> None:
     assert (syntax_uid(None), syntax_uid("")) == (None, "")
     with pytest.raises(ConfigurationError, match="JPEG9000"):
         syntax_uid("JPEG9000")
-
-
-def test_progress_on_a_terminal_is_a_bar_for_each_phase(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("bridge.commands.progress_bar.on_terminal", lambda: True)
-    with counting("check") as show:
-        for number in range(101):
-            show("listing the source", number, None)
-        for number in range(1, 101):
-            show("comparing", number, 100)
-    said = capsys.readouterr().err
-    assert "listing the source" in said
-    assert "100/100" in said
 
 
 @pytest.mark.parametrize(

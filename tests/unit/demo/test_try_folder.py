@@ -11,7 +11,15 @@ import imagecodecs
 import pytest
 
 from bridge.cli import exit_code_of
-from bridge.demo.try_folder import NAMED_MAX, Judgement, Tally, Tried, try_file, try_folder
+from bridge.demo.try_folder import (
+    NAMED_MAX,
+    Judgement,
+    Tally,
+    Tried,
+    files_in,
+    try_file,
+    try_folder,
+)
 from bridge.dicom.transcode import transcode
 from tests.transcode_cases import (
     EXPLICIT,
@@ -43,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_file_is_judged(folder: Path) -> None:
-    found = list(try_folder(folder, wanted_syntax=EXPLICIT, workers=2))
+    found = list(try_folder(folder, files_in(folder), wanted_syntax=EXPLICIT, workers=2))
     assert [(Path(one.name).name[0], one.judgement) for one in found] == [
         ("1", Judgement.RIGHT),
         ("2", Judgement.RIGHT),
@@ -154,7 +162,14 @@ def test_a_file_that_hangs_or_kills_costs_only_itself(tmp_path: Path) -> None:
     for number in range(1, 5):
         (tmp_path / f"{number}").write_bytes(b"x")
     found = list(
-        try_folder(tmp_path, wanted_syntax=EXPLICIT, workers=1, timeout_s=3.0, function=_sleeps)
+        try_folder(
+            tmp_path,
+            files_in(tmp_path),
+            wanted_syntax=EXPLICIT,
+            workers=1,
+            timeout_s=3.0,
+            function=_sleeps,
+        )
     )
     assert [one.judgement for one in found] == [
         Judgement.RIGHT,
