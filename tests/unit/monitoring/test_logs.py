@@ -251,6 +251,7 @@ def test_an_event_is_one_text_line(event: Event, capsys: Capture) -> None:
 def test_every_kind_of_event_is_tried_above() -> None:
     tried = {type(example[0]) for example in EXAMPLES}
     told_elsewhere = {
+        events.ListCompared,  # on a bar
         events.SourceDeletes,  # these two in the audit file
         events.SourceKept,
         events.SourceSwept,
