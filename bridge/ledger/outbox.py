@@ -211,7 +211,10 @@ class EventLedger(Ledger):
             )
 
     def studies_since(self, since: float) -> tuple[int, int, int]:
-        """Count studies of which something came since then: all, stable ones, incomplete ones."""
+        """Count studies of which something came since then: all, stable ones, incomplete ones.
+
+        One that lacks instances may be stable too.
+        """
         with explained(self.path):
             row = self._db.execute(self._sql["count_studies_since"], {"since": since}).fetchone()
             return count_of(row[0]), count_of(row[1]), count_of(row[2])

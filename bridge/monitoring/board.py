@@ -75,6 +75,8 @@ from bridge.pipeline.pacing import Allowance
 from bridge.versions import versions
 
 PARKED_FRESH_S = 1.0
+STUDIES_FRESH_S, STUDIES_OF_S = 30.0, 86_400.0
+"""Studies of the last day are counted so often: it takes a moment where there are many."""
 PARKED_SHOWN_MAX = 10
 """So many parked instances are shown one by one, those that were parked last."""
 MISSED_TOLD_S = 3600.0
@@ -196,6 +198,8 @@ class Board:
         self._carry_stopped: tuple[float, str] | None = None
         """Since when nothing can be brought beside the files, epoch seconds, and why."""
         self._outbox = OutboxView()
+        self._studies: Mapping[str, int] = {}
+        self._studies_at_s = float("-inf")
         self._telling_failed: tuple[float, str] | None = None
         """Since when it cannot be learned what events tell, epoch seconds, and why."""
         self._verification_failed: tuple[float, str] | None = None
@@ -279,6 +283,7 @@ class Board:
                         self._mirror = mirror_view(ledger)
                         self._carry = carry_view(ledger)
                         self._outbox = ledger.outbox()
+                        self._count_studies(ledger)
                     self._state_error = ""
                 except StateError as exc:
                     self._state_error = exc.message
@@ -307,6 +312,17 @@ class Board:
         if stopped is None:
             return self._carry
         return replace(self._carry, stopped_since=stopped[0], stopped=stopped[1])
+
+    def _count_studies(self, ledger: EventLedger) -> None:
+        if time.monotonic() - self._studies_at_s >= STUDIES_FRESH_S:
+            counts = ledger.studies_since(time.time() - STUDIES_OF_S)
+            self._studies = dict(zip(("any", "stable", "incomplete"), counts, strict=True))
+            self._studies_at_s = time.monotonic()
+
+    def studies_of_a_day(self) -> Mapping[str, int]:
+        """Count the studies to which something came in the last day, by state; a minute old."""
+        self.parked()
+        return self._studies
 
     def outbox(self) -> OutboxView:
         """Return what waits to be sent; at most a second old."""

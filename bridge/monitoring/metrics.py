@@ -383,6 +383,9 @@ class BoardView(Protocol):
     def outbox(self) -> OutboxView:
         """What waits to be sent."""
 
+    def studies_of_a_day(self) -> Mapping[str, int]:
+        """Count the studies to which something came in the last day, by state."""
+
 
 class Sizes:
     """How many bytes a change of the feed has brought on average, since the start."""
@@ -469,6 +472,8 @@ class Gauges:
         yield from _mirror_gauges(self._board.mirror())
         yield from _carry_gauges(self._board.carry())
         yield from _outbox_gauges(self._board.outbox())
+        text = "Studies to which an instance came in the last 24 hours."
+        yield _labelled("studies", text, "state", self._board.studies_of_a_day())
 
     def _lag_bytes(self, progress: Progress) -> float | None:
         return self._sizes.of(lag_of(progress, now=time.time()).changes)

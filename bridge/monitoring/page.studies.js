@@ -13,11 +13,16 @@ function arrived(study) {
   return parts.join(", ");
 }
 
+function state(study) {
+  const more = study.stable ? "stable: the source expects no more" : "more may come";
+  return study.complete ? more : `lacks instances; ${more}`;
+}
+
 function cells(study, bases) {
   const looks = study.orthanc_id
     ? bases.map(([side, base]) => [`at the ${side}`, explorer(base, "study", study.orthanc_id)]) : [];
   return [["Last", moment(study.last_at)], ["Study", [[study.uid, linkToStudy(study.uid)]], "links"],
-    ["Arrived", arrived(study)], ["Look", looks, "links"]];
+    ["Arrived", arrived(study)], ["State", state(study)], ["Look", looks, "links"]];
 }
 
 function showParked(answer) {

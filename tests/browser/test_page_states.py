@@ -23,6 +23,8 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Photographer
 
 Showing = Callable[[Progress], Page]
+CLASSES = "['ok', 'bad'].map((one) => document.getElementById('verdict').classList.contains(one))"
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 HOSTILE = "<img src=x onerror=\"document.title='taken over'\"><script>alert(1)</script>"
 WELL = Progress(
     checkpoint=123_456,
@@ -118,17 +120,53 @@ def test_held_on_purpose(showing: Showing, hold: str, shown: str) -> None:
     assert not page.ask("document.querySelector('#bridge .state').classList.contains('bad')")
 
 
-def test_limits_are_told(tmp_path: Path, browser: Browser) -> None:
+def test_limited(tmp_path: Path, browser: Browser, photograph: Photographer) -> None:
+    """The rate is what somebody wanted: working, not in trouble, and the page says how fast."""
     Ledger(tmp_path / "state.sqlite3").close()
     allowance = Allowance(instances_s=2.5, mbit_s=80.0, quiet_hours="sat 01:00-02:00 UTC")
     board = Board(tmp_path / "state.sqlite3", HealthLimits(), allowance)
+    board.on_progress(replace(busy(0), hold="rate_limit"))
     server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
     server.start()
-    with browser.page() as page:
+    with browser.page(width=375, height=740) as page:
         page.go(f"{server.url}/")
         page.wait_text("#bridge .detail", "At most 2.5 instances/s and 80 Mbit/s.")
         assert page.text("#bridge .detail").endswith("Quiet hours: sat 01:00-02:00 UTC.")
+        verdict = page.text("#verdict")
+        assert verdict.startswith("Working on it: 1,876,544 changes to go")
+        assert verdict.endswith("limited to 2.5 instances/s and 80 Mbit/s.")
+        assert page.ask(CLASSES) == [False, False], "neither well nor in trouble"
+        assert page.ask("document.title").startswith("… ")
+        assert page.ask("document.getElementById('reasons').hidden")
+        assert page.ask(FITS), "nothing reaches beyond the window"
+        photograph(page, "limited")
+        assert page.errors == []
     server.stop()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_down(showing: Showing, photograph: Photographer, side: str) -> None:
+    """One server cannot be used: red, which one, for how long, what to do, and nothing is lost."""
+    down = SideView(
+        up=False,
+        problem="unreachable",
+        message=f"The {side} does not answer.",
+        down_since=time.time() - 7200,
+    )
+    other = {"source": "target", "target": "source"}[side]
+    progress = replace(busy(0), source=down) if side == "source" else replace(busy(0), target=down)
+    page = showing(progress)
+    verdict = page.text("#verdict")
+    assert verdict.startswith(f"Attention: The {side} does not answer. Start that server or fix")
+    assert verdict.endswith("Nothing is lost; the bridge resumes automatically.")
+    assert page.ask(CLASSES) == [False, True]
+    assert page.ask("document.title").startswith("! ")
+    assert page.text(f"#{side} .state").startswith("down for 2 h")
+    assert page.text(f"#{other} .state") == "up"
+    codes = page.ask("[...document.querySelectorAll('#reasons code')].map((c) => c.textContent)")
+    assert codes == [f"{side}_unreachable"]
+    assert page.text("#figures").startswith("Lag 1,876,544 changes"), "what waits is still told"
+    photograph(page, f"down-{side}")
 
 
 def test_several_troubles_are_all_told(showing: Showing, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote
-from bridge.ledger.store import Ledger
+from bridge.ledger.outbox import EventLedger
+from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote, StudyTold
 from bridge.model import Move, Reason, Study
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import HealthLimits
@@ -20,6 +20,7 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Photographer
 
 STUDIES = PAGE_STUDIES + 7
+STABLE = {"1.2.3", f"1.2.{STUDIES - 2}"}
 NAMES = BridgeNames(bridge="Ward 7", source_public_url="http://pacs", command_prefix="sudo")
 
 
@@ -31,7 +32,7 @@ def identifier(number: int) -> str:
 @pytest.fixture
 def page(tmp_path: Path, browser: Browser) -> Iterator[Page]:
     """Open the page of a bridge with many studies, of which the third lacks two instances."""
-    with Ledger(tmp_path / "state.sqlite3") as ledger:
+    with EventLedger(tmp_path / "state.sqlite3") as ledger:
         for number in range(STUDIES):
             study = Study(f"1.2.{number}", identifier(1000 + number))
             lacking = 2 if number == 3 else 0
@@ -50,6 +51,9 @@ def page(tmp_path: Path, browser: Browser) -> Iterator[Page]:
                 for place, note in enumerate(notes[:lacking])
             ]
             ledger.commit(Entry(studies=tuple(notes), parked=tuple(parked)))
+        for changed in ledger.changed_studies(after=0, limit=100, quiet_since=2e9, now=2e9):
+            if changed.record.study.uid in STABLE:
+                assert ledger.judged(changed, StudyTold(5), stable_at=2e9, notices=())
     board = Board(tmp_path / "state.sqlite3", HealthLimits(), names=NAMES)
     server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
     server.start()
@@ -77,6 +81,22 @@ def test_the_newest_first_and_older_ones_on_demand(page: Page, photograph: Photo
     assert shown(page) == newest
     assert page.ask("document.getElementById('older').hidden")
     photograph(page, "studies")
+
+
+def test_whether_the_source_expects_more_of_a_study_is_shown(page: Page) -> None:
+    cells = "[...document.querySelectorAll('#studies td[data-label=State]')]"
+    shown_states = page.ask(f"{cells}.map((cell) => cell.innerText)")
+    assert shown_states[:3] == [
+        "more may come",
+        "stable: the source expects no more",
+        "more may come",
+    ]
+    page.ask("document.getElementById('wanted').value = '1.2.3'")
+    page.ask("document.querySelector('#search button').click()")
+    page.wait_text("#said", "1 study shown.")
+    assert page.text("#studies td[data-label=State]") == (
+        "lacks instances; stable: the source expects no more"
+    )
 
 
 def test_one_that_lacks_instances_is_found_and_tells_which(

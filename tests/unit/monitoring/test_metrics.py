@@ -77,6 +77,9 @@ class FakeBoard:
     def outbox(self) -> OutboxView:
         return self.waiting
 
+    def studies_of_a_day(self) -> Mapping[str, int]:
+        return {"any": 30, "stable": 20, "incomplete": 2}
+
     def parked(self) -> Mapping[str, int]:
         return self.counts
 

@@ -246,3 +246,30 @@ def test_the_dashboard_is_provisioned(dashboard: dict[str, Any]) -> None:
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_no_panel_of_the_dashboard_lies_on_another(dashboard: dict[str, Any]) -> None:
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    cells = [
+        (column, row)
+        for place in places
+        for column in range(place["x"], place["x"] + place["w"])
+        for row in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(column for column, _ in cells) < 24, "Grafana has 24 columns"
+
+
+SHOWN = ("studies", "event", "copies", "copy_", "carr", "verif", "repairs_held")
+
+
+def test_studies_events_verifications_and_what_is_carried_are_on_the_dashboard(
+    dashboard: dict[str, Any],
+) -> None:
+    """Fails when one of their metrics is on no panel; that of instances is told by another."""
+    used = set().union(*(used_metrics(e, HISTOGRAMS) for e in expressions(dashboard)))
+    wanted = {
+        name for name in METRIC_NAMES if name.removeprefix("orthanc_bridge_").startswith(SHOWN)
+    }
+    assert len(wanted) == 18
+    assert wanted - used == {"orthanc_bridge_verified_instances"}
