@@ -163,7 +163,7 @@ class PageRead:
 
 @dataclass(frozen=True, slots=True)
 class ListCompared:
-    """A page of the source's list was compared with the target, which lacks some of it."""
+    """A page of instances was compared with the target, which lacks some: the others stay."""
 
     instances: int
     lacking: int
@@ -685,6 +685,8 @@ class Summary:
 
     delivered: int = 0
     already_there: int = 0
+    present: int = 0
+    """Not sent, because the target was shown to hold them."""
     skipped: Counter[str] = field(default_factory=Counter)
     parked: Counter[str] = field(default_factory=Counter)
     late: int = 0
@@ -710,6 +712,8 @@ class Summary:
             case PageRead(late=late, missing=missing):
                 self.late += late
                 self.missing += missing
+            case ListCompared(instances=instances, lacking=lacking):
+                self.present += instances - lacking
             case Abandoned(in_flight=in_flight):
                 self.abandoned += in_flight
             case _:

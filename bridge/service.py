@@ -17,14 +17,17 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from bridge.audit import audit_trails
+from bridge.checks.disk_lists import KnownTexts
+from bridge.checks.proved_held import ProvedHeld
 from bridge.checks.throughput import Throughput
 from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards
 from bridge.events import Event, ListCompared, Observer, Summary
 from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
 from bridge.feed.gaps import age_s_of
+from bridge.feed.held import HeldInstances
 from bridge.feed.identity import KnownPlace, Place
-from bridge.feed.listing import ConfirmedListing, Lacking, Listing
+from bridge.feed.listing import ConfirmedListing, Held, Lacking, Listing
 from bridge.feed.pages import FeedClient, range_end
 from bridge.feed.polling import Resets
 from bridge.feed.sources import FeedEnd, FromKnownSource, GivenMoves, MoveSource, ReplayRange
@@ -399,12 +402,33 @@ class Service:
             with _running(runner, self._settings.http_timeout_s):
                 yield
 
-    def replay(self, ledger: Ledger, *, start: int, end: int, dry_run: bool) -> Summary:
+    def replay(
+        self, ledger: Ledger, *, start: int, end: int, dry_run: bool, skip_present: bool = False
+    ) -> Summary:
         """Move the instances of the changes start..end again.
 
         Parks and unparks; the checkpoint stays where it is. ``dry_run`` asks what would be done
-        and writes nothing. Raises SourceError, TargetError, StateError.
+        and writes nothing. ``skip_present`` leaves out what the target is shown to hold. Raises
+        SourceError, TargetError, StateError.
         """
+        if not skip_present:
+            return self._replay(ledger, start=start, end=end, dry_run=dry_run)
+        with (
+            closing(self._machinery.client(SideName.TARGET)) as target,
+            KnownTexts() as names,
+        ):
+            if not dry_run:
+                self._bind(ledger)
+            held = ProvedHeld(
+                HeldInstances(target, names, asked_for=lambda: end - start + 1),
+                state_path=ledger.path,
+                stored_md5=target.stored_md5 if self._settings.proof == "stored" else None,
+            )
+            return self._replay(ledger, start=start, end=end, dry_run=dry_run, held=held)
+
+    def _replay(
+        self, ledger: Ledger, *, start: int, end: int, dry_run: bool, held: Held | None = None
+    ) -> Summary:
         total, settings = Summary(), self._settings
         if dry_run:
             # Imported here: it looks into files, and the codecs that brings are only for workers.
@@ -414,11 +438,12 @@ class Service:
             self._pipelines.make_workers = partial(
                 DryRunExecutor, job=self._pipelines.job, would=total.would
             )
-        moves = self._of_known_source(
-            ReplayRange(self._pipelines.source, start=start, end=end, page_size=settings.page_size),
-            ledger,
-            total,
+        moves: MoveSource = ReplayRange(
+            self._pipelines.source, start=start, end=end, page_size=settings.page_size
         )
+        if held is not None:
+            moves = Lacking(moves, held, partial(_tell_compared, self._observer, total))
+        moves = self._of_known_source(moves, ledger, total)
         journal = ReplayJournal(
             DryRunLedger() if dry_run else ledger,
             start=start,
@@ -573,9 +598,17 @@ class Following:
         gaps = self._gaps(end.place)
         known = KnownPlace(self._source, end.place, overlap=self._overlap)
         listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
-        with closing(self._machinery.client(SideName.TARGET)) as target:
+        with (
+            closing(self._machinery.client(SideName.TARGET)) as target,
+            KnownTexts() as names,
+        ):
+            held = HeldInstances(target, names, asked_for=self._source.count_instances)
             ended = self._pipelines.run(
-                Lacking(ConfirmedListing(listing, known), target, self._tell_listed),
+                Lacking(
+                    ConfirmedListing(listing, known),
+                    held,
+                    partial(_tell_compared, self._observer, self._total),
+                ),
                 CommandJournal(self._ledger),
                 self._total,
                 phase="snapshot",
@@ -588,9 +621,6 @@ class Following:
             ours_from = max(0, end.place.sequence - self._overlap)
             self._restart_at(end.place, gaps, ours_from=ours_from)
             self._ledger.set_meta(SNAPSHOT_KEY, None)
-
-    def _tell_listed(self, instances: int, lacking: int) -> None:
-        self._observer.on_event(ListCompared(instances, lacking))
 
     def _note_gaps(self) -> None:
         """Note what may still become visible below a checkpoint from before gaps were recorded."""
@@ -710,6 +740,13 @@ class Following:
         now_s, patience_s = self._clock.steady_s(), self._pipelines.patience_s
         self._pipelines.wait(now_s + self._resets.note(now_s, chance=self._machinery.chance()))
         return patience_s is None or self._resets.lasted_s(self._clock.steady_s()) <= patience_s
+
+
+def _tell_compared(observer: Observer, total: Summary, instances: int, lacking: int) -> None:
+    """Tell what of a page the target holds, and add it up."""
+    compared = ListCompared(instances, lacking)
+    total.count(compared)
+    observer.on_event(compared)
 
 
 def ask_end(pipelines: Pipelines, end: FeedEnd, total: Summary) -> None:

@@ -86,6 +86,9 @@ class Client(FeedClient, ListingClient, FileServer, KeepingServer, HoldingServer
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether the server holds an instance."""
 
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        """Return which of these it holds; None where it answers no such request."""
+
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
         """Return what the server knows of an instance. Raises SideError, InstanceError."""
 

@@ -29,7 +29,7 @@ from bridge.decision import Treatment, syntax_is_right
 from bridge.dicom.syntaxes import keyword_of
 from bridge.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
 from bridge.feed.identity import Counter, KnownPlace
-from bridge.feed.listing import ConfirmedListing, HoldingClient, Listing
+from bridge.feed.listing import ConfirmedListing, Listing
 from bridge.feed.pages import FeedReader, feed_end, pages_asked
 from bridge.feed.sources import MoveSource, pages_of, place_of
 from bridge.ledger.records import Parked
@@ -55,6 +55,13 @@ class Known(Protocol):
 
     def is_put_aside(self, instance_id: str) -> bool:
         """Tell whether an instance is parked, or was dropped and has not arrived since."""
+
+
+class HoldingClient(Protocol):
+    """What is needed of a server to know what it holds."""
+
+    def has_instance(self, instance_id: str) -> bool:
+        """Tell whether the server holds an instance."""
 
 
 @dataclass(slots=True)

@@ -10,11 +10,14 @@ import errno
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Self
 
 from bridge.errors import ConfigurationError
+
+ASKED_MAX = 500
+"""Texts in one question to SQLite, which takes 999 or more."""
 
 
 class SortedTexts:
@@ -48,13 +51,56 @@ class SortedTexts:
                 yield text
 
 
+class KnownTexts:
+    """Add texts, and ask which of some were added. A context manager.
+
+    For any thread, one at a time. Raises OSError when TMPDIR is full, or when it is closed.
+    """
+
+    def __init__(self) -> None:
+        with _telling():
+            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = OFF")
+            self._db.execute("CREATE TABLE texts (text TEXT PRIMARY KEY) WITHOUT ROWID")
+            self._db.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._db.close()
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Add some texts; repetitions do not count."""
+        with _telling():
+            self._db.executemany("INSERT OR IGNORE INTO texts VALUES (?)", ((t,) for t in texts))
+
+    def among(self, texts: Sequence[str]) -> set[str]:
+        """Return which of these were added."""
+        found: set[str] = set()
+        for at in range(0, len(texts), ASKED_MAX):
+            asked = texts[at : at + ASKED_MAX]
+            wanted = ", ".join("?" * len(asked))
+            with _telling():
+                found.update(
+                    text
+                    for (text,) in self._db.execute(
+                        f"SELECT text FROM texts WHERE text IN ({wanted})",  # noqa: S608 (no value)
+                        asked,
+                    )
+                )
+        return found
+
+
 @contextmanager
 def _telling() -> Iterator[None]:
-    """SQLite asks for nothing but room for its table."""
+    """SQLite asks for nothing but room for its table, as long as it is open."""
     try:
         yield
     except sqlite3.OperationalError as exc:
         raise OSError(errno.ENOSPC, str(exc)) from exc
+    except sqlite3.ProgrammingError as exc:
+        raise OSError(errno.EBADF, str(exc)) from exc
 
 
 def joined(left: Iterable[str], right: Iterable[str]) -> Iterator[tuple[str, bool, bool]]:

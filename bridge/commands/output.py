@@ -66,6 +66,7 @@ def summary_fields(summary: Summary) -> dict[str, object]:
     return {
         "delivered": summary.delivered,
         "already_there": summary.already_there,
+        "present": summary.present,
         "skipped": dict(summary.skipped),
         "parked": dict(summary.parked),
         "gaps": summary.gaps,
@@ -87,6 +88,7 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
             {
                 "delivered": summary.delivered,
                 "already there": summary.already_there,
+                **({"not sent, at the target": summary.present} if summary.present else {}),
                 "skipped": _counted(summary.skipped),
                 "parked": _counted(summary.parked),
             }
@@ -107,6 +109,7 @@ def _print_dry_run(summary: Summary) -> None:
     gone = summary.skipped[Reason.GONE]
     print_pairs(
         {f"would be {word}": count for word, count in sorted(summary.would.items())}
+        | ({"would not be sent, at the target": summary.present} if summary.present else {})
         | ({"deleted at the source": gone} if gone else {})
         | ({"cannot be told": _counted(summary.parked)} if summary.parked else {})
     )

@@ -22,6 +22,14 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; transfer nothing.")
     ] = False,
+    skip_present: Annotated[
+        bool,
+        typer.Option(
+            "--skip-present",
+            help="Leave out what the target holds: it is asked in bulk, and nothing of it is "
+            "fetched. With BRIDGE_PROOF=stored, only if the MD5 there is the one on record.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Deliver a range of changes again.
@@ -41,6 +49,7 @@ def replay(
     from bridge.service import Service
 
     check_order(start=first, end=last)
+    options = " --dry-run" * dry_run + " --skip-present" * skip_present
     settings = load_settings()
     # A progress bar and a line for each instance do not go together.
     begin(settings, level="warning" if on_terminal() else None)
@@ -58,23 +67,28 @@ def replay(
         end = service.replay_end(start=first, end=last)
         progress.begin(end)
         try:
-            summary = service.replay(ledger, start=first, end=end, dry_run=dry_run)
+            summary = service.replay(
+                ledger, start=first, end=end, dry_run=dry_run, skip_present=skip_present
+            )
         except SideError:
-            tell_where_to_go_on(progress.next, end, dry_run=dry_run)
+            tell_where_to_go_on(progress.next, end, options)
             raise
     print_summary(summary, as_json=as_json)
     if summary.stopped or interruption.signal_number is not None:
-        tell_where_to_go_on(progress.next, end, dry_run=dry_run)
+        tell_where_to_go_on(progress.next, end, options)
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if summary.parked or summary.gaps else EXIT_DONE
 
 
-def tell_where_to_go_on(first: int, last: int, *, dry_run: bool) -> None:
-    """Say on stderr, for a replay that has not come to its end, which command does the rest."""
+def tell_where_to_go_on(first: int, last: int, options: str) -> None:
+    """Say on stderr, for a replay that has not come to its end, which command does the rest.
+
+    ``options``: those beside the range, each with a blank before it.
+    """
     from bridge.commands.output import say
 
     if first > last:
         say("replay: the whole range is done", err=True)
         return
-    options = f"--from {first} --to {last}" + " --dry-run" * dry_run
-    say(f"replay: to continue, run: orthanc-bridge replay {options}", err=True)
+    command = f"orthanc-bridge replay --from {first} --to {last}{options}"
+    say(f"replay: to continue, run: {command}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
@@ -20,6 +20,8 @@ LISTED_PAGES_MAX = 1_000_000
 """Of one listing: a thousand million instances. A server may claim one more each time."""
 BEGINNINGS_MAX = 50
 """A listing that was begun anew so often is given up, and tried again later."""
+ASKED_AT_ONCE = 400
+"""Instances of which it is asked together whether the target holds them."""
 BACK_MAX = 6400
 """Instances that are remembered and read again, at most, before a listing is begun anew."""
 
@@ -31,11 +33,11 @@ class ListingClient(Protocol):
         """Return instance IDs by position."""
 
 
-class HoldingClient(Protocol):
-    """What is needed of a server to know what it holds."""
+class Held(Protocol):
+    """What is known of the instances that the target holds."""
 
-    def has_instance(self, instance_id: str) -> bool:
-        """Tell whether the server holds an instance."""
+    def among(self, instance_ids: Sequence[str]) -> Collection[str]:
+        """Return those that it is shown to hold. Raises TargetError."""
 
 
 class Listing(FixedMoves):
@@ -240,11 +242,11 @@ class Lacking:
     def __init__(
         self,
         moves: MoveSource,
-        target: HoldingClient,
+        held: Held,
         report: Callable[[int, int], None] = lambda _asked, _lacking: None,
     ) -> None:
         self._moves = moves
-        self._target = target
+        self._held = held
         self._report = report
         self._page: MovePage | None = None
         self._asked = 0
@@ -257,10 +259,11 @@ class Lacking:
         what the other source of moves raises.
         """
         page = self._page = self._page or self._moves.next_page()
-        for move in page.moves[self._asked :]:
-            if not self._target.has_instance(move.instance_id):
-                self._lacking.append(move)
-            self._asked += 1
+        while self._asked < len(page.moves):
+            asked = page.moves[self._asked : self._asked + ASKED_AT_ONCE]
+            held = self._held.among([move.instance_id for move in asked])
+            self._lacking += [move for move in asked if move.instance_id not in held]
+            self._asked += len(asked)
         lacking = tuple(self._lacking)
         self._report(self._asked, len(lacking))
         self._page, self._asked, self._lacking = None, 0, []

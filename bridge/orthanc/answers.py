@@ -294,6 +294,7 @@ _IDENTIFIERS = TypeAdapter(Rows[Identifier], config=ConfigDict(strict=True))
 _FILE = TypeAdapter(_File)
 _RESOURCE = TypeAdapter(_Resource)
 _NAMES = TypeAdapter(Rows[str], config=ConfigDict(strict=True))
+_RESOURCES = TypeAdapter(Rows[_Resource])
 _BULK = TypeAdapter(Rows[_Bulk])
 _BESIDE = TypeAdapter(Rows[_Beside])
 _PEER = TypeAdapter(_Peer)
@@ -411,6 +412,16 @@ def parse_bulk_metadata(body: bytes, *, asked: Collection[str]) -> dict[str, dic
     found = {row.id: _metadata(row.metadata) for row in rows}
     if len(found) < len(rows) or not found.keys() <= set(asked):
         raise WrongAnswer("it names an instance twice, or one that was not asked for")
+    return found
+
+
+def parse_bulk_held(body: bytes, *, asked: Collection[str]) -> frozenset[str]:
+    """``/tools/bulk-content``: the identifiers of what is there, of those that were asked for."""
+    told = parse_json(body)
+    _check_count(told, len(asked))
+    found = frozenset(row.id for row in _checked(_RESOURCES, told))
+    if not found <= set(asked):
+        raise WrongAnswer("it names an instance that was not asked for")
     return found
 
 

@@ -170,28 +170,50 @@ class OrthancClient:
         What is missing is asked for by itself: the server lacks it, or it answers no such request.
         That is remembered. Raises SideError.
         """
+        told = self._bulk(
+            instance_ids, lambda body: answers.parse_bulk_metadata(body, asked=instance_ids)
+        )
+        return told or {}
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        """Return which of up to BULK_MAX instances the server holds (Orthanc 1.9.4 and newer).
+
+        It names those itself. None where it answers no such request, which is remembered. Raises
+        SideError.
+        """
+        return self._bulk(
+            instance_ids,
+            lambda body: answers.parse_bulk_held(body, asked=instance_ids),
+            metadata=False,
+        )
+
+    def _bulk(
+        self,
+        instance_ids: Sequence[str],
+        parse: Callable[[bytes], _Answer],
+        *,
+        metadata: bool = True,
+    ) -> _Answer | None:
+        """Ask for many instances at once; None where that is not answered, and from then on."""
         if len(instance_ids) > BULK_MAX:
             raise ValueError(f"{len(instance_ids)} instances at once")
-        if self._no_bulk or not instance_ids:
-            return {}
+        if self._no_bulk:
+            return None
+        if not instance_ids:
+            return parse(b"[]")
         request = Request(self.endpoint, "POST", "/tools/bulk-content")
-        asked = {"Resources": list(instance_ids), "Metadata": True, "Short": True}
+        asked = {"Resources": list(instance_ids), "Metadata": metadata, "Short": True}
         deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
         try:
             with self._wire.exchange(
                 request, body=json.dumps(asked).encode("ascii"), deadline_s=deadline_s
             ) as response:
-                return self._parsed(
-                    response,
-                    request,
-                    lambda body: answers.parse_bulk_metadata(body, asked=instance_ids),
-                    BULK_BYTES_MAX,
-                )
+                return self._parsed(response, request, parse, BULK_BYTES_MAX)
         except SideError as exc:
             if not lacks_right(exc, Need.WRITE):
                 raise
             self._no_bulk = True
-            return {}
+            return None
 
     def stored_md5(self, instance_id: str) -> str:
         """Read the MD5 of the file as stored, before any compression by the storage area."""

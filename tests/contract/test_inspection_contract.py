@@ -112,6 +112,21 @@ def test_metadata_of_many_are_those_of_each(server_url: str, looking: Looking) -
     assert client.bulk_metadata([]) == {}
 
 
+def test_what_a_server_holds_is_the_same_by_its_list_in_bulk_and_one_by_one(
+    server_url: str, looking: Looking
+) -> None:
+    client = looking(server_url)
+    ids = [client.store(data, deadline_s=10).instance_id for data in small_series(3)]
+    asked = [ids[0], NOWHERE, ids[2], ids[1]]
+    named = set(client.bulk_held(asked) or ())
+    assert named == set(ids)
+    assert named == {instance_id for instance_id in asked if client.has_instance(instance_id)}
+    assert named == set(client.list_instances(0, 10_000))
+    assert client.list_instances(3, 10_000) == []
+    assert client.bulk_held([NOWHERE]) == frozenset()
+    assert client.bulk_held([]) == frozenset()
+
+
 def test_as_many_as_are_asked_for_at_once_are_told(server_url: str, looking: Looking) -> None:
     client = looking(server_url)
     instance_id = client.store(small_ct(), deadline_s=10).instance_id

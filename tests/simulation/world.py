@@ -51,6 +51,14 @@ class Nature(StrEnum):
     """One of its calls is answered in a way that Orthanc would not."""
 
 
+class HeldBy(StrEnum):
+    """How the bridge learns which of many instances the target holds."""
+
+    LIST = "list"
+    BULK = "bulk"
+    ASKING = "asking"
+
+
 PLANTED = tuple(nature for nature in Nature if nature is not Nature.STRANGE)
 """Natures of worlds whose servers answer as Orthanc does, or not at all."""
 TRIES_FIRST_MINUTE = 12
@@ -97,6 +105,7 @@ class Knobs:
     answers: str = ""
     """Who is answered strangely: one instance, ``all`` for a while, or ``control``: the bridge's
     own calls for a while."""
+    held_by: HeldBy = HeldBy.LIST
     quiet: bool = False
     """Nothing else goes wrong, so that what is promised of time can be seen."""
 
@@ -195,6 +204,7 @@ class World:
         Faults that would hide what is to be seen are left out of these.
         """
         knobs = self.knobs
+        knobs.held_by = tuple(HeldBy)[self.seed % 3]
         if self.seed % 7 == 0:
             knobs.away, knobs.reset = True, ""
         elif self.seed % 7 == 6:

@@ -91,6 +91,38 @@ def test_a_forbidden_route_is_an_outage_until_it_is_allowed(
     bench.assert_delivered_once(sent)
 
 
+ALL_FORBIDDEN = """
+function IncomingHttpRequestFilter(method, uri, ip, username, headers)
+  local asked = method .. " " .. uri
+  return not (%s)
+end
+"""
+LISTS, BULK = 'asked == "GET /instances"', 'asked == "POST /tools/bulk-content"'
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [[], [LISTS], [BULK], [LISTS, BULK]],
+    ids=["nothing", "lists", "bulk requests", "both"],
+)
+def test_what_the_target_has_is_known_whichever_requests_it_forbids(
+    between: Between, tmp_path: Path, forbidden: list[str]
+) -> None:
+    options = _lua(tmp_path, ALL_FORBIDDEN % (" or ".join(forbidden) or "false"))
+    bench, *_servers = between(target=options)
+    files = small_series(5)
+    bench.send_all(files)
+    for data in files[1:4]:
+        bench.target.store(data, deadline_s=30.0)
+    replayed = bench.run("replay", "--from", "1", "--skip-present", "--json", "--dry-run")
+    assert replayed.exit_code == 0, replayed.stderr
+    assert (replayed.json["present"], replayed.json["would_be"]) == (3, {"sent unchanged": 2})
+    done = bench.run("run", "--once", "--json", START="snapshot")
+    assert done.exit_code == 0, done.stderr
+    told = done.json
+    assert (told["present"], told["delivered"], told["already_there"]) == (3, 2, 0)
+
+
 def test_one_instance_that_may_not_be_read_waits_and_the_others_arrive(
     between: Between, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,9 @@ class ScriptedClient(NoCustody):
 
     def list_instances(self, since: int, limit: int) -> list[str]:
         raise NotImplementedError((since, limit))
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:  # noqa: ARG002
+        return None
 
     def has_instance(self, instance_id: str) -> bool:
         raise NotImplementedError(instance_id)

@@ -65,6 +65,30 @@ def test_a_replay_beside_a_bridge_that_is_busy_gives_way_and_ends(
     assert bridge.get("/health")[1]["in_flight"] == 1, "it was busy all the time"
 
 
+@pytest.mark.parametrize("proof", ["answer", "stored"])
+def test_what_the_target_has_is_left_out_if_so_wished_and_nothing_else(
+    pair: Pair, proof: str
+) -> None:
+    sent = [pair.send(data) for data in small_series(9)]
+    assert pair.run("run", "--once", PROOF=proof).exit_code == 0
+    _lose(pair, sent[0], sent[4], sent[8])
+    options = ("replay", "--from", "1", "--skip-present", "--json")
+    looked = pair.run(*options, "--dry-run", PROOF=proof)
+    assert looked.exit_code == 0, looked.stderr
+    assert looked.json["present"] == 6
+    assert looked.json["would_be"] == {"sent unchanged": 3}
+    again = pair.run(*options, PROOF=proof)
+    assert again.exit_code == 0, again.stderr
+    told = again.json
+    assert (told["delivered"], told["already_there"], told["present"]) == (3, 0, 6)
+    assert pair.held() == set(sent)
+    # Without a record of a delivery nothing proves which file the target has.
+    pair.state_path.unlink()
+    unknown = pair.run(*options, PROOF=proof).json
+    left_out = 9 if proof == "answer" else 0
+    assert (unknown["present"], unknown["already_there"]) == (left_out, 9 - left_out)
+
+
 def test_a_replay_says_how_far_it_is(pair: Pair) -> None:
     for data in small_series(3):
         pair.send(data)

@@ -9,10 +9,8 @@ import pytest
 from bridge.checks.ask_both_servers import BothServers
 from bridge.checks.compare import Check, reviewed
 from bridge.checks.differences import Difference, Differences, State
-from bridge.errors import SideError, StateError, TargetError
-from bridge.feed.listing import Lacking
-from bridge.feed.sources import GivenMoves
-from bridge.model import Change, Endpoint, Move, Page, SideName, SideProblem
+from bridge.errors import SideError, StateError
+from bridge.model import Change, Endpoint, Page, SideName
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.holds import OperatorThrottle
 from bridge.pipeline.pacing import Allowance
@@ -22,30 +20,6 @@ from tests.fake_store import FakeStore, FeedRow
 from tests.feed_client import NEW, JudgedFeed, StoreClient
 from tests.pipeline_bench import Bench
 from tests.unit.checks.test_compare import Ledger, Scripted, job
-
-
-@pytest.mark.parametrize("every", [2, 7, 50])
-def test_a_snapshot_goes_on_although_its_target_fails_now_and_then(every: int) -> None:
-    class Flaky:
-        asked = 0
-
-        def has_instance(self, _instance_id: str) -> bool:
-            self.asked += 1
-            if self.asked % every == 0:
-                raise TargetError(SideProblem.UNREACHABLE, "down")
-            return True
-
-    target = Flaky()
-    lacking = Lacking(GivenMoves([Move(f"i{n}") for n in range(1000)], page_size=1000), target)
-    failures = 0
-    while True:
-        try:
-            if lacking.next_page().ended:
-                break
-        except TargetError:
-            failures += 1
-            assert failures < 1100, "the page is begun anew each time"
-    assert target.asked <= 2000
 
 
 @pytest.mark.parametrize(("arrivals", "page_size"), [(1, 1), (2, 1), (1000, 1000)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import bridge.feed.sources
-from bridge.errors import ConfigurationError, FeedWentBackwards, TargetError
+from bridge.errors import ConfigurationError, FeedWentBackwards
 from bridge.feed.follow import FollowFeed
 from bridge.feed.gaps import Ask
 from bridge.feed.identity import (
@@ -21,7 +21,7 @@ from bridge.feed.identity import (
     Place,
     check_counter,
 )
-from bridge.feed.listing import ConfirmedListing, Lacking, Listing, _begins_with_the_end
+from bridge.feed.listing import ConfirmedListing, Listing, _begins_with_the_end
 from bridge.feed.pages import (
     FeedReader,
     MovePage,
@@ -32,7 +32,7 @@ from bridge.feed.pages import (
 )
 from bridge.feed.sequences import BLOCK, Sequences
 from bridge.feed.sources import FeedEnd, FixedMoves, ReplayRange, pages_of, place_of
-from bridge.model import Change, CounterLag, Move, Page, ServerInfo, SideProblem
+from bridge.model import Change, CounterLag, Move, Page, ServerInfo
 from tests.fake_store import FeedRow
 from tests.feed_client import NEW, JudgedFeed, StoreClient, feed_of
 
@@ -422,32 +422,6 @@ def test_an_end_is_confirmed_by_the_next_page() -> None:
     found = [listing.next_page() for _ in range(6)]
     assert [page.ended for page in found] == [False] * 5 + [True]
     assert [page.done for page in found] == [False, False, False, True, False, True]
-
-
-def test_what_the_target_lacks_is_asked_for_one_by_one_whatever_fails() -> None:
-    class Failing:
-        """It fails at every other question, and holds one."""
-
-        asked = 0
-
-        def has_instance(self, instance_id: str) -> bool:
-            self.asked += 1
-            if self.asked % 2 == 0:
-                raise TargetError(SideProblem.UNREACHABLE, "down")
-            return instance_id == "c"
-
-    lacking = Lacking(Pages(MovePage(tuple(map(Move, "abcde")), ended=True)), Failing())
-    failures = 0
-    while True:
-        try:
-            page = lacking.next_page()
-        except TargetError:
-            failures += 1
-        else:
-            break
-    assert [move.instance_id for move in page.moves] == list("abde")
-    assert page.ended
-    assert failures == 4
 
 
 # The end of a feed, and a range of it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -483,20 +483,29 @@ def test_a_place_after_deleted_rows_is_not_beyond_the_end() -> None:
 
 
 class Target:
+    """What is known of what the target holds."""
+
     def __init__(self, *held: str) -> None:
         self.held = set(held)
         self.failures = 0
 
-    def has_instance(self, instance_id: str) -> bool:
+    def among(self, instance_ids: Sequence[str]) -> set[str]:
         if self.failures:
             self.failures -= 1
             raise TargetError(SideProblem.UNREACHABLE, "down")
-        return instance_id in self.held
+        return self.held & set(instance_ids)
 
 
 def test_only_what_the_target_lacks_is_moved() -> None:
     given_moves = GivenMoves([Move(name) for name in "abcd"], page_size=2)
     assert everything(Lacking(given_moves, Target("b", "c"))) == ["a", "d"]
+
+
+def test_what_is_left_out_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    given_moves = GivenMoves([Move(name) for name in "abcd"], page_size=3)
+    everything(Lacking(given_moves, Target("b", "c", "d"), lambda *page: told.append(page)))
+    assert told == [(3, 1), (1, 0)]
 
 
 def test_a_failure_of_the_target_loses_no_page() -> None:

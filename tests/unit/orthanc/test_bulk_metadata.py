@@ -42,8 +42,21 @@ def test_a_server_that_does_not_answer_it_is_asked_one_by_one(
     fake.script(BULK, answer)
     for _ in range(3):
         assert target.bulk_metadata(ids) == {}
+        assert target.bulk_held(ids) is None
     assert asked(fake) == 1, "it is not asked again"
     assert all(target.instance_metadata(instance_id) for instance_id in ids)
+
+
+@pytest.mark.parametrize(
+    "named", [["0" * 8 + "-00000000" * 4], None], ids=["another instance", "one more than asked"]
+)
+def test_a_server_that_names_what_was_not_asked_for_is_not_believed(
+    fake: FakeOrthanc, target: OrthancClient, named: list[str] | None
+) -> None:
+    ids = [fake.put(data) for data in small_series(2)]
+    rows = [{"ID": instance_id} for instance_id in named or [*ids, ids[0]]]
+    fake.script(BULK, Respond(200, json.dumps(rows).encode()))
+    assert target.bulk_held(ids) is None
 
 
 @pytest.mark.parametrize("answer", [Respond(503), Respond(507), Respond(429)])

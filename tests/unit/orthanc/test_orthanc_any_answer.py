@@ -47,6 +47,7 @@ CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "has_instance": lambda c: c.has_instance(ID),
     "instance_metadata": lambda c: c.instance_metadata(ID),
     "bulk_metadata": lambda c: c.bulk_metadata([ID]),
+    "bulk_held": lambda c: c.bulk_held([ID]),
     "stored_md5": lambda c: c.stored_md5(ID),
     "attachment_size": lambda c: c.attachment_size(ID),
     "delete_instance": lambda c: c.delete_instance(ID),

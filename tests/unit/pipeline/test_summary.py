@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from bridge.commands.output import moment, print_summary, print_table
-from bridge.events import Abandoned, Draining, Event, InstanceParked, PageRead, Settled, Summary
+from bridge.events import (
+    Abandoned,
+    Draining,
+    Event,
+    InstanceParked,
+    ListCompared,
+    PageRead,
+    Settled,
+    Summary,
+)
 from bridge.model import Move, Reason, Skipped
 from tests.pipeline_bench import DELIVERED
 
@@ -47,10 +56,11 @@ MOVE = Move("an-instance", 7)
         (Settled(MOVE, Skipped(Reason.GONE), 1), {"skipped": {"gone": 1}}),
         (InstanceParked(MOVE, Reason.VIDEO, "", 1), {"parked": {"video": 1}}),
         (PageRead(9, 2, 100, missing=3, refused=4), {"late": 2, "missing": 3}),
+        (ListCompared(10, 3), {"present": 7}),
         (Abandoned(5), {"abandoned": 5}),
         (Draining(5), {}),
     ],
-    ids=["delivered", "already there", "skipped", "parked", "page", "abandoned", "draining"],
+    ids=["delivered", "there", "skipped", "parked", "page", "present", "abandoned", "draining"],
 )
 def test_what_each_event_counts_for(event: Event, counted: dict[str, Any]) -> None:
     summary = Summary()
@@ -73,6 +83,7 @@ def test_as_json(capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out) == {
         "delivered": 3,
         "already_there": 2,
+        "present": 0,
         "skipped": {"gone": 4},
         "parked": {"video": 1, "undecodable": 2},
         "gaps": 0,
