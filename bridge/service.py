@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -21,7 +21,7 @@ from bridge.checks.disk_lists import KnownTexts
 from bridge.checks.proved_held import ProvedHeld
 from bridge.checks.throughput import Throughput
 from bridge.config import Settings
-from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards
+from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards, StateError
 from bridge.events import Event, ListCompared, Observer, Summary
 from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
 from bridge.feed.gaps import age_s_of
@@ -69,6 +69,7 @@ from bridge.pipeline.missed_instances import (
 )
 from bridge.retention.background import OperatorsHold, SweepRunner, Trouble
 from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
+from bridge.retention.note_tokens import new_token
 from bridge.retention.sweep import is_unfinished
 from bridge.wiring import Machinery, Observers, Pipelines, RealMachinery
 
@@ -113,6 +114,8 @@ class Service:
         self._settings = settings
         self._machinery = machinery or RealMachinery(settings)
         self._audits = audit_trails(settings)
+        self._token = new_token()
+        self._announced = False
         self._throughput = Throughput()
         self._trouble = Trouble()
         self._hints = Hints()
@@ -130,6 +133,7 @@ class Service:
             self._machinery,
             self._observer,
             bounded=bounded,
+            token=self._token,
             troubles=self._trouble.count,
         )
         self._stack = ExitStack()
@@ -181,7 +185,7 @@ class Service:
         becomes of the target.
         """
         if follows is not None:
-            self._pipelines.probes.announce(follows)
+            self._announce(follows)
         for side in (SideName.SOURCE, SideName.TARGET):
             self._pipelines.probes.contact(side)
         self._pipelines.source.last_change()
@@ -199,6 +203,17 @@ class Service:
         Raises ConfigurationError when the range is beyond the feed, SourceError.
         """
         return range_end(self._pipelines.source, start=start, end=end)
+
+    def _announce(self, ledger: Ledger) -> None:
+        """Leave notes at the servers until this service ends. Again: nothing changes."""
+        if not self._announced:
+            self._announced = True
+            self._stack.callback(self._end_notes, ledger)
+        self._pipelines.probes.announce(ledger)
+
+    def _end_notes(self, ledger: Ledger) -> None:
+        with suppress(StateError):  # the next process waits, as after a kill
+            self._pipelines.probes.end_notes(ledger)
 
     def _bind(self, ledger: Ledger) -> None:
         """Let the records of deliveries be about the target that is set. Raises StateError."""
@@ -221,7 +236,7 @@ class Service:
         and TargetError.
         """
         self._bind(ledger)
-        self._pipelines.probes.announce(ledger)
+        self._announce(ledger)
         following = Following(
             ledger,
             pipelines=self._pipelines,
@@ -327,6 +342,7 @@ class Service:
             )
             yield MirrorParts(
                 settings=settings,
+                token=self._token,
                 source=source,
                 target=target,
                 workers=workers,
@@ -383,6 +399,7 @@ class Service:
                 source=source,
                 target=target,
                 rules=rules,
+                token=self._token,
                 observer=self._observer,
                 look_at_feed=partial(
                     look_at_feed, source=source, overlap=self._settings.feed_overlap

@@ -189,7 +189,8 @@ Done = Callable[[Task, Outcome], None]
 class Probes:
     """Both servers, asked whether they are there, are two, and have the note of this bridge.
 
-    ``unrest`` returns a number that changes with each instance that was moved and each trouble.
+    ``token``: of this process, in its notes. ``unrest`` returns a number that changes with each
+    instance that was moved and each trouble.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class Probes:
         settings: Settings,
         machinery: Machinery,
         *,
+        token: str,
         unrest: Callable[[], int],
     ) -> None:
         opened = partial(Ledger, settings.state_path, create=False)
@@ -213,6 +215,7 @@ class Probes:
         )
         self._announcer = Announcer(
             self._clients,
+            token=token,
             retention=settings.source_retention,
             mirrors=settings.mirror_deletions_after_s is not None,
         )
@@ -229,6 +232,10 @@ class Probes:
         """
         self._announcer.begin(ledger)
         self._marks.by = MarkedBy.PROBES
+
+    def end_notes(self, ledger: Ledger) -> None:
+        """Put on record that this process leaves no note any more. Raises StateError."""
+        self._announcer.end(ledger)
 
     def contact(self, side: SideName) -> None:
         """Make sure that a server can be used, and leave our note there. Raises SideError."""
@@ -262,8 +269,8 @@ class Probes:
 class Pipelines:
     """Runs the pipelines of one command, one after the other, over the same workers and servers.
 
-    ``troubles`` returns a number that changes with each trouble. ``bounded``: a command that ends,
-    and whose patience does.
+    ``token``: of this process, in its notes at the servers. ``troubles`` returns a number that
+    changes with each trouble. ``bounded``: a command that ends, and whose patience does.
     """
 
     def __init__(
@@ -273,6 +280,7 @@ class Pipelines:
         observer: Observer,
         *,
         bounded: bool,
+        token: str,
         troubles: Callable[[], int],
     ) -> None:
         self._rules = RulesWatch(settings, observer, steady_s=machinery.clock.steady_s)
@@ -290,7 +298,9 @@ class Pipelines:
         """For whoever asks which instances are urgent."""
         self._tasks_ended = 0
         """It only has to change."""
-        self.probes = Probes(settings, machinery, unrest=lambda: troubles() + self._tasks_ended)
+        self.probes = Probes(
+            settings, machinery, token=token, unrest=lambda: troubles() + self._tasks_ended
+        )
         self._inbox = machinery.inbox()
         self._pipeline: Pipeline | None = None
         self._executor: ClosableExecutor | None = None

@@ -253,7 +253,9 @@ class BridgeProcess:
             status, body = exc.code, exc.read().decode()
         return status, json.loads(body) if body[:1] in ("{", "[") else body
 
-    def wait_health(self, holds: Callable[[Line], bool], what: str) -> Line:
+    def wait_health(
+        self, holds: Callable[[Line], bool], what: str, timeout_s: float = WAIT_S
+    ) -> Line:
         """Wait until /health says what is wanted; returns what it says."""
         said: Line = {}
 
@@ -261,12 +263,12 @@ class BridgeProcess:
             said.update(self.get("/health")[1])
             return holds(said)
 
-        wait_until(asked, what)
+        wait_until(asked, what, timeout_s)
         return said
 
-    def wait_reason(self, code: str) -> Line:
+    def wait_reason(self, code: str, timeout_s: float = WAIT_S) -> Line:
         """Wait until /health gives this reason among others; returns what /health says."""
-        return self.wait_health(lambda said: code in reasons_in(said), f"reason {code}")
+        return self.wait_health(lambda said: code in reasons_in(said), f"reason {code}", timeout_s)
 
     def wait_unready(self, holds: Callable[[list[str]], bool], what: str) -> None:
         """Wait until /readyz answers 503 with reasons that are what is wanted."""

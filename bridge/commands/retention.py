@@ -83,15 +83,17 @@ def _forget(settings: Settings, ledger: Ledger, name: str) -> int:
     from bridge.errors import SideError
     from bridge.model import SideName
     from bridge.orthanc.session import SideClient
-    from bridge.retention.bridge_notes import Role, forget_follower, name_of
+    from bridge.retention.bridge_notes import forget_follower, see_notes
+    from bridge.retention.note_tokens import newest_token
 
     known = forget_follower(ledger, name)
     for side in SideName:
         client = SideClient(settings.endpoint(side))
         try:
-            for role in Role:
-                if name_of(role, name) in client.peers():
-                    client.delete_peer(name_of(role, name))
+            seen = see_notes(ledger, client, side, token=newest_token(ledger))
+            for note, told in zip(seen.notes, seen.told_apart(), strict=True):
+                if told.bridge_id == name:
+                    client.delete_peer(note.name)
                     known = True
         except SideError as exc:
             if side is SideName.SOURCE:
@@ -120,6 +122,7 @@ def _explain(settings: Settings, ledger: Ledger, *, as_json: bool) -> int:
     from bridge.retention.background import OperatorsHold
     from bridge.retention.bridge_notes import NOTES_AWAITED, notes_awaited
     from bridge.retention.first_deletion import FATE_AWAITED, UNVERIFIED_KEY
+    from bridge.retention.note_tokens import newest_token
     from bridge.retention.sweep import Sweeper
     from bridge.service import look_at_feed
 
@@ -132,7 +135,9 @@ def _explain(settings: Settings, ledger: Ledger, *, as_json: bool) -> int:
     source, target = (SideClient(settings.endpoint(side)) for side in SideName)
     hold = OperatorsHold(settings.allowance(), SystemClock())
     look = partial(look_at_feed, source=source, overlap=settings.feed_overlap)
-    sweeper = Sweeper(source, target, rules, look_at_feed=look, hold=hold)
+    sweeper = Sweeper(
+        source, target, rules, token=newest_token(ledger), look_at_feed=look, hold=hold
+    )
     counts: Counter[str] = Counter()
     listed: list[dict[str, object]] = []
     try:

@@ -83,13 +83,19 @@ def restore_state(
 def _stay_the_same_bridge(before: Ledger | None, restored: Ledger) -> None:
     """Keep the name by which both servers know this bridge, where it is the one that was here.
 
-    A copy that is put anywhere else is another bridge: the first one may run on.
+    With it stays what retention has noted of both servers since the backup: whose notes are there,
+    what is waited for, and a first deletion that is not verified yet. A copy that is put anywhere
+    else is another bridge: the first one may run on.
     """
-    from bridge.retention.bridge_notes import BRIDGE_FILE_KEY, BRIDGE_ID_KEY
+    from bridge.retention.bridge_notes import BRIDGE_ID_KEY, stay_the_same
+    from bridge.retention.deletion_limits import STOPPED_KEY
+    from bridge.retention.first_deletion import take_over
 
     name = restored.meta(BRIDGE_ID_KEY)
     if before is not None and name is not None and before.meta(BRIDGE_ID_KEY) == name:
-        restored.set_meta(BRIDGE_FILE_KEY, str(restored.path.stat().st_ino))
+        stay_the_same(before, restored)
+        restored.set_meta(STOPPED_KEY, before.meta(STOPPED_KEY))
+        take_over(before, restored)
 
 
 def _print(found: StateContents, *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from bridge.orthanc.session import SideClient
 from bridge.retention.age_clock import AgeClock
 from bridge.retention.batch_proof import refuse_target
 from bridge.retention.limits_and_risks import RetentionRules
+from bridge.retention.note_tokens import newest_token
 from bridge.retention.sweep import Sweeper
 from bridge.two_servers import SAMPLED, HowMany, refuse, tell_apart, use_of
 
@@ -139,7 +140,13 @@ def _refusals(
         return  # nothing was ever delivered from here
     try:
         with Ledger(settings.state_path, create=False) as ledger:
-            sweeper = Sweeper(source, target, rules, look_at_feed=lambda _: None)
+            sweeper = Sweeper(
+                source,
+                target,
+                rules,
+                token=newest_token(ledger),
+                look_at_feed=lambda _: None,
+            )
             for error in sweeper.refusals(ledger, now=AgeClock().now_s(ledger, keep=False)):
                 if isinstance(error, ConfigurationError):
                     yield error

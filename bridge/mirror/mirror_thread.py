@@ -172,10 +172,13 @@ class MirrorWorkers:
 class MirrorParts:
     """What a verification is made of, whoever asks for it. ``repairs``: states that are repaired.
 
+    ``token``: of this process, in its notes at the servers.
+
     ``recorded`` tells whether all that was reported is where it has to be on record.
     """
 
     settings: Settings
+    token: str
     source: SideClient
     target: SideClient
     workers: MirrorWorkers
@@ -214,7 +217,11 @@ class MirrorParts:
                 limit=limit,
                 be_sure=repairer.be_sure,
                 awaits_notes=lambda ledger, age: awaits_notes_at_target(
-                    ledger, self.target, now=age, accepted=settings.accepted_risks
+                    ledger,
+                    self.target,
+                    now=age,
+                    accepted=settings.accepted_risks,
+                    token=self.token,
                 ),
                 recorded=self.recorded,
                 report=self.observer.on_event,

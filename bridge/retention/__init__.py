@@ -8,6 +8,7 @@ other_bridges.py     nobody else needs the source or empties the target
 deletion_limits.py   a person, the record and the limits hold deletions back
 background.py        sweeps beside the bridge, or at its end
 bridge_notes.py      notes at the servers: which bridges follow them, and delete there
+note_tokens.py       which process has left a note: a copy of the state file has our name
 age_clock.py         ages by a clock that nobody can set
 limits_and_risks.py  what may be deleted when, and which risks the operator accepts
 protocols.py         what is needed of the two servers

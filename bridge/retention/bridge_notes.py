@@ -9,20 +9,26 @@ until a person says otherwise.
 
 A bridge is its state file. A copy of one is another bridge, which may well deliver elsewhere: a
 file that is not the one that its name was given to gets a name of its own, and the first one counts
-as another bridge from then on.
+as another bridge from then on. A copy that cannot be told by its file has the name of the first
+one: there the tokens of their processes tell them apart (note_tokens.py), and each of them knows
+the other as NAME-copy.
 
 Before each deletion both servers are asked. A bridge notes itself before it deletes anything, and
 looks after that: of two bridges that would empty each other's target at least one sees the other.
+A process that follows one that may still run does not delete before that one had the time to renew
+its notes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +39,18 @@ from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.model import SideName, SideProblem
 from bridge.orthanc import Need, lacks_right
+from bridge.retention.note_tokens import (
+    OF_BEFORE,
+    TOKENS_KEY,
+    Whose,
+    is_new,
+    last_ended,
+    record_end,
+    record_removal,
+    record_token,
+    tokens_on_record,
+    whose,
+)
 
 PREFIX = "orthanc-bridge-"
 NOBODY = "http://127.0.0.1:9/"
@@ -45,8 +63,8 @@ NOTES_AWAITED = "waiting for the notes of other bridges"
 NOTED_KEY = "noted_at_{}"
 """Ledger: this bridge has left a note at that side once, or was about to."""
 FORGOTTEN_KEY = "notes_forgotten"
-"""Ledger: a server has forgotten the notes. "" until a sweep begins, then since when by the age
-clock the others have had the time to renew theirs."""
+"""Ledger: a server has forgotten the notes, or the process before this one may still run. "" until
+a sweep begins, then since when by the age clock the others have had the time to renew theirs."""
 BRIDGE_ID_KEY = "bridge_id"
 """Ledger: the name of this bridge to others."""
 BRIDGE_FILE_KEY = "bridge_file"
@@ -58,6 +76,11 @@ FOLLOWERS_KEY = "followers"
 FOLLOWERS_MAX = 100
 NO_ANSWER = frozenset({SideProblem.UNREACHABLE, SideProblem.TIMED_OUT, SideProblem.TLS})
 """The server is in trouble. Whatever a server or a proxy answers stops no more than retention."""
+COPY = "-copy"
+"""Ends the name under which a bridge knows another one that has its own name."""
+TOKENED = re.compile(r"(?P<bridge>.+)-(?P<token>[0-9a-f]{8})")
+END_S = 1.0
+"""A process that ends waits so long for the note that it is leaving at this moment."""
 KEEP = "keep"
 MIRRORS = "mirrors-deletions"
 """In the note at the target of a bridge that deletes there what its source lacks."""
@@ -79,14 +102,64 @@ class NotedServer(Protocol):
     def set_peer(self, name: str, url: str) -> None:
         """Add a peer."""
 
+    def delete_peer(self, name: str) -> None:
+        """Remove a peer; one that is not there is no error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """``retention``: keep, or after what time the bridge deletes at its source; or MIRRORS."""
+    """``retention``: keep, or after what time the bridge deletes at its source; or MIRRORS.
+
+    ``token``: of the process that has left it.
+    """
 
     role: Role
     bridge_id: str
     retention: str
+    token: str = OF_BEFORE
+
+    @property
+    def name(self) -> str:
+        """The name of the peer that is this note."""
+        return name_of(self.role, self.bridge_id, self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class NotesSeen:
+    """The notes at a server, as a process of this bridge finds them.
+
+    ``own``: the name of this bridge. ``token``: of the process, or of the one for which it asks.
+    ``known``: the processes on record before the notes were read. What is removed and put on record
+    by another thread after that is no note that came back.
+    """
+
+    side: SideName
+    own: str
+    token: str
+    known: Mapping[str, list[str]]
+    notes: tuple[Note, ...]
+
+    def under_our_name(self) -> dict[Note, Whose]:
+        """Tell whose each note is that is of our role here and has our name."""
+        return {
+            note: whose(note.token, self.side, own=self.token, known=self.known)
+            for note in self.notes
+            if note.role is role_at(self.side) and note.bridge_id == self.own
+        }
+
+    def told_apart(self) -> tuple[Note, ...]:
+        """Return all notes; the bridge of one that another has left under our name is NAME-copy."""
+        ours = self.under_our_name()
+
+        def is_anothers(note: Note) -> bool:
+            if note in ours:
+                return ours[note] is Whose.ANOTHERS
+            return note.bridge_id == self.own and note.token not in {self.token, *self.known}
+
+        return tuple(
+            replace(note, bridge_id=self.own + COPY) if is_anothers(note) else note
+            for note in self.notes
+        )
 
 
 def bridge_id(ledger: Ledger) -> str:
@@ -111,6 +184,17 @@ def bridge_id(ledger: Ledger) -> str:
     return known
 
 
+def stay_the_same(before: Ledger, restored: Ledger) -> None:
+    """Let a restored ledger be that of the same bridge, in the place of the one before it."""
+    noted = (NOTED_KEY.format(side) for side in SideName)
+    for key in (TOKENS_KEY, *noted):
+        restored.set_meta(key, before.meta(key))
+    if before.meta(FORGOTTEN_KEY) is not None:
+        restored.set_meta(FORGOTTEN_KEY, "")  # from when on is told by another age clock
+    remember_followers(restored, known_followers(before))
+    restored.set_meta(BRIDGE_FILE_KEY, str(restored.path.stat().st_ino))
+
+
 def expect_note(ledger: Ledger, side: SideName, *, missing: bool) -> None:
     """Put on record that a note is at a server, or (``missing``) is about to be.
 
@@ -125,18 +209,55 @@ def expect_note(ledger: Ledger, side: SideName, *, missing: bool) -> None:
         ledger.set_meta(FORGOTTEN_KEY, "")
 
 
-def leave_note(
-    ledger: Ledger, server: NotedServer, side: SideName, url: str, *, missing: bool
-) -> None:
-    """Leave this bridge's note at a server, or (not ``missing``) correct it. Raises SideError."""
-    expect_note(ledger, side, missing=missing)
-    try:
-        server.set_peer(name_of(role_at(side), bridge_id(ledger)), url)
-    except SideError as exc:
-        if lacks_right(exc, Need.WRITE):
-            # None is to be expected there: one that is missing will tell nothing.
-            ledger.set_meta(NOTED_KEY.format(side), None)
-        raise
+def begin_process(ledger: Ledger, token: str) -> None:
+    """Put on record that a process leaves notes from now on. Again: nothing changes.
+
+    Where the process before it may still run, its note is waited for: this state file may be a copy
+    of its.
+    """
+    if is_new(ledger, token):
+        of_before = any(ledger.meta(NOTED_KEY.format(side)) is not None for side in SideName)
+        if not last_ended(ledger, of_before=of_before):
+            ledger.set_meta(FORGOTTEN_KEY, "")
+        record_token(ledger, token, of_before=of_before)
+
+
+def see_notes(ledger: Ledger, server: NotedServer, side: SideName, *, token: str) -> NotesSeen:
+    """Read the notes at a server, for a process of this bridge. Raises SideError."""
+    own, known = bridge_id(ledger), tokens_on_record(ledger)
+    return NotesSeen(side, own, token, known, read_notes(server))
+
+
+def keep_note(ledger: Ledger, server: NotedServer, seen: NotesSeen, said: str) -> bool:
+    """See to it that a process's note is at a server, and none of a process before it.
+
+    Tells whether anything was changed since it was seen. Raises SideError.
+    """
+    begin_process(ledger, seen.token)
+    side, found = seen.side, seen.under_our_name()
+    expect_note(ledger, side, missing=all(whom is Whose.ANOTHERS for whom in found.values()))
+    own = Note(role_at(side), seen.own, said, seen.token)
+    new = Whose.OURS not in found.values()
+    changed = own not in found
+    if changed:
+        try:
+            server.set_peer(own.name, address_of(said))
+        except SideError as exc:
+            if lacks_right(exc, Need.WRITE):
+                # None is to be expected there: one that is missing will tell nothing.
+                ledger.set_meta(NOTED_KEY.format(side), None)
+            raise
+    for note, whom in found.items():
+        if whom is Whose.ENDED and new:
+            with suppress(SideError):  # whoever may not remove it knows it all the same
+                server.delete_peer(note.name)
+        if whom is Whose.UNCERTAIN:
+            # Before it: whoever is killed after it is followed by one that waits too.
+            ledger.set_meta(FORGOTTEN_KEY, "")
+            server.delete_peer(note.name)
+            record_removal(ledger, note.token, side)
+            changed = True
+    return changed
 
 
 def begin_wait(ledger: Ledger, now: float) -> None:
@@ -162,9 +283,9 @@ def role_at(side: SideName) -> Role:
     return Role.FOLLOWS if side is SideName.SOURCE else Role.DELIVERS
 
 
-def name_of(role: Role, bridge: str) -> str:
+def name_of(role: Role, bridge: str, token: str = OF_BEFORE) -> str:
     """Return the name of the peer that is a note."""
-    return f"{PREFIX}{role}-{bridge}"
+    return f"{PREFIX}{role}-{bridge}" + (f"-{token}" if token else "")
 
 
 def address_of(said: str) -> str:
@@ -183,20 +304,29 @@ def read_notes(server: NotedServer) -> tuple[Note, ...]:
         for role in Role:
             begin = name_of(role, "")
             if name.startswith(begin):
-                found.append(Note(role, name.removeprefix(begin), _said_in(url)))
+                bridge, token = name.removeprefix(begin), OF_BEFORE
+                if tokened := TOKENED.fullmatch(bridge):
+                    bridge, token = tokened["bridge"], tokened["token"]
+                found.append(Note(role, bridge, _said_in(url), token))
     return tuple(found)
 
 
 class Announcer:
-    """Keeps this bridge's notes at the servers. For any number of threads.
+    """Keeps this process's notes at the servers. For any number of threads.
 
     ``mirrors``: it deletes at the target what the source lacks.
     """
 
     def __init__(
-        self, servers: Mapping[SideName, NotedServer], *, retention: str, mirrors: bool = False
+        self,
+        servers: Mapping[SideName, NotedServer],
+        *,
+        token: str,
+        retention: str,
+        mirrors: bool = False,
     ) -> None:
         self._servers = servers
+        self._token = token
         self._retention = retention
         self._said = {SideName.SOURCE: retention}
         """What the note at each side says; no note at any other."""
@@ -205,8 +335,7 @@ class Announcer:
         self._bridge = ""
         self._lock = threading.Lock()
         self._noted_at_s = dict.fromkeys(SideName, float("-inf"))
-        self._on_record: set[SideName] = set()
-        """Where the ledger says that there is a note."""
+        self._copy_told = False
         self._state_path = Path()
         self.refused: dict[SideName, str] = {}
         """Where notes may not be left, and what the server said."""
@@ -214,7 +343,21 @@ class Announcer:
     def begin(self, ledger: Ledger) -> None:
         """Announce the bridge of this ledger from now on. Again: nothing changes."""
         self._state_path = ledger.path
+        begin_process(ledger, self._token)
         self._bridge = bridge_id(ledger)
+
+    def end(self, ledger: Ledger) -> None:
+        """Leave no note any more, and put that on record: the next process need not wait.
+
+        One that cannot be sure of it does not say so.
+        """
+        if not self._bridge or not self._lock.acquire(timeout=END_S):
+            return
+        try:
+            self._bridge = ""
+            record_end(ledger, self._token)
+        finally:
+            self._lock.release()
 
     def void(self, side: SideName) -> None:
         """The server was in trouble: it may have forgotten."""
@@ -230,15 +373,13 @@ class Announcer:
 
         A refusal is kept in ``refused``: it stops nothing but retention.
         """
-        if not self._bridge or side not in self._said:
-            return
         with self._lock:
+            if not self._bridge or side not in self._said:
+                return
             if now_s - self._noted_at_s[side] < ANNOUNCE_EVERY_S:
                 return
-            name, url = name_of(role_at(side), self._bridge), address_of(self._said[side])
             try:
-                known = self._servers[side].peers().get(name)
-                self._leave(side, url, known)
+                self._leave(side)
                 self.refused.pop(side, None)
             except StateError as exc:
                 self.refused[side] = exc.message
@@ -251,24 +392,41 @@ class Announcer:
                     return  # it may pass: the next probe tries again
             self._noted_at_s[side] = now_s
 
-    def _leave(self, side: SideName, url: str, known: str | None) -> None:
+    def _leave(self, side: SideName) -> None:
         """Leave a note that is not there as it should be. Raises SideError, StateError."""
-        if known == url and side in self._on_record:
-            return
-        server = self._servers[side]
+        server, said = self._servers[side], self._said[side]
+        own = Note(role_at(side), self._bridge, said, self._token)
         try:
             # A connection of its own: the ledger's is another thread's.
             with Ledger(self._state_path, create=False) as ledger:
-                if known == url:
-                    expect_note(ledger, side, missing=False)
-                else:
-                    leave_note(ledger, server, side, url, missing=known is None)
+                seen = see_notes(ledger, server, side, token=self._token)
+                self._tell_copies(ledger, seen)
+                keep_note(ledger, server, seen, said)
         except StateError:
             if self._retention != KEEP:
                 raise
             # It deletes nothing, and needs its note most.
-            server.set_peer(name_of(role_at(side), self._bridge), url)
-        self._on_record.add(side)
+            server.set_peer(own.name, address_of(said))
+
+    def _tell_copies(self, ledger: Ledger, seen: NotesSeen) -> None:
+        """Tell of a bridge that has our name, and remember one that follows the source."""
+        copy, role = self._bridge + COPY, role_at(seen.side)
+        copies = {
+            note.bridge_id: note.retention
+            for note in seen.told_apart()
+            if note.bridge_id == copy and note.role is role
+        }
+        if copies and seen.side is SideName.SOURCE:
+            remember_followers(ledger, copies)
+        if copies and not self._copy_told:
+            self._copy_told = True
+            text = (
+                f"Another bridge has the name of this one at the {seen.side} ({copy}): it runs on "
+                "a copy of this state file, or this file was restored from an older copy. Give "
+                "that bridge a new state file. If there is none: orthanc-bridge retention --forget "
+                f"{copy}."
+            )
+            log(logging.WARNING, "state_file_copied", text)
 
 
 def known_followers(ledger: Ledger) -> dict[str, str]:

@@ -188,6 +188,16 @@ class FirstDeletion:
         return "" if stored else f"the source answers {answer.status}"
 
 
+def take_over(before: Ledger, restored: Ledger) -> None:
+    """Let a restored ledger know of the deletion that is not verified yet: its bytes are held."""
+    text = before.meta(UNVERIFIED_KEY)
+    with explained(before.path):
+        noted = dict(json.loads(text)) if text is not None else {}
+    noted.pop(AWAITED_FROM, None)  # told by another age clock
+    restored.set_meta(UNVERIFIED_KEY, json.dumps(noted) if noted else None)
+    restored.set_meta(IGNORED_KEY, before.meta(IGNORED_KEY))
+
+
 def was_answered(error: SideError) -> bool:
     """Tell whether the source itself has refused a deletion, and does not do it later.
 

@@ -8,28 +8,28 @@ that stays. So each of them refuses while the note of the other is at the target
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from bridge.errors import ConfigurationError, SideError
 from bridge.ledger.store import Ledger
 from bridge.model import SideName
 from bridge.orthanc import Need, lacks_right
 from bridge.retention.bridge_notes import (
+    COPY,
     KEEP,
     MIRRORS,
     UNSAID,
     Note,
     NotedServer,
+    NotesSeen,
     Role,
-    address_of,
     begin_wait,
     bridge_id,
+    keep_note,
     known_followers,
-    leave_note,
     notes_awaited,
-    read_notes,
     remember_followers,
-    role_at,
+    see_notes,
 )
 from bridge.retention.limits_and_risks import RetentionRules, Risk, risky
 
@@ -38,12 +38,18 @@ NAMED_MAX = 10
 
 
 class OtherBridges:
-    """The other bridges at both servers, as their notes tell of them."""
+    """The other bridges at both servers, as their notes tell of them.
 
-    def __init__(self, source: NotedServer, target: NotedServer, rules: RetentionRules) -> None:
+    ``token``: of this process, or of the one for which it asks.
+    """
+
+    def __init__(
+        self, source: NotedServer, target: NotedServer, rules: RetentionRules, *, token: str
+    ) -> None:
         self._source = source
         self._target = target
         self._rules = rules
+        self._token = token
 
     def refuse(self, ledger: Ledger, *, noted: bool = False) -> None:
         """Make sure that no other bridge needs the source or empties the target.
@@ -54,24 +60,23 @@ class OtherBridges:
         # One by one: what may be read counts, also where the rest may not. The source first: ours
         # is there before others' are looked for at the target, so of two bridges that go opposite
         # ways at least one sees the other.
-        here, there = self._notes_at(self._source), self._notes_at(self._target)
-        if not noted and self._note_us(
-            ledger, own, {SideName.SOURCE: here, SideName.TARGET: there}
-        ):
-            here, there = self._notes_at(self._source), self._notes_at(self._target)
-        here, there = here or (), there or ()
+        seen = [self._seen_at(side, ledger) for side in SideName]
+        if not noted and self._note_us(ledger, seen):
+            seen = [self._seen_at(side, ledger) for side in SideName]
+        here, there = (() if found is None else found.told_apart() for found in seen)
         follow = {n.bridge_id: n.retention for n in here if n.role is Role.FOLLOWS}
         follow.pop(own, None)
         known = known_followers(ledger) | follow if noted else remember_followers(ledger, follow)
         _refuse_known(known)
+        exchanged = [n.name for n in there if (n.role, n.bridge_id) == (Role.FOLLOWS, own)]
         emptied = {n.bridge_id: n.retention for n in there if n.role is Role.FOLLOWS}
         if emptied.pop(own, None) is not None:
             raise ConfigurationError(
                 "This bridge has its own note at the target, as one that follows it: the two "
                 "addresses lead to one server, or were exchanged. Nothing is deleted.",
                 advice="Correct BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL; after an exchange that is "
-                "meant, restart the new target, or delete the peer orthanc-bridge-follows-"
-                f"{own} there, and use another BRIDGE_STATE_PATH.",
+                f"meant, restart the new target, or delete the peer {exchanged[0]} there, and use "
+                "another BRIDGE_STATE_PATH.",
             )
         emptied = {name: retention for name, retention in emptied.items() if retention != KEEP}
         mirrors = _delivering(there, own, mirror=True)
@@ -99,17 +104,20 @@ class OtherBridges:
     def remember(self, ledger: Ledger) -> None:
         """Remember who follows the source while nothing is due: it may forget them before."""
         try:
-            notes = read_notes(self._source)
+            seen = see_notes(ledger, self._source, SideName.SOURCE, token=self._token)
         except SideError:
             return  # whoever is about to delete asks again
-        follow = {n.bridge_id: n.retention for n in notes if n.role is Role.FOLLOWS}
+        follow = {n.bridge_id: n.retention for n in seen.told_apart() if n.role is Role.FOLLOWS}
         follow.pop(bridge_id(ledger), None)
         remember_followers(ledger, follow)
 
-    def _notes_at(self, server: NotedServer) -> tuple[Note, ...] | None:
+    def _server(self, side: SideName) -> NotedServer:
+        return self._source if side is SideName.SOURCE else self._target
+
+    def _seen_at(self, side: SideName, ledger: Ledger) -> NotesSeen | None:
         """Read the notes at a server; None where we may not, and the operator accepts that."""
         try:
-            return read_notes(server)
+            return see_notes(ledger, self._server(side), side, token=self._token)
         except SideError as exc:
             self._refuse_unregistered(exc, Need.LOOK)
             return None
@@ -121,44 +129,39 @@ class OtherBridges:
         if not self._rules.accepts(Risk.UNREGISTERED):
             raise risky(
                 "The bridge cannot tell whether another bridge needs the source or empties the "
-                f"target: {exc.message} Allow GET and PUT on /peers",
+                f"target: {exc.message} Allow GET, PUT and DELETE on /peers",
                 Risk.UNREGISTERED,
             ) from exc
 
-    def _note_us(
-        self, ledger: Ledger, own: str, seen: Mapping[SideName, tuple[Note, ...] | None]
-    ) -> bool:
-        """Note this bridge at the servers that lack its note; tells whether one did."""
-        new = False
-        for side, notes in seen.items():
-            if notes is None:
+    def _note_us(self, ledger: Ledger, seen: Iterable[NotesSeen | None]) -> bool:
+        """Keep the notes of this process at the servers; tells whether that changed any."""
+        changed = False
+        for found in seen:
+            if found is None:
                 continue
-            role = role_at(side)
-            if not any(note.role is role and note.bridge_id == own for note in notes):
-                new = True
-                server: NotedServer = self._source if side is SideName.SOURCE else self._target
-                url = address_of(self._rules.retention or UNSAID)
-                try:
-                    leave_note(ledger, server, side, url, missing=True)
-                except SideError as exc:
-                    self._refuse_unregistered(exc, Need.WRITE)
-        return new
+            server, said = self._server(found.side), self._rules.retention or UNSAID
+            try:
+                changed |= keep_note(ledger, server, found, said)
+            except SideError as exc:
+                self._refuse_unregistered(exc, Need.WRITE)
+                changed = True
+        return changed
 
 
 def awaits_notes_at_target(
-    ledger: Ledger, target: NotedServer, *, now: float, accepted: frozenset[str]
+    ledger: Ledger, target: NotedServer, *, now: float, accepted: frozenset[str], token: str
 ) -> bool:
     """Tell whether one that mirrors deletions has to wait for the notes of others at the target.
 
-    ``now``: by the age clock. ``accepted``: risks. Raises SideError, and ConfigurationError while a
-    bridge with retention delivers there: what that one has deleted at its source is there alone.
+    ``now``: by the age clock. ``accepted``: risks. ``token``: of this process. Raises SideError,
+    and ConfigurationError while a bridge with retention delivers there: what that one has deleted
+    at its source is there alone.
     """
     own = bridge_id(ledger)
     try:
-        notes = read_notes(target)
-        if not any(note.role is Role.DELIVERS and note.bridge_id == own for note in notes):
-            leave_note(ledger, target, SideName.TARGET, address_of(MIRRORS), missing=True)
-            notes = read_notes(target)
+        seen = see_notes(ledger, target, SideName.TARGET, token=token)
+        if keep_note(ledger, target, seen, MIRRORS):
+            seen = see_notes(ledger, target, SideName.TARGET, token=token)
     except SideError as exc:
         if not (lacks_right(exc, Need.LOOK) or lacks_right(exc, Need.WRITE)):
             raise
@@ -167,10 +170,10 @@ def awaits_notes_at_target(
         raise ConfigurationError(
             "The bridge cannot tell whether another bridge counts on what the target holds: "
             f"{exc.message} No deletion is mirrored.",
-            advice="Allow GET and PUT on /peers at the target, or set BRIDGE_RETENTION_RISK="
-            f"{Risk.UNREGISTERED} if no bridge with retention delivers there.",
+            advice="Allow GET, PUT and DELETE on /peers at the target, or, if no bridge with "
+            f"retention delivers there, set BRIDGE_RETENTION_RISK={Risk.UNREGISTERED}.",
         ) from exc
-    others = _delivering(notes, own, mirror=False)
+    others = _delivering(seen.told_apart(), own, mirror=False)
     if others and Risk.TARGET_EMPTIED not in accepted:
         raise ConfigurationError(
             f"Bridge {others[0]} delivers to this target too, and deletes at its source what it "
@@ -195,6 +198,15 @@ def _delivering(notes: Iterable[Note], own: str, *, mirror: bool) -> list[str]:
 
 
 def _refuse_known(known: dict[str, str]) -> None:
+    copies = [name for name in known if name.endswith(COPY)]
+    if copies:
+        raise ConfigurationError(
+            f"Another bridge follows this source under the name of this one ({copies[0]}): it runs "
+            "on a copy of this state file, or this file was restored from an older copy. It may "
+            "still need what would be deleted. Nothing is deleted.",
+            advice="Give the other bridge a new state file (BRIDGE_START=snapshot). Once none runs "
+            f"on a copy any more: orthanc-bridge retention --forget {copies[0]}.",
+        )
     if known:
         names = ", ".join(sorted(known)[:NAMED_MAX])
         raise ConfigurationError(

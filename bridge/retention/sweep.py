@@ -23,8 +23,9 @@ This is the only thing that the bridge does and nobody can undo. Why it loses no
   patient is protected there. Asked for each batch. No bridge deletes at the target
   (bridge_notes.py): asked right before each deletion.
 - *Nobody else.* No other bridge follows the source (bridge_notes.py): asked right before each
-  deletion; void when the source has forgotten the notes of bridges, until they had SETTLE_S to
-  renew them.
+  deletion; void when the source has forgotten the notes of bridges, and when the process before
+  this one may still run, on a file that this one is a copy of, until they had SETTLE_S to renew
+  them.
 
 And nothing is deleted while the operator has paused the bridge, in quiet hours, above the limits of
 rate, of deletions an hour and of a share of the source in a day.
@@ -93,7 +94,8 @@ class Sweeper:
     """Deletes batches. For one thread.
 
     ``look_at_feed`` raises FeedWentBackwards when the source's feed is not the one that the ledger
-    knows. ``hold`` says why nothing may be deleted now, or "". ``trouble`` counts what others met.
+    knows. ``token``: of this process (note_tokens.py), or of the one for which it asks.
+    ``hold`` says why nothing may be deleted now, or "". ``trouble`` counts what others met.
     ``recorded`` tells whether all that was reported is where it has to be on record.
     """
 
@@ -103,6 +105,7 @@ class Sweeper:
         target: HoldingServer,
         rules: RetentionRules,
         *,
+        token: str,
         look_at_feed: Callable[[Ledger], None],
         hold: Callable[[Ledger], str] = _no_hold,
         trouble: Callable[[], int] = lambda: 0,
@@ -120,7 +123,7 @@ class Sweeper:
         self._stopping = stopping
         self._looks = InstanceLooks(source, target)
         self._first = FirstDeletion(source, self._looks)
-        self._others = OtherBridges(source, target, rules)
+        self._others = OtherBridges(source, target, rules, token=token)
         self._limits = DeletionLimits(
             source, rules, hold=hold, recorded=recorded, steady_s=steady_s
         )

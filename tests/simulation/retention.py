@@ -30,15 +30,16 @@ from bridge.retention.age_clock import AgeClock
 from bridge.retention.batch_proof import PROOF_S
 from bridge.retention.bridge_notes import (
     ANNOUNCE_EVERY_S,
-    NOBODY,
     Role,
+    begin_process,
     bridge_id,
-    leave_note,
+    keep_note,
     name_of,
-    role_at,
+    see_notes,
 )
 from bridge.retention.first_deletion import FATE_S, held_path
 from bridge.retention.limits_and_risks import RetentionRules
+from bridge.retention.note_tokens import record_end
 from bridge.retention.sweep import Sweep, Sweeper
 from tests.simulation.bench import new_state
 from tests.simulation.campaign import run_campaign
@@ -48,6 +49,8 @@ RETENTION_S = 3600.0
 CONNECTIONS_BREAK = 0.03
 KILLED_WITHIN = 150
 """A process is killed at one of so many points of its life, in every second schedule."""
+COPIES = ("copied state", "copied volume")
+"""Another bridge begins with a copy of our state file. On a copied volume it has the same inode."""
 LATE_S = FATE_S - 1.0
 """A server that hangs does within so long what it was asked for."""
 
@@ -299,6 +302,7 @@ class World:
         "recycles later",
         "another bridge",
         "copied state",
+        "copied volume",
         "opposite",
         "clock",
         "lost",
@@ -318,6 +322,8 @@ class World:
         self.killed_at = draw.randint(1, KILLED_WITHIN) if draw.random() < 0.5 else 0
         self.points = 0
         self.calm, self.inside = True, False
+        self.tokens: dict[int, str] = {}
+        """Of the process that uses a ledger."""
         self.ledger = self._state("bridge.sqlite3", new_state())
         self.ledger.restart_at(0)
         self.wall, self.steady, self.boot = 1e9, 100.0, "boot"
@@ -338,12 +344,17 @@ class World:
         """A deletion that waits in a server that hangs, and until when at most."""
         self.deletes_later: int | None = None
         """How many more may be deleted, once the target has been set to recycle."""
+        self.begins_with(self.ledger)
         self._prepare()
         self.sweeper = self._sweeper(self.client)
         self._leave_notes(self.ledger, self.client)
 
     def _connections(self) -> dict[SideName, Address]:
         return {side: Address(side, self) for side in SideName}
+
+    def begins_with(self, ledger: MemoryLedger) -> None:
+        """A process begins to use a ledger."""
+        self.tokens[id(ledger)] = f"{self.rng.getrandbits(32):08x}"
 
     def _state(self, name: str, content: bytes) -> MemoryLedger:
         return MemoryLedger(self.home / name, self.point, content)
@@ -408,6 +419,7 @@ class World:
         """A bridge from the target to the source that has delivered all of it."""
         self.other_ledger = self._state("other.sqlite3", new_state())
         self.other_ledger.restart_at(0)
+        self.begins_with(self.other_ledger)
         kept = tuple(
             Kept(i, m, m, self.wall, source_file=u, target_file=self.source.files[i][0])
             for i, (u, m) in self.target.files.items()
@@ -425,36 +437,45 @@ class World:
         """Another bridge begins to follow the source, perhaps with a copy of our state."""
         if self.other_ledger is not None or self.source.down:
             return
-        copied = self.fault == "copied state"
+        copied = self.fault in COPIES
         with self._nested():
+            ended = copied and self.rng.random() < 0.3
+            if ended:
+                record_end(self.ledger, self.tokens[id(self.ledger)])
             content = self.ledger.content() if copied else new_state()
-            self.other_ledger = self._state("other.sqlite3", content)
+            name = "same-inode.sqlite3" if self.fault == "copied volume" else "other.sqlite3"
+            self.other_ledger = self._state(name, content)
             self.other_ledger.restart_at(0)
+            self.begins_with(self.other_ledger)
             self.other_client = self._connections()
             self.needed = {i for i in self.source.files if copied or self.rng.random() < 0.5}
             self._renew_others()
         self.joined = True
         if copied:
             self.other = self._sweeper(self.other_client)
+        if ended:
+            raise Crash  # it had ended before, and begins again at the same time
 
     def _renew_others(self) -> None:
         """What another bridge does every half minute."""
-        if self.other_ledger is not None and self.fault in ("another bridge", "copied state"):
+        if self.other_ledger is not None and self.fault in ("another bridge", *COPIES):
             with self._nested():
                 self._leave_notes(self.other_ledger, self.other_client)
 
-    def _leave_notes(self, ledger: Ledger, client: dict[SideName, Address]) -> None:
+    def _leave_notes(self, ledger: MemoryLedger, client: dict[SideName, Address]) -> None:
         """What a bridge does when it starts, and every half minute."""
+        token = self.tokens[id(ledger)]
+        begin_process(ledger, token)
         for side in SideName:
             with suppress(BridgeError):
-                own = name_of(role_at(side), bridge_id(ledger))
-                if own not in client[side].peers():
-                    leave_note(ledger, client[side], side, NOBODY + "1h", missing=True)
+                seen = see_notes(ledger, client[side], side, token=token)
+                keep_note(ledger, client[side], seen, "1h")
 
     def restart(self) -> None:
         """Another process on the same state."""
         for client in self.client.values():
             client.close()
+        self.begins_with(self.ledger)
         self.sweeper = self._sweeper(self.client)
         self._leave_notes(self.ledger, self.client)
 
@@ -463,6 +484,7 @@ class World:
             client[SideName.SOURCE],
             client[SideName.TARGET],
             RetentionRules(RETENTION_S, retention="1h"),
+            token=self.tokens[id(self.ledger if client is self.client else self.other_ledger)],
             look_at_feed=self._look_at_feed if client is self.client else lambda _: None,
             hold=lambda ledger: "paused" if ledger.meta(PAUSED_KEY) else "",
             trouble=lambda: self.troubles,
@@ -553,9 +575,9 @@ class World:
                     self.pass_time(PROOF_S + 1)
             case "another bridge":
                 self._join()
-            case "copied state" if self.other is None:
+            case "copied state" | "copied volume" if self.other is None:
                 self._join()
-            case "opposite" | "copied state":
+            case "opposite" | "copied state" | "copied volume":
                 self._sweep_other()
             case "clock":
                 self.wall += draw.choice([-1e6, -10.0, 10.0, 3 * 86_400.0])
@@ -661,6 +683,8 @@ class World:
         self.steady += seconds
         if seconds >= ANNOUNCE_EVERY_S:
             self._renew_others()
+            with self._nested():
+                self._leave_notes(self.ledger, self.client)
 
     def sweep(self) -> Sweep:
         """One sweep, as the bridge makes one after another; a crash begins a new process."""
@@ -685,6 +709,8 @@ def simulate(seed: int, home: Path, *, killed_at: int | None = None) -> World:
     for name in ("bridge.sqlite3", "other.sqlite3"):
         if not (home / name).exists():
             (home / name).touch()
+    with suppress(FileExistsError):
+        (home / "same-inode.sqlite3").hardlink_to(home / "bridge.sqlite3")
     world = World(seed, home)
     if killed_at is not None:
         world.killed_at = killed_at

@@ -39,7 +39,15 @@ def test_the_last_copy_is_never_deleted(first: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["none", "one", "one directory", "one directory, hanging", "another bridge", "copied state"],
+    [
+        "none",
+        "one",
+        "one directory",
+        "one directory, hanging",
+        "another bridge",
+        "copied state",
+        "copied volume",
+    ],
 )
 def test_a_process_that_is_killed_at_any_single_point_loses_nothing(
     fault: str, tmp_path: Path
@@ -52,7 +60,7 @@ def test_a_process_that_is_killed_at_any_single_point_loses_nothing(
 def test_there_is_something_to_delete_whatever_is_wrong(tmp_path: Path) -> None:
     """A world in which nothing is ever deleted would prove nothing."""
     deleted: Counter[str] = Counter()
-    for seed in range(3 * len(World.FAULTS)):
+    for seed in range(5 * len(World.FAULTS)):
         world = simulate(seed, tmp_path)
         deleted[world.fault] += world.deletes
     never = {

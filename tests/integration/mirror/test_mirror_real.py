@@ -19,6 +19,7 @@ from pydicom.uid import RLELossless
 from bridge.demo.orthanc_server import OrthancServer
 from bridge.ledger.verifications import LastVerification, last_verification, under_way
 from bridge.mirror.repair import prepared_path
+from bridge.retention.bridge_notes import SETTLE_S
 from tests.bridge_process import wait_until
 from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
 from tests.integration.conftest import ORTHANC, Pair, undecodable_ct
@@ -354,7 +355,10 @@ def test_what_is_deleted_at_the_source_follows_and_nothing_else(pair: Pair) -> N
     bridge.kill()
     pair.start("run", **deleting, MIRROR_DELETIONS="after:0s")
     wanted = {foreign, *drift.sent} - set(gone)
-    wait_until(lambda: pair.held() == wanted, "they are deleted at the target")
+    # A process that follows one that was killed waits first.
+    wait_until(
+        lambda: pair.held() == wanted, "they are deleted at the target", timeout_s=2 * SETTLE_S
+    )
     lines = [json.loads(line) for line in audit.read_text("utf-8").splitlines()]
     told = [line["instance"] for line in lines if line["outcome"] == "deletes_at_target"]
     assert sorted(told) == gone

@@ -108,11 +108,16 @@ def test_sigkill_in_mid_sweep_loses_nothing_and_the_sweep_goes_on(pair: Pair) ->
     sent = {pair.send(data) for data in small_series(150)}
     for left in (120, 60):
         bridge = pair.start("run", SOURCE_RETENTION="1s")
-        wait_until(lambda left=left: len(at_source(pair)) <= left, "the sweep is under way")  # type: ignore[misc]
+        # A process that follows one that was killed waits first.
+        wait_until(
+            lambda left=left: len(at_source(pair)) <= left,  # type: ignore[misc]
+            "the sweep is under way",
+            timeout_s=2 * SETTLE_S,
+        )
         bridge.kill()
         assert at_source(pair) | pair.held() == sent
     pair.start("run", SOURCE_RETENTION="1s")
-    wait_until(lambda: not at_source(pair), "the rest leaves")
+    wait_until(lambda: not at_source(pair), "the rest leaves", timeout_s=2 * SETTLE_S)
     assert sorted(pair.arrivals()) == sorted(sent), "each once"
     assert pair.parked() == {}
 

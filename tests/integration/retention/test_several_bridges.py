@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 
 from bridge.demo.orthanc_server import OrthancServer
 from bridge.errors import InstanceError
+from bridge.ledger.store import Ledger
+from bridge.retention.bridge_notes import BRIDGE_FILE_KEY, SETTLE_S
 from tests.bridge_process import wait_until
 from tests.dicom_samples import small_ct, small_series
 from tests.integration.conftest import ORTHANC, Pair, post
@@ -104,3 +108,58 @@ def test_three_bridges_in_a_circle(orthanc: Servers, tmp_path: Path) -> None:
         for bridge in running:
             told = bridge.logged("sweep_failed")[0]["message"]
             assert "deletes at its source" in told or "deletes at the target" in told
+
+
+def copied_volume(pair: Pair) -> dict[str, str]:
+    """Copy the state file as to another volume, where it has the inode it had; returns settings."""
+    copy = pair.home / "copied" / "bridge.sqlite3"
+    copy.parent.mkdir()
+    for end in ("", "-wal"):
+        if (file := Path(f"{pair.state_path}{end}")).exists():
+            shutil.copy(file, f"{copy}{end}")
+    with Ledger(copy, create=False) as ledger:
+        ledger.set_meta(BRIDGE_FILE_KEY, str(copy.stat().st_ino))
+    return {"STATE_PATH": str(copy)}
+
+
+NOWHERE = {"TARGET_URL": "http://127.0.0.1:9"}
+"""A target that is down: the bridge needs all that the source has."""
+
+
+def test_a_copied_state_file_whose_bridge_runs(pair: Pair) -> None:
+    """Both had one name: the copy's bridge deleted what the other one needed, 6 of 6."""
+    sent = {pair.send(data) for data in small_series(6)}
+    first = pair.start("run", **NOWHERE)
+    first.wait_logged("side_down")
+    copied = copied_volume(pair)
+    copy = pair.start("run", **EMPTIES, **copied)
+    wait_until(lambda: pair.held() == sent, "the copy has delivered them")
+    found = copy.wait_reason("retention_failing", timeout_s=2 * SETTLE_S)
+    told = next(r["message"] for r in found["reasons"] if r["code"] == "retention_failing")
+    assert "under the name of this one" in told
+    assert copy.logged("sweep_failed")
+    first.wait_logged("state_file_copied", timeout_s=2 * SETTLE_S)
+    assert set(pair.source.list_instances(0, 100)) == sent
+    dry = pair.run("retention", "--dry-run", **EMPTIES, **copied)
+    assert "under the name of this one" in dry.stdout
+    doctor = pair.run("doctor", **EMPTIES, **copied)
+    assert "under the name of this one" in doctor.stdout
+    # A person's word is taken back while the other one runs.
+    name = told.partition("(")[2].partition(")")[0]
+    first.send(signal.SIGTERM)
+    assert first.wait() == 0
+    assert pair.run("retention", "--forget", name, **copied).exit_code == 0
+    wait_until(lambda: not pair.source.list_instances(0, 100), "the copy goes on", timeout_s=60)
+
+
+def test_a_copied_state_file_of_a_bridge_that_had_ended(pair: Pair) -> None:
+    sent = {pair.send(data) for data in small_series(6)}
+    ended = pair.run("run", "--once", COMMAND_PATIENCE_S="0", **NOWHERE)
+    assert ended.exit_code == 11, ended.stderr
+    copied = copied_volume(pair)
+    first = pair.start("run", **NOWHERE)
+    first.wait_logged("side_down")
+    copy = pair.start("run", **EMPTIES, **copied)
+    copy.wait_logged("sweep_failed", timeout_s=2 * SETTLE_S)
+    assert "under the name of this one" in copy.logged("sweep_failed")[0]["message"]
+    assert set(pair.source.list_instances(0, 100)) == sent

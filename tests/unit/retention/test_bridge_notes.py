@@ -35,6 +35,9 @@ from bridge.retention.other_bridges import awaits_notes_at_target
 from bridge.service import Service
 from tests.fake_orthanc import FakeOrthanc
 
+OURS = "0" * 8
+"""The token of a process."""
+
 
 class Peers:
     """A server's peers."""
@@ -45,6 +48,7 @@ class Peers:
         self.writes = 0
         self.problem: SideProblem | None = None
         self.refuses_writes = False
+        self.refuses_deletions = False
 
     def peers(self) -> dict[str, str]:
         self._fail()
@@ -56,6 +60,12 @@ class Peers:
             raise side_error(self.side, SideProblem.FORBIDDEN, "no")
         self.writes += 1
         self.held[name] = url if url.endswith("/") else f"{url}/"  # as Orthanc does
+
+    def delete_peer(self, name: str) -> None:
+        self._fail()
+        if self.refuses_deletions:
+            raise side_error(self.side, SideProblem.FORBIDDEN, "no")
+        self.held.pop(name, None)
 
     def _fail(self) -> None:
         if self.problem is not None:
@@ -80,8 +90,10 @@ def announced(
     now_s: float = 0.0,
     *,
     mirrors: bool = False,
+    token: str = OURS,
 ) -> Announcer:
-    announcer = Announcer(servers, retention=retention, mirrors=mirrors)
+    """Have a process of the bridge leave its notes; one that is not told to end runs on."""
+    announcer = Announcer(servers, token=token, retention=retention, mirrors=mirrors)
     announcer.begin(ledger)
     for side in SideName:
         announcer.announce(side, now_s)
@@ -92,7 +104,9 @@ def test_a_bridge_that_keeps_notes_itself_at_its_source_only(
     servers: dict[SideName, Peers], ledger: Ledger
 ) -> None:
     announced(servers, ledger, "keep")
-    assert read_notes(servers[SideName.SOURCE]) == (Note(Role.FOLLOWS, bridge_id(ledger), "keep"),)
+    assert read_notes(servers[SideName.SOURCE]) == (
+        Note(Role.FOLLOWS, bridge_id(ledger), "keep", OURS),
+    )
     assert servers[SideName.TARGET].held == {}
 
 
@@ -100,7 +114,9 @@ def test_a_bridge_that_deletes_notes_itself_at_both(
     servers: dict[SideName, Peers], ledger: Ledger
 ) -> None:
     announced(servers, ledger, "24h")
-    assert read_notes(servers[SideName.TARGET]) == (Note(Role.DELIVERS, bridge_id(ledger), "24h"),)
+    assert read_notes(servers[SideName.TARGET]) == (
+        Note(Role.DELIVERS, bridge_id(ledger), "24h", OURS),
+    )
 
 
 def test_a_bridge_that_mirrors_deletions_notes_itself_at_both(
@@ -108,14 +124,14 @@ def test_a_bridge_that_mirrors_deletions_notes_itself_at_both(
 ) -> None:
     announced(servers, ledger, KEEP, mirrors=True)
     own = bridge_id(ledger)
-    assert read_notes(servers[SideName.SOURCE]) == (Note(Role.FOLLOWS, own, KEEP),)
-    assert read_notes(servers[SideName.TARGET]) == (Note(Role.DELIVERS, own, MIRRORS),)
+    assert read_notes(servers[SideName.SOURCE]) == (Note(Role.FOLLOWS, own, KEEP, OURS),)
+    assert read_notes(servers[SideName.TARGET]) == (Note(Role.DELIVERS, own, MIRRORS, OURS),)
 
 
 def mirrors(servers: dict[SideName, Peers], ledger: Ledger, now: float, *risks: str) -> bool:
     """Ask as one that mirrors deletions does before each of them; True: it has to wait."""
     target, accepted = servers[SideName.TARGET], frozenset(risks)
-    return awaits_notes_at_target(ledger, target, now=now, accepted=accepted)
+    return awaits_notes_at_target(ledger, target, now=now, accepted=accepted, token=OURS)
 
 
 @pytest.mark.parametrize("said", [NOBODY + "24h", NOBODY + "0s", "http://somebody/"])
@@ -161,7 +177,7 @@ def test_no_deletion_is_mirrored_where_notes_may_not_be_read_or_left(
 
 
 def test_nothing_is_noted_before_it_follows(servers: dict[SideName, Peers]) -> None:
-    Announcer(servers, retention="24h").announce(SideName.SOURCE, 0.0)
+    Announcer(servers, token=OURS, retention="24h").announce(SideName.SOURCE, 0.0)
     assert servers[SideName.SOURCE].held == {}
 
 
@@ -286,7 +302,7 @@ def test_a_bridge_that_begins_again_awaits_nothing_at_a_server_without_its_note_
     servers: dict[SideName, Peers], ledger: Ledger
 ) -> None:
     """The target's note was taken for forgotten: a first ``run --once`` deleted nothing."""
-    announcer = Announcer(servers, retention="24h")
+    announcer = Announcer(servers, token=OURS, retention="24h")
     for side in SideName:
         announcer.begin(ledger)
         announcer.announce(side, 0.0)
@@ -302,7 +318,7 @@ def test_without_a_record_only_who_deletes_nothing_leaves_a_note(
     servers: dict[SideName, Peers], tmp_path: Path, retention: str
 ) -> None:
     path = tmp_path / "l.sqlite3"
-    announcer = Announcer(servers, retention=retention)
+    announcer = Announcer(servers, token=OURS, retention=retention)
     with Ledger(path) as ledger:
         announcer.begin(ledger)
     path.rename(tmp_path / "away.sqlite3")
@@ -415,7 +431,7 @@ def test_the_note_is_kept_up_while_the_target_is_down(
     monkeypatch.setenv("BRIDGE_STATE_PATH", str(tmp_path / "l.sqlite3"))
     monkeypatch.chdir(tmp_path)
     with Ledger(tmp_path / "l.sqlite3") as ledger, Service(load_settings(), (), bounded=True) as s:
-        own = name_of(Role.FOLLOWS, bridge_id(ledger))
+        own = name_of(Role.FOLLOWS, bridge_id(ledger), s._token)
         with pytest.raises(SideError):
             s.preflight(follows=ledger)
         assert own in source.store.peers

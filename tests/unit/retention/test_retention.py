@@ -68,6 +68,7 @@ class Rig:
     def sweeper_of(self, source: SideClient, target: SideClient, **other: Any) -> Sweeper:
         """Make a sweeper whose age clock shows ``before`` and that deletes at once."""
         given: dict[str, Any] = {
+            "token": "",
             "look_at_feed": lambda _: None,
             "hold": lambda _: self.held_by,
             "trouble": lambda: self.troubles,
@@ -575,6 +576,7 @@ def runner_of(rig: Rig, seen: Seen, clocks: Clocks, *, retention_s: float = 3600
         source=rig.clients[0],
         target=rig.clients[1],
         rules=RetentionRules(retention_s=retention_s, retention="1h"),
+        token="",
         observer=seen,
         look_at_feed=lambda _: None,
         hold=NoHold(),
