@@ -308,7 +308,8 @@ class MirrorThread:
         if under_way(ledger) is not None or is_asked_for(ledger):
             return True
         last = last_verification(ledger)
-        return last is None or self._now_s() - last.begun_at >= self._every_s
+        # Begun after now: the clock was ahead then, and may have been by years.
+        return last is None or not 0 <= self._now_s() - last.begun_at < self._every_s
 
     def verify_once(self) -> bool:
         """Do what is due; False where it did not come to its end. Raises as Verification.run."""

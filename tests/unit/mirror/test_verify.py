@@ -289,6 +289,25 @@ def test_when_it_is_due(scene: Scene) -> None:
     assert thread.is_due(ledger), "it was not at its end"
 
 
+@pytest.mark.parametrize("ahead_s", [0.1, 7200.0, 10 * 365 * 86400.0])
+def test_one_begun_while_the_clock_was_ahead_holds_none_back(scene: Scene, ahead_s: float) -> None:
+    ledger, now = scene.world.ledger, [1e9 + ahead_s]
+    thread = MirrorThread(
+        state_path=ledger.path,
+        every_s=60.0,
+        workers=MirrorWorkers(JOB, memory_bytes=1 << 30),
+        make=lambda _: scene.verification(),
+        observer=None,  # type: ignore[arg-type]
+        stop=threading.Event(),
+        now_s=lambda: now[0],
+    )
+    scene.world.now = 1e9 + ahead_s
+    assert scene.verification().run()
+    assert not thread.is_due(ledger)
+    now[0] = 1e9
+    assert thread.is_due(ledger), "the clock was set back meanwhile"
+
+
 class Ended:
     """A verification that comes to its end at once, or (``ends`` False) does not."""
 
