@@ -47,7 +47,16 @@ from bridge.credentials import (
 from bridge.dicom.syntaxes import target_syntax_uid
 from bridge.errors import ConfigurationError
 from bridge.feed.gaps import GapLimits
-from bridge.model import CarriedNames, Endpoint, Job, Receiver, Rule, SideName, TranscodeOptions
+from bridge.model import (
+    CarriedNames,
+    DeliveredSign,
+    Endpoint,
+    Job,
+    Receiver,
+    Rule,
+    SideName,
+    TranscodeOptions,
+)
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.names import NAME_CHARACTERS_MAX, BridgeNames
 from bridge.notify.event_kinds import CHOICES, chosen_events
@@ -272,6 +281,28 @@ def _check_carried(name: str) -> None:
         raise ValueError(f"names {name}, which is Orthanc's own: no server lets it be written")
 
 
+def sign_named(value: str) -> DeliveredSign:
+    """Read BRIDGE_DELIVERED_SIGN. Raises ValueError."""
+    names = {"label": "", "metadata": ""}
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        kind, _, name = part.partition(":")
+        if kind not in names:
+            raise ValueError(f"names {part[:80]!r}: write label:NAME, metadata:NAME or both")
+        if not _CARRIED_NAME.fullmatch(name):
+            raise ValueError(f"names {name[:80]!r}: a name has letters, digits, - and _ only")
+        if kind == "metadata":
+            _check_carried(name)
+        if names[kind]:
+            raise ValueError(f"names more than one {kind}")
+        names[kind] = name
+    return DeliveredSign(**names)
+
+
+def _sign(value: str) -> str:
+    sign_named(value)
+    return value
+
+
 def _carry(value: str) -> str:
     carried_names(value)
     return value
@@ -308,6 +339,7 @@ Timetable = Annotated[str, AfterValidator(_timetable)]
 SpanOrOff = Annotated[str, AfterValidator(_span_or_off)]
 Percent = Annotated[str, AfterValidator(_percent)]
 Carry = Annotated[str, AfterValidator(_carry)]
+Sign = Annotated[str, AfterValidator(_sign)]
 Span = Annotated[str, AfterValidator(_span)]
 MirrorDeletions = Annotated[str, AfterValidator(_mirror_deletions)]
 Executor = Annotated[str, AfterValidator(_executor)]
@@ -618,6 +650,13 @@ class Settings(BaseSettings):
         description="Larger attachments are not brought (BRIDGE_CARRY), MB. So much memory is used "
         "for one.",
     )
+    delivered_sign: Sign = Field(
+        "",
+        description="What is set AT THE SOURCE at an instance that was delivered and proved: "
+        "label:NAME, metadata:NAME, or both (the metadata where the source is older than 1.12 and "
+        "has no labels). What somebody else has written under the name stays (orthanc-bridge docs "
+        "mirror).",
+    )
     servers_are_distinct: bool = Field(
         False,
         description="Set it to true to assure that the two addresses are two servers, where the "
@@ -790,6 +829,11 @@ class Settings(BaseSettings):
                 "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other: labels, metadata and "
                 "attachments may change after retention has deleted what they belong to"
             )
+        if self.sign.metadata and self.sign.metadata in self.carried.metadata:
+            raise ValueError(
+                f"BRIDGE_CARRY and BRIDGE_DELIVERED_SIGN both name the metadata "
+                f"{self.sign.metadata}: what says delivered is about the source"
+            )
         tls = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
         if self.executor.startswith("tls://") and None in tls:
             raise ValueError(
@@ -827,7 +871,8 @@ class Settings(BaseSettings):
             rules=rules,
             rules_generation=generation,
             keeps_evidence=self.retention_s is not None,
-            notes_sums=self.verify_every_s is not None,
+            notes_sums=self.verify_every_s is not None or bool(self.sign),
+            signs=bool(self.sign),
             keep_studies_s=86_400.0 * self.keep_studies_days,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
@@ -859,6 +904,7 @@ class Settings(BaseSettings):
             parked_limit=self.parked_limit,
             verify_every_s=self.verify_every_s,
             carries=bool(self.carried),
+            signs=bool(self.sign),
             retains=self.retention_s is not None,
         )
 
@@ -989,6 +1035,11 @@ class Settings(BaseSettings):
     def carried(self) -> CarriedNames:
         """What is brought to the target beside the files."""
         return carried_names(self.carry)
+
+    @property
+    def sign(self) -> DeliveredSign:
+        """What is set at the source where an instance was delivered."""
+        return sign_named(self.delivered_sign)
 
     @property
     def carry_every_s(self) -> float:

@@ -392,6 +392,42 @@ class CarryWorks:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """What was delivered is signed at the source. ``kind``: label or metadata."""
+
+    instance_id: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignLeft:
+    """What was delivered has no sign. ``why``: of SIGN_LEFT_REASONS (mirror/delivered_sign.py)."""
+
+    instance_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignFailed:
+    """A sign could not be set; it is tried again."""
+
+    instance_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignStopped:
+    """Nothing can be signed at present."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignWorks:
+    """A part of it was done."""
+
+
+@dataclass(frozen=True, slots=True)
 class VerificationFailed:
     """Both servers cannot be verified at present. Sent once for each reason."""
 
@@ -548,6 +584,11 @@ Event = (
     | CarryRoundEnded
     | CarryStopped
     | CarryWorks
+    | Signed
+    | SignLeft
+    | SignFailed
+    | SignStopped
+    | SignWorks
     | VerificationFailed
     | VerificationWorks
     | Recounted

@@ -103,6 +103,21 @@ class CarriedNames:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveredSign:
+    """What is set at the source where an instance was delivered (BRIDGE_DELIVERED_SIGN).
+
+    ``label``: where the source has labels. ``metadata``: elsewhere, or everywhere without a label.
+    """
+
+    label: str = ""
+    metadata: str = ""
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is set."""
+        return bool(self.label or self.metadata)
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a server is and how to trust it. Credentials are looked up where they are used.
 
@@ -214,6 +229,7 @@ class Job:
     ``keeps_evidence``: the MD5 on both sides is wanted, to delete from the source later.
     ``keep_studies_s``: the study of each instance is wanted, and remembered for so long; 0: not.
     ``notes_sums``: the MD5 of what is fetched and sent is wanted, to verify both servers later.
+    ``signs``: what was delivered is to be signed at the source.
     """
 
     source: Endpoint
@@ -224,6 +240,7 @@ class Job:
     proof: str = "answer"
     keeps_evidence: bool = False
     notes_sums: bool = False
+    signs: bool = False
     keep_studies_s: float = 0.0
     rules: tuple[Rule, ...] = ()
     rules_generation: str = ""

@@ -37,6 +37,7 @@ from bridge.ledger.verifications import VerificationProgress
 from bridge.log import log
 from bridge.mirror.carry import Carrier
 from bridge.mirror.carry_thread import CARRY_RATE_S, CarryThread, Hints
+from bridge.mirror.delivered_sign import Signer
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.mirror_thread import (
     REPAIRS,
@@ -48,6 +49,7 @@ from bridge.mirror.mirror_thread import (
     UnderWay,
 )
 from bridge.mirror.repair import is_repair_begun
+from bridge.mirror.sign_thread import SIGN_RATE_S, SignThread
 from bridge.model import Gap, Move, Reason, SideName
 from bridge.orthanc.carry_client import CarryClient
 from bridge.orthanc.session import SideClient
@@ -249,6 +251,7 @@ class Service:
             self._sweeping(ledger, once=once),
             self._verifying(ledger, once=once),
             self._carrying(ledger, once=once),
+            self._signing(ledger, once=once),
             self._throughput.kept_in(ledger),
         ):
             return following.run()
@@ -296,6 +299,7 @@ class Service:
                 target,
                 settings.carried,
                 bytes_max=settings.carry_max_mb * 1024 * 1024,
+                sign=settings.sign,
                 report=self._observer.on_event,
             )
             clock, allowance = self._machinery.clock, settings.allowance()
@@ -307,6 +311,37 @@ class Service:
                 pace=OperatorsPace(allowance, rate_s=CARRY_RATE_S, clock=clock, stop=stop),
                 hints=self._hints,
                 look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                observer=self._observer,
+                stop=stop,
+            )
+            with _running(thread, settings.http_timeout_s):
+                yield
+
+    @contextmanager
+    def _signing(self, ledger: Ledger, *, once: bool) -> Iterator[None]:
+        """Sign at the source what was delivered (BRIDGE_DELIVERED_SIGN); not with ``once``."""
+        settings = self._settings
+        if once or not settings.sign:
+            yield
+            return
+        stop = threading.Event()
+        with closing(CarryClient(settings.endpoint(SideName.SOURCE))) as source:
+            signer = Signer(
+                source,
+                settings.sign,
+                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                report=self._observer.on_event,
+            )
+            thread = SignThread(
+                signer,
+                state_path=ledger.path,
+                pace=OperatorsPace(
+                    settings.allowance(),
+                    rate_s=SIGN_RATE_S,
+                    clock=self._machinery.clock,
+                    stop=stop,
+                    gives_way=self._deliveries.under_way,
+                ),
                 observer=self._observer,
                 stop=stop,
             )

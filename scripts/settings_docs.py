@@ -39,7 +39,7 @@ _GROUPS = {
     "retention_day_share retention_risk servers_are_distinct shared_directory shutdown_timeout_s "
     "command_patience_s recount_interval_s feed_overlap feed_gap_hours feed_gaps_max",
     "Keeping two servers equal": "verify_every repair mirror_deletions repair_limit verify_rate "
-    "verify_deep carry carry_every carry_max_mb",
+    "verify_deep carry carry_every carry_max_mb delivered_sign",
     "Monitoring": "name health_host health_port health_cert_file health_key_file log_level "
     "log_format audit_path audit_max_mb "
     "keep_studies_days stall_after_s lag_limit_s parked_limit "

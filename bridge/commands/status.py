@@ -79,11 +79,14 @@ def _from_ledger(ledger: Ledger, cert_file: str | None) -> dict[str, object]:
         gap_fields,
         mirror_fields,
         mirror_view,
+        sign_fields,
+        sign_view,
     )
     from bridge.pipeline.holds import MONITOR_KEY, PAUSED_KEY
 
     paused_at = ledger.meta(PAUSED_KEY)
     carry = carry_view(ledger)
+    signs = sign_view(ledger)
     carries = carry.caught_up_at is not None or carry.waiting
     return {
         "paused_since": None if paused_at is None else moment(float(paused_at)),
@@ -94,6 +97,7 @@ def _from_ledger(ledger: Ledger, cert_file: str | None) -> dict[str, object]:
         "gaps": gap_fields(ledger.open_gaps(), ledger.gaps_given_up(), now=time.time()),
         "verification": mirror_fields(mirror_view(ledger), now=time.time()),
         "carry": carry_fields(carry if carries else None, now=time.time()),
+        "signs": sign_fields(signs if signs.waiting else None, now=time.time()),
         "bridge": _running(ledger.meta(MONITOR_KEY), cert_file),
     }
 
@@ -232,6 +236,8 @@ def _print(found: dict[str, object]) -> None:
     carry = found.get("carry")
     if isinstance(carry, dict):
         pairs["beside files"] = carry["text"]
+    if isinstance(signs := found.get("signs"), dict):
+        pairs["signs"] = signs["text"]
     total = sum(parked.values())
     details = ", ".join(f"{reason}: {count}" for reason, count in parked.items())
     pairs["parked"] = f"{total} ({details})" if total else 0

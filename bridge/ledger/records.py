@@ -109,6 +109,7 @@ class DeliveryRecord:
     clock; None while it is there, as far as is known. ``released``: what the source lacks, nobody
     has deleted there on purpose: this bridge has (BRIDGE_SOURCE_RETENTION), or the source was
     restored from a backup since. The copy at the target may be the last one, and stays.
+    ``to_sign``: the delivery is new, and is to be signed at the source; it is not told when read.
     """
 
     instance_id: str
@@ -118,6 +119,19 @@ class DeliveryRecord:
     outdated: bool = False
     lacking_since: float | None = None
     released: bool = False
+    to_sign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SignDue:
+    """A delivery that is to be signed at the source. ``noted_at``: when it was noted, epoch s.
+
+    ``tries``: how often it was tried in vain.
+    """
+
+    instance_id: str
+    noted_at: float
+    tries: int = 0
 
 
 class EndedAs(IntEnum):

@@ -31,6 +31,7 @@ from bridge.ledger.records import (
     Kept,
     MissedAt,
     Parked,
+    SignDue,
     StudyRecord,
     TriedBy,
 )
@@ -38,7 +39,7 @@ from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, St
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"
@@ -69,6 +70,9 @@ CARRY_CAUGHT_UP_KEY = "carry_caught_up_at"
 CARRY_KEYS = (CARRY_POSITION_KEY, CARRY_ROUND_KEY, CARRY_LAST_KEY, CARRY_CAUGHT_UP_KEY)
 CARRY_WAITING_MAX = 10_000
 """So many resources wait to be tried again; the next round finds the others."""
+SIGN_BEGUN_KEY = "sign_begun"
+"""Ledger: instances that are being signed at the source, with their files, as JSON."""
+SIGNS_COUNTED_MAX = 100_000
 MOMENT_MAX = 253_402_300_799.0
 """The last second of the year 9999."""
 
@@ -216,6 +220,7 @@ class Ledger:
         self.open_gaps()
         parked, dropped = self.parked(), self.parked(dropped=True)
         self.carry_waiting()
+        self.signs_due(MOMENT_MAX, SIGNS_COUNTED_MAX)
         for rows in (parked, dropped, self.all_kept(), self._all_delivered(), self.all_carried()):
             for _ in rows:
                 pass
@@ -436,7 +441,7 @@ class Ledger:
             forgotten = 0
             if known is not None:
                 forgotten = self._db.execute(self._sql["forget_all_delivered"]).rowcount
-                for name in ("forget_all_carried", "clear_carry_waiting"):
+                for name in ("forget_all_carried", "clear_carry_waiting", "clear_signs"):
                     self._db.execute(self._sql[name])
                 for key in CARRY_KEYS:
                     self._db.execute(self._sql["delete_meta"], {"key": key})
@@ -510,6 +515,32 @@ class Ledger:
         with explained(self.path):
             count, since = self._db.execute(self._sql["sum_carry_waiting"]).fetchone()
             return count_of(count), None if since is None else moment_of(since)
+
+    # What is to be signed at the source: BRIDGE_DELIVERED_SIGN.
+
+    def signs_due(self, now: float, limit: int) -> list[SignDue]:
+        """List deliveries that are to be signed now, the longest due first."""
+        with explained(self.path):
+            rows = self._db.execute(self._sql["signs_due"], {"now": now, "limit": limit})
+            return [SignDue(text_of(row[0]), moment_of(row[1]), count_of(row[2])) for row in rows]
+
+    def postpone_sign(self, due: SignDue, *, next_at: float) -> None:
+        """Note that a delivery could not be signed, unless it was delivered again since."""
+        wanted = asdict(due) | {"next_at": next_at}
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["postpone_sign"], wanted)
+
+    def end_sign(self, due: SignDue) -> None:
+        """Note that a delivery is not to be signed any more, unless it came again since."""
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["end_sign"], asdict(due))
+
+    def signs_waiting(self) -> tuple[int, float | None]:
+        """Count what is to be signed, up to SIGNS_COUNTED_MAX, and tell since when, epoch s."""
+        with explained(self.path):
+            count = self._db.execute(self._sql["count_signs"], {"limit": SIGNS_COUNTED_MAX})
+            (since,) = self._db.execute(self._sql["first_sign"]).fetchone()
+            return count_of(count.fetchone()[0]), None if since is None else moment_of(since)
 
     def begin_ages(self, now: float) -> None:
         """Let the age of whatever was delivered since the last time count from now."""
@@ -675,6 +706,7 @@ class Ledger:
         many(sql["add_kept"], [asdict(kept) for kept in entry.kept])
         self._write_studies(entry)
         many(sql["add_delivered"], [asdict(record) for record in entry.delivered])
+        many(sql["note_sign"], [asdict(record) for record in entry.delivered if record.to_sign])
         many(sql["outdate_delivered"], _by_id(entry.outdated))
         many(sql["delete_meta"], [{"key": key} for key in entry.forgotten])
         many(sql["forget_gap"], [{"first": first} for first in entry.gaps_closed])

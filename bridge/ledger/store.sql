@@ -613,3 +613,38 @@ DELETE FROM carry_waiting WHERE resource_id = :resource_id;
 
 -- name: sum_carry_waiting
 SELECT count(*), min(since) FROM carry_waiting;
+
+-- name: schema_13
+-- Deliveries that are to be signed at the source: noted with the record of the delivery.
+CREATE TABLE sign_due (
+    instance_id TEXT PRIMARY KEY,
+    noted_at    REAL NOT NULL,
+    tries       INTEGER NOT NULL,
+    next_at     REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sign_due_next ON sign_due (next_at);
+CREATE INDEX sign_due_noted ON sign_due (noted_at);
+
+-- name: note_sign
+INSERT OR REPLACE INTO sign_due (instance_id, noted_at, tries, next_at)
+VALUES (:instance_id, :delivered_at, 0, 0);
+
+-- name: signs_due
+SELECT instance_id, noted_at, tries FROM sign_due
+WHERE next_at <= :now ORDER BY next_at, instance_id LIMIT :limit;
+
+-- name: postpone_sign
+UPDATE sign_due SET tries = tries + 1, next_at = :next_at
+WHERE instance_id = :instance_id AND noted_at = :noted_at;
+
+-- name: end_sign
+DELETE FROM sign_due WHERE instance_id = :instance_id AND noted_at = :noted_at;
+
+-- name: count_signs
+SELECT count(*) FROM (SELECT 1 FROM sign_due LIMIT :limit);
+
+-- name: first_sign
+SELECT min(noted_at) FROM sign_due;
+
+-- name: clear_signs
+DELETE FROM sign_due;

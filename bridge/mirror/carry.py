@@ -27,18 +27,15 @@ from bridge.errors import InstanceError, SideError
 from bridge.events import Carried, CarryFailed, CarryLeft, Event
 from bridge.ledger.store import Ledger
 from bridge.marks import MARK
+from bridge.mirror.beside_files import CannotWrite, FailuresAtOne, ToldMetadata, retry_after_s
 from bridge.mirror.carry_decision import Carrying, carrying_of
-from bridge.model import CarriedNames, Reason, ResourceKind, ServerInfo, SideName, SideProblem
-from bridge.orthanc import Need, lacks_right
+from bridge.mirror.sign_decision import SIGN
+from bridge.model import CarriedNames, DeliveredSign, ResourceKind, ServerInfo, SideName
 from bridge.orthanc.answers import Resource
 from bridge.orthanc.carry_client import Attachment, Value
-from bridge.pipeline.parked_policy import RETRIES
 
-INTERVALS_S = RETRIES[Reason.SERVER_REFUSES_INSTANCE].intervals_s
 LOST = "\ufffd"
 """In a list of metadata: a byte that is no UTF-8. The value is read by itself then."""
-AT_ONE_MAX = 3
-"""So often a server may fail at one resource before that one waits and the others go on."""
 TOO_LARGE, FOREIGN, NO_LABELS = "too_large", "foreign", "no_labels"
 LEFT_REASONS = (TOO_LARGE, FOREIGN, NO_LABELS)
 """Why something stays as it is at the target. Part of the contract (metrics)."""
@@ -95,18 +92,10 @@ class CarryCounts:
     failed: int = 0
 
 
-class CannotCarry(Exception):
-    """One value cannot be brought. ``message``: without anything that a user has written."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
 class Carrier:
     """Brings what lies beside the files of given resources. For one thread.
 
-    ``bytes_max``: larger attachments stay.
+    ``bytes_max``: larger attachments stay. ``sign``: what says delivered at the source stays there.
     """
 
     def __init__(
@@ -116,6 +105,7 @@ class Carrier:
         names: CarriedNames,
         *,
         bytes_max: int,
+        sign: DeliveredSign | None = None,
         report: Callable[[Event], None] = lambda _: None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
@@ -125,10 +115,10 @@ class Carrier:
         self._bytes_max = bytes_max
         self._report = report
         self._now_s = now_s
-        self._aliases: dict[str, tuple[str, ...]] | None = None
+        self._kept_label = "" if sign is None else sign.label
+        self._told = ToldMetadata(source, names.metadata)
         self._without_labels: set[SideName] = set()
-        self._failed_at = ("", 0)
-        """The resource at which a server failed last, and how often in a row."""
+        self._failures = FailuresAtOne()
 
     def carry_deliveries(self, ledger: Ledger, instances: Sequence[str]) -> CarryCounts:
         """Do it for instances, and for the series, studies and patients above them.
@@ -172,8 +162,7 @@ class Carrier:
             failed = there is not None and not self._one(ledger, here, there, counts)
             if failed:
                 tries = 0 if waits is None else waits[0]
-                after_s = INTERVALS_S[min(tries, len(INTERVALS_S) - 1)]
-                now = self._now_s()
+                now, after_s = self._now_s(), retry_after_s(tries)
                 ledger.set_carry_waiting(here.resource_id, now=now, next_at=now + after_s)
                 counts.failed += 1
             elif waits is not None:
@@ -187,8 +176,8 @@ class Carrier:
 
     def _has_any(self, here: Resource) -> bool:
         """Tell whether there is something to bring, as far as that is known without asking."""
-        labels = self._names.labels and bool(here.labels)
-        metadata = any(self._listed(here, name) is not None for name in self._names.metadata)
+        labels = self._names.labels and bool(self._labels_of(here))
+        metadata = any(self._told.get(here, name) is not None for name in self._names.metadata)
         return labels or metadata or bool(self._names.attachments)
 
     def _one(self, ledger: Ledger, here: Resource, there: Resource, counts: CarryCounts) -> bool:
@@ -201,12 +190,12 @@ class Carrier:
         for name, do in self._steps(ledger, here, there):
             try:
                 kind, left = do()
-            except CannotCarry as exc:
+            except CannotWrite as exc:
                 message = exc.message
             except InstanceError as exc:
                 message = exc.message
             except SideError as exc:
-                if not self._about_this_one(exc, here):
+                if not self._failures.about(exc, here.resource_id):
                     raise
                 message = f"The {exc.side} refused it ({exc.problem})."
             else:
@@ -220,22 +209,8 @@ class Carrier:
             self._report(CarryFailed(here.resource_id, name, message))
         if written:
             self._report(Carried(here.resource_id, dict(written)))
-        if self._failed_at[0] == here.resource_id:
-            self._failed_at = ("", 0)
+        self._failures.passed(here.resource_id)
         return well
-
-    def _about_this_one(self, error: SideError, here: Resource) -> bool:
-        """Tell whether an error is about a value: a right that is missing, a size, a conflict.
-
-        What looks like an outage, and comes each time at the same resource, is about that one:
-        both servers have described it a moment before.
-        """
-        if lacks_right(error, Need.WRITE) or error.problem is SideProblem.BODY_LIMIT:
-            return True
-        resource_id, times = self._failed_at
-        times = times + 1 if resource_id == here.resource_id else 1
-        self._failed_at = (here.resource_id, times)
-        return times >= AT_ONE_MAX
 
     def _steps(
         self, ledger: Ledger, here: Resource, there: Resource
@@ -244,10 +219,10 @@ class Carrier:
 
         Each returns what was written, of CARRIED_KINDS, and why something stays; "" for neither.
         """
-        if self._names.labels and here.labels:
+        if self._names.labels and self._labels_of(here):
             yield LABELS, partial(self._labels, here, there)
         for name in self._names.metadata:
-            if self._listed(here, name) is not None:
+            if self._told.get(here, name) is not None:
                 yield name, partial(self._metadata, ledger, here, there, name)
         for name in self._names.attachments:
             yield name, partial(self._attachment, ledger, here, name)
@@ -259,10 +234,15 @@ class Carrier:
         if there.labels is None:
             self._tell_no_labels(here, SideName.TARGET)
             return "", ""
-        lacking = [label for label in here.labels or () if label not in there.labels]
+        lacking = [label for label in self._labels_of(here) if label not in there.labels]
         for label in lacking:
             self._target.put_label(here.kind, here.resource_id, label)
         return (LABELS if lacking else ""), ""
+
+    def _labels_of(self, here: Resource) -> list[str]:
+        """Return what is to be brought: all but the label that says delivered, of instances."""
+        kept = self._kept_label if here.kind is ResourceKind.INSTANCE else ""
+        return [label for label in here.labels or () if label != kept]
 
     def _tell_no_labels(self, here: Resource, side: SideName) -> None:
         """Say once that a server is too old for labels: no instance is to blame."""
@@ -272,34 +252,13 @@ class Carrier:
 
     # Metadata
 
-    def _listed(self, resource: Resource, name: str) -> str | None:
-        """Return a metadata as a list of all has it: under its number, or under its name."""
-        for told in (name, *self._names_of(name)):
-            if told in resource.metadata:
-                return resource.metadata[told]
-        return None
-
-    def _names_of(self, name: str) -> tuple[str, ...]:
-        """Return by what other names the source tells a metadata."""
-        if self._aliases is None:
-            known = self._source.system().user_metadata
-            self._aliases = {
-                wanted: tuple(
-                    told
-                    for told, number in known.items()
-                    if told != wanted and number == known.get(wanted, _number(wanted))
-                )
-                for wanted in self._names.metadata
-            }
-        return self._aliases[name]
-
     def _metadata(
         self, ledger: Ledger, here: Resource, there: Resource, name: str
     ) -> tuple[str, str]:
-        told = self._listed(here, name)
-        if told is None or MARK.fullmatch(told):
-            return "", ""  # a mark of a bridge: it goes in a moment
-        told_there = self._listed(there, name)
+        told = self._told.get(here, name)
+        if told is None or MARK.fullmatch(told) or SIGN.fullmatch(told):
+            return "", ""  # a bridge has set it, about this server
+        told_there = self._told.get(there, name)
         if told == told_there and LOST not in told:
             self._note(ledger, here, f"metadata {name}", _digest(told.encode()))
             return "", ""
@@ -309,7 +268,7 @@ class Carrier:
             return "", ""  # it went meanwhile
         target = self._target.metadata_of(kind, resource_id, name)
         if target is not None and MARK.fullmatch(target.data.decode("utf-8", "replace")):
-            raise CannotCarry("A mark of a bridge is in its place at the target.")
+            raise CannotWrite("A mark of a bridge is in its place at the target.")
         digest = _digest(source.data)
         key = f"metadata {name}"
         decided = carrying_of(
@@ -359,14 +318,14 @@ class Carrier:
                 return "", ""
         data = self._data(self._source, here, name) if data is None else data
         if _md5(data) != md5:
-            raise CannotCarry("It is not the file that the source has described.")
+            raise CannotWrite("It is not the file that the source has described.")
         self._note(ledger, here, key, digest)
         etag = "" if target is None else target.etag
         self._target.put_attachment(kind, resource_id, name, data, etag=etag)
         # 1.10 answers 200 for a study that is not there.
         stored = self._target.attachment(kind, resource_id, name)
         if stored is None or (stored.md5 or md5) != md5 or stored.size_bytes != len(data):
-            raise CannotCarry("The target has taken it and does not hold it.")
+            raise CannotWrite("The target has taken it and does not hold it.")
         return ATTACHMENTS, ""
 
     def _data(self, server: CarrySource, here: Resource, name: str) -> bytes:
@@ -376,10 +335,6 @@ class Carrier:
         """Note a value that the target holds, or is about to be sent: it is ours to replace."""
         if ledger.carried(here.resource_id, key)[0] != digest:
             ledger.set_carried(here.resource_id, key, digest)
-
-
-def _number(name: str) -> int | None:
-    return int(name) if name.isdigit() else None
 
 
 def _md5(data: bytes) -> str:

@@ -15,7 +15,6 @@ What is to be looked at is known from four places:
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +46,7 @@ from bridge.ledger.store import (
     CARRY_ROUND_KEY,
     Ledger,
 )
-from bridge.log import log
+from bridge.mirror.beside_thread import BesideThread
 from bridge.mirror.carry import Carrier, CarryCounts
 from bridge.mirror.told_instances import ToldInstances
 from bridge.mirror.verify import VerificationPace
@@ -60,11 +59,6 @@ CARRY_RATE_S = 500.0
 ROWS = 1000
 """Rows of the feed that are read together."""
 LISTED_A_REQUEST = 1000
-IDLE_S = 2.0
-"""Between two looks when there is nothing to do."""
-PAUSE_S = 5.0
-"""After a failure; ten times as long at most."""
-FAILURES_MAX = 10
 HINTS_MAX = 20_000
 """Deliveries without a row that are remembered; the round finds the others."""
 NOTED_EVERY_S = 30.0
@@ -127,7 +121,7 @@ class RoundProgress:
         )
 
 
-class CarryThread:
+class CarryThread(BesideThread):
     """Looks and brings until it is stopped.
 
     ``every_s``: from the beginning of a round to that of the next one. ``look_at_feed`` raises
@@ -150,57 +144,25 @@ class CarryThread:
     ) -> None:
         self._carrier = carrier
         self._feed = feed
-        self._state_path = state_path
+        super().__init__(
+            "carry",
+            self.carry_some,
+            state_path=state_path,
+            observer=observer,
+            stop=stop,
+            stopped=CarryStopped,
+            works=CarryWorks,
+            says=("carry_stopped", "nothing is brought beside files"),
+            release=self._end_round,
+        )
         self._every_s = every_s
         self._pace = pace
         self._hints = hints
         self._look_at_feed = look_at_feed
-        self._observer = observer
-        self._stop = stop
         self._now_s = now_s
         self._stack = ExitStack()
         self._under_way: Iterator[None] | None = None
-        self._failures = 0
-        self._said = ""
         self._noted_at = 0.0
-        self._thread = threading.Thread(target=self._work, name="carry", daemon=True)
-
-    def start(self) -> None:
-        """Look from now on."""
-        self._thread.start()
-
-    def stop(self, timeout_s: float) -> None:
-        """Finish the present batch and end."""
-        self._stop.set()
-        self._thread.join(timeout=timeout_s)
-
-    def _work(self) -> None:
-        try:
-            with self._stack:
-                while not self._stop.is_set():
-                    self._stop.wait(self._turn())
-        finally:
-            if not self._stop.is_set():
-                # A bug in the bridge: the log tells where. Nobody would notice otherwise.
-                self._observer.on_event(CarryStopped("its thread has ended; restart the bridge"))
-
-    def _turn(self) -> float:
-        """Do a part; returns for how long to wait then, seconds."""
-        try:
-            with Ledger(self._state_path, create=False) as ledger:
-                busy = self.carry_some(ledger)
-        except (BridgeError, OSError) as exc:
-            self._end_round()
-            self._failures = min(self._failures + 1, FAILURES_MAX)
-            said = exc.message if isinstance(exc, BridgeError) else f"TMPDIR: {exc.strerror}"
-            self._observer.on_event(CarryStopped(said))
-            if said != self._said:
-                self._said = said
-                log(logging.WARNING, "carry_stopped", f"nothing is brought beside files: {said}")
-            return PAUSE_S * self._failures
-        self._failures, self._said = 0, ""
-        self._observer.on_event(CarryWorks())
-        return 0.0 if busy else IDLE_S
 
     def carry_some(self, ledger: Ledger) -> bool:
         """Do a part of what there is; False where nothing is left.

@@ -204,6 +204,7 @@ class MirrorParts:
             vouched=settings.servers_are_distinct,
             replaces=bool(self.repairs & REPLACED),
             keeps_evidence=job.keeps_evidence,
+            signs=job.signs,
             deadline_s=job.task_timeout_s,
             recorded=self.recorded,
             report=self.observer.on_event,

@@ -162,6 +162,7 @@ class Repairer:
         vouched: bool = False,
         replaces: bool = True,
         keeps_evidence: bool = False,
+        signs: bool = False,
         deadline_s: float | None = None,
         recorded: Callable[[], bool] = lambda: True,
         report: Callable[[Event], None] = lambda _: None,
@@ -176,6 +177,7 @@ class Repairer:
         self._vouched = vouched
         self._replaces = replaces
         self._keeps_evidence = keeps_evidence
+        self._signs = signs
         self._deadline_s = deadline_s
         self._recorded = recorded
         self._report = report
@@ -381,7 +383,12 @@ class Repairer:
     ) -> None:
         """Write the record, in one transaction with the end of the intent; then the file may go."""
         record = DeliveryRecord(
-            intent.instance_id, intent.source_md5, target_md5, self._now_s(), outdated=not proved
+            intent.instance_id,
+            intent.source_md5,
+            target_md5,
+            self._now_s(),
+            outdated=not proved,
+            to_sign=proved and self._signs and bool(intent.source_md5),
         )
         kept = Kept(record.instance_id, record.source_md5, target_md5, record.delivered_at)
         ledger.commit(

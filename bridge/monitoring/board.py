@@ -27,6 +27,8 @@ from bridge.events import (
     SideDown,
     SideUp,
     SideView,
+    SignStopped,
+    SignWorks,
     StateFailed,
     StateRecovered,
     SweepFailed,
@@ -55,6 +57,7 @@ from bridge.monitoring.health import (
     HealthLimits,
     MirrorView,
     Problem,
+    SignView,
     behind,
     carry_in_words,
     carry_problems,
@@ -65,6 +68,8 @@ from bridge.monitoring.health import (
     marks_problem,
     mirror_problems,
     missed_problem,
+    sign_in_words,
+    sign_problems,
     verification_in_words,
 )
 from bridge.monitoring.names import NO_NAMES, BridgeNames
@@ -143,6 +148,18 @@ def carry_view(ledger: Ledger) -> CarryView:
         )
 
 
+def sign_view(ledger: Ledger) -> SignView:
+    """Return what the state file keeps of signs at the source. Raises StateError."""
+    return SignView(*ledger.signs_waiting())
+
+
+def sign_fields(view: SignView | None, *, now: float) -> dict[str, object] | None:
+    """Return what is known of them, as JSON-ready values; None where nothing is signed."""
+    if view is None:
+        return None
+    return asdict(view) | {"text": sign_in_words(view, now=now)}
+
+
 def carry_fields(view: CarryView | None, *, now: float) -> dict[str, object] | None:
     """Return what is known of it, as JSON-ready values; None where nothing is to be brought."""
     if view is None:
@@ -158,6 +175,9 @@ def _study_of(ledger: Ledger, parked: Parked) -> str:
 
 def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 1) for name, value in seconds.items()}
+
+
+CARRY, SIGNS = "carry", "signs"
 
 
 class Board:
@@ -195,8 +215,9 @@ class Board:
         self._missed = (float("-inf"), 0)
         self._mirror = MirrorView()
         self._carry = CarryView()
-        self._carry_stopped: tuple[float, str] | None = None
-        """Since when nothing can be brought beside the files, epoch seconds, and why."""
+        self._signs = SignView()
+        self._stopped: dict[str, tuple[float, str]] = {}
+        """What beside the files cannot be done, since when and why: CARRY, SIGNS."""
         self._outbox = OutboxView()
         self._studies: Mapping[str, int] = {}
         self._studies_at_s = float("-inf")
@@ -227,11 +248,8 @@ class Board:
                 self._verification_failed = (since[0] if since else time.time(), message)
             case VerificationWorks():
                 self._verification_failed = None
-            case CarryStopped(message=message):
-                stopped = self._carry_stopped
-                self._carry_stopped = (stopped[0] if stopped else time.time(), message)
-            case CarryWorks():
-                self._carry_stopped = None
+            case CarryStopped() | CarryWorks() | SignStopped() | SignWorks():
+                self._hear_of_work(event)
             case TellingFailed() | TellingWorks():
                 self._hear_of_telling(event)
             case MissedFound():
@@ -255,6 +273,14 @@ class Board:
         self._recent.on_progress(progress)
         held = held_by(progress)
         self.history.reported("" if held == NOT_RUNNING else held)
+
+    def _hear_of_work(self, event: CarryStopped | CarryWorks | SignStopped | SignWorks) -> None:
+        what = CARRY if isinstance(event, CarryStopped | CarryWorks) else SIGNS
+        if isinstance(event, CarryWorks | SignWorks):
+            self._stopped.pop(what, None)
+            return
+        since, _ = self._stopped.get(what, (time.time(), ""))
+        self._stopped[what] = (since, event.message)
 
     def _hear_of_telling(self, event: TellingFailed | TellingWorks) -> None:
         match event:
@@ -282,6 +308,7 @@ class Board:
                         self._lacking = ledger.missed_at_target()
                         self._mirror = mirror_view(ledger)
                         self._carry = carry_view(ledger)
+                        self._signs = sign_view(ledger) if self._limits.signs else SignView()
                         self._outbox = ledger.outbox()
                         self._count_studies(ledger)
                     self._state_error = ""
@@ -308,7 +335,7 @@ class Board:
         if not self._limits.carries:
             return None
         self.parked()
-        stopped = self._carry_stopped
+        stopped = self._stopped.get(CARRY)
         if stopped is None:
             return self._carry
         return replace(self._carry, stopped_since=stopped[0], stopped=stopped[1])
@@ -323,6 +350,16 @@ class Board:
         """Count the studies to which something came in the last day, by state; a minute old."""
         self.parked()
         return self._studies
+
+    def signs(self) -> SignView | None:
+        """Return what is known of signs at the source; None where nothing is signed."""
+        if not self._limits.signs:
+            return None
+        self.parked()
+        stopped = self._stopped.get(SIGNS)
+        if stopped is None:
+            return self._signs
+        return replace(self._signs, stopped_since=stopped[0], stopped=stopped[1])
 
     def outbox(self) -> OutboxView:
         """Return what waits to be sent; at most a second old."""
@@ -364,12 +401,14 @@ class Board:
         if mirror is not None:
             every_s, now = self._limits.verify_every_s, time.time()
             found += mirror_problems(mirror, every_s, started_at=self._started_at, now=now)
-        carry = self.carry()
+        carry, signs = self.carry(), self.signs()
+        # A pause, quiet hours and an outage are no standstill.
+        held, able_at = bool(self.progress.hold), self.progress.able_since
+        idle_at = max(self._started_at, able_at)
         if carry is not None:
-            # A pause, quiet hours and an outage are no standstill.
-            held, able_at = bool(self.progress.hold), self.progress.able_since
-            idle_at = max(self._started_at, able_at)
             found += carry_problems(carry, idle_at=idle_at, held=held, now=time.time())
+        if signs is not None:
+            found += sign_problems(signs, idle_at=idle_at, held=held, now=time.time())
         found += events_problems(self._outbox, self._telling_failed, now=time.time())
         at_s, missed = self._missed
         if time.monotonic() - at_s < MISSED_TOLD_S:
@@ -431,6 +470,7 @@ class Board:
             "gaps": gap_fields(progress.gaps, self._gaps_given_up, now=now),
             "verification": mirror_fields(self.mirror(), now=now),
             "carry": carry_fields(self.carry(), now=now),
+            "signs": sign_fields(self.signs(), now=now),
             "feed_read_at": progress.feed_read_at,
             "last_progress_at": progress.last_progress_at or None,
         }

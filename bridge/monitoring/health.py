@@ -46,6 +46,7 @@ class HealthLimits:
     parked_limit: int = 0
     verify_every_s: float | None = None
     carries: bool = False
+    signs: bool = False
     retains: bool = False
 
 
@@ -263,6 +264,45 @@ def carry_problems(
         text = f"What lies beside the files is behind for {lasting(behind_s)}."
         return (Problem("carry_late", text, CARRY_ADVICE),)
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignView:
+    """What is known of signs at the source. Times: epoch seconds; None where not known.
+
+    ``waiting``: deliveries that are to be signed, ``waiting_since`` the first of them.
+    ``stopped_since``, ``stopped``: nothing can be signed.
+    """
+
+    waiting: int = 0
+    waiting_since: float | None = None
+    stopped_since: float | None = None
+    stopped: str = ""
+
+
+SIGN_ADVICE = "No delivery waits for it. What it needs: orthanc-bridge docs mirror."
+
+
+def sign_problems(view: SignView, *, idle_at: float, held: bool, now: float) -> tuple[Problem, ...]:
+    """Say whether signs at the source lag. Arguments as those of ``carry_problems``."""
+    stopped, since = view.stopped_since, view.waiting_since
+    if stopped is not None and now - stopped >= CARRY_GRACE_S:
+        text = f"Nothing was signed at the source for {lasting(now - stopped)}: {view.stopped}"
+        return (Problem("sign_late", text, SIGN_ADVICE),)
+    if since is not None and not held and now - max(since, idle_at) >= CARRY_GRACE_S:
+        count = counted(view.waiting, "delivered instance")
+        text = f"{count} could not be signed at the source, the first since {lasting(now - since)}."
+        advice = f"The log says why (sign_failed). {SIGN_ADVICE}"
+        return (Problem("sign_late", text, advice),)
+    return ()
+
+
+def sign_in_words(view: SignView, *, now: float) -> str:
+    """Say how much is still to be signed."""
+    if view.waiting_since is None:
+        return "all that was delivered is signed"
+    ago = lasting(max(0.0, now - view.waiting_since))
+    return f"{counted(view.waiting, 'delivered instance')} to be signed, the first since {ago}"
 
 
 def carry_in_words(view: CarryView, *, now: float) -> str:

@@ -43,6 +43,9 @@ from bridge.events import (
     SideDown,
     SideStillDown,
     SideUp,
+    Signed,
+    SignFailed,
+    SignLeft,
     SourceSwept,
     StateFailed,
     StateRecovered,
@@ -66,6 +69,12 @@ CARRY_LEFT = {
     "foreign": "somebody else has written another value there",
     "too_large": "it is larger than BRIDGE_CARRY_MAX_MB",
     "no_labels": "a server is older than Orthanc 1.12 and has no labels; it is said once",
+}
+SIGN_LEFT = {
+    "changed": "it holds another file than was delivered",
+    "foreign": "somebody else has written another value there",
+    "no_labels": "it is older than Orthanc 1.12 and has no labels; it is said once",
+    "no_md5": "it does not tell the MD5 of its files",
 }
 COMMANDS = ("replaying", "retrying")
 """Phases of a command that a person has just started and knows of."""
@@ -282,6 +291,8 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             log(level, "verified", text, **event.counts)
         case Carried() | CarryLeft() | CarryFailed() | CarryRoundEnded():
             _log_carry(event)
+        case Signed() | SignLeft() | SignFailed():
+            _log_sign(event)
         case StateFailed(message=message):
             log(logging.ERROR, "state_failed", message)
         case StateRecovered():
@@ -351,6 +362,19 @@ def _log_carry(event: Carried | CarryLeft | CarryFailed | CarryRoundEnded) -> No
             text = f"compared what lies beside the files: {counted(resources, 'resource')}, "
             text += f"{left} values left as they are, {failed} resources wait"
             log(logging.INFO, "carry_round", text, resources=resources, left=left, failed=failed)
+
+
+def _log_sign(event: Signed | SignLeft | SignFailed) -> None:
+    match event:
+        case Signed(instance_id=instance_id, kind=kind):
+            text = f"signed {instance_id} at the source as delivered"
+            log(logging.DEBUG, "signed", text, instance=instance_id, kind=kind)
+        case SignLeft(instance_id=instance_id, why=why):
+            text = f"{instance_id} is delivered and not signed at the source: {SIGN_LEFT[why]}"
+            log(logging.WARNING, "sign_left", text, instance=instance_id, reason=why)
+        case SignFailed(instance_id=instance_id, message=message):
+            text = f"{instance_id} could not be signed at the source: {message}"
+            log(logging.WARNING, "sign_failed", text, instance=instance_id)
 
 
 def _log_recount(event: Recounted | MissedFound | RecountFailed) -> None:

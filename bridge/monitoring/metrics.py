@@ -41,6 +41,9 @@ from bridge.events import (
     RecountFailed,
     Settled,
     SideDown,
+    Signed,
+    SignFailed,
+    SignLeft,
     SourceSwept,
     SweepFailed,
     VerificationFailed,
@@ -60,7 +63,7 @@ from bridge.model import (
 from bridge.monitoring.action_request import ACTIONS
 from bridge.monitoring.actions import ACTION_RESULTS
 from bridge.monitoring.headline import BridgeStanding, standing_of
-from bridge.monitoring.health import CarryView, MirrorView, Problem, lag_of
+from bridge.monitoring.health import CarryView, MirrorView, Problem, SignView, lag_of
 from bridge.monitoring.names import BridgeNames
 from bridge.monitoring.poke import RESULTS
 from bridge.pipeline.pacing import BITS_A_MEGABIT, Allowance
@@ -90,6 +93,9 @@ COPY_STATES = (
 CARRIED_KINDS = ("labels", "metadata", "attachments")
 LEFT_REASONS = ("foreign", "too_large", "no_labels")
 """What is brought beside the files, and why something is not (mirror/carry.py)."""
+SIGN_KINDS = ("label", "metadata")
+SIGN_LEFT_REASONS = ("changed", "foreign", "no_labels", "no_md5")
+"""How a delivery is signed at the source, and why it is not (mirror/delivered_sign.py)."""
 
 
 class Metrics:
@@ -168,6 +174,15 @@ class Metrics:
         self._carry_failures = self._counter(
             "carry_failures", "Times that one of them could not be brought."
         )
+        self._signed = self._counter(
+            "signed", "Delivered instances that were signed at the source.", "kind"
+        )
+        self._sign_left = self._counter(
+            "sign_left", "Delivered instances that are not signed, by reason.", "reason"
+        )
+        self._sign_failures = self._counter(
+            "sign_failures", "Times that a delivered instance could not be signed."
+        )
         self._events_sent = self._counter(
             "events_sent", "Events that their receiver has taken.", "event", "way"
         )
@@ -189,26 +204,8 @@ class Metrics:
             buckets=STAGE_BUCKETS_S,
             registry=self.registry,
         )
-        for side in SideName:
-            for problem in SideProblem:
-                # Present from the start: increase() does not see a series begin.
-                self._outages.labels(side, problem)
-        for result in RESULTS:
-            self._pokes.labels(result)
-        for action in ACTIONS:
-            for result in ACTION_RESULTS:
-                self._actions.labels(action, result)
         self._stage_times = {stage: self._stages.labels(stage) for stage in STAGES}
-        for state in COPY_STATES:
-            self._copies_found.labels(state)
-        for kind in CARRIED_KINDS:
-            self._carried.labels(kind)
-        for reason in LEFT_REASONS:
-            self._carry_left.labels(reason)
-        for result in ("repaired", "failed"):
-            self._copy_repairs.labels(result)
-        for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
-            self._losses.labels(reason)
+        self._show_all()
         self._sizes = Sizes()
         self.registry.register(Gauges(board, self._sizes))
         # CPU, memory and open files of the main process, not of its workers.
@@ -229,6 +226,31 @@ class Metrics:
     def on_progress(self, progress: Progress) -> None:
         """Note the checkpoint; gauges are read at the scrape."""
         self._sizes.reach(progress.checkpoint)
+
+    def _show_all(self) -> None:
+        """Have every series there from the start: increase() does not see one begin."""
+        for side in SideName:
+            for problem in SideProblem:
+                self._outages.labels(side, problem)
+        for result in RESULTS:
+            self._pokes.labels(result)
+        for action in ACTIONS:
+            for result in ACTION_RESULTS:
+                self._actions.labels(action, result)
+        for state in COPY_STATES:
+            self._copies_found.labels(state)
+        for kind in CARRIED_KINDS:
+            self._carried.labels(kind)
+        for reason in LEFT_REASONS:
+            self._carry_left.labels(reason)
+        for kind in SIGN_KINDS:
+            self._signed.labels(kind)
+        for reason in SIGN_LEFT_REASONS:
+            self._sign_left.labels(reason)
+        for result in ("repaired", "failed"):
+            self._copy_repairs.labels(result)
+        for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT):
+            self._losses.labels(reason)
 
     def on_event(self, event: Event) -> None:  # noqa: PLR0912 (a table of events)
         """Count an event."""
@@ -262,6 +284,8 @@ class Metrics:
                 self._verification_failures.inc()
             case Carried() | CarryLeft() | CarryFailed():
                 self._count_carry(event)
+            case Signed() | SignLeft() | SignFailed():
+                self._count_sign(event)
             case NoticeSent() | NoticeFailed() | NoticesDropped():
                 self._count_notice(event)
             case SideDown(failure=failure):
@@ -316,6 +340,15 @@ class Metrics:
                 self._carry_left.labels(why).inc()
             case CarryFailed():
                 self._carry_failures.inc()
+
+    def _count_sign(self, event: Signed | SignLeft | SignFailed) -> None:
+        match event:
+            case Signed(kind=kind):
+                self._signed.labels(kind).inc()
+            case SignLeft(why=why):
+                self._sign_left.labels(why).inc()
+            case SignFailed():
+                self._sign_failures.inc()
 
     def _count_notice(self, event: NoticeSent | NoticeFailed | NoticesDropped) -> None:
         match event:
@@ -379,6 +412,9 @@ class BoardView(Protocol):
 
     def carry(self) -> CarryView | None:
         """What is known of what lies beside the files; None where nothing is brought."""
+
+    def signs(self) -> SignView | None:
+        """What is known of signs at the source; None where nothing is signed."""
 
     def outbox(self) -> OutboxView:
         """What waits to be sent."""
@@ -471,6 +507,7 @@ class Gauges:
         yield _labelled("parked", "Instances parked now.", "reason", self._board.parked())
         yield from _mirror_gauges(self._board.mirror())
         yield from _carry_gauges(self._board.carry())
+        yield from _sign_gauges(self._board.signs())
         yield from _outbox_gauges(self._board.outbox())
         text = "Studies to which an instance came in the last 24 hours."
         yield _labelled("studies", text, "state", self._board.studies_of_a_day())
@@ -554,6 +591,22 @@ def _carry_gauges(view: CarryView | None) -> Iterator[Metric]:
     plain = (
         ("carry_waiting", "Resources whose labels, metadata or attachments wait.", waiting),
         ("carry_lag_seconds", "Time since nothing was left to be brought.", lag_s),
+    )
+    for name, text, value in plain:
+        number = None if value is None else float(value)
+        yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
+
+
+def _sign_gauges(view: SignView | None) -> Iterator[Metric]:
+    """Yield the gauges of signs at the source, without values where nothing is signed."""
+    waiting = lag_s = None
+    if view is not None:
+        since = view.waiting_since
+        waiting = view.waiting
+        lag_s = 0 if since is None else round(max(0.0, time.time() - since))
+    plain = (
+        ("sign_waiting", "Delivered instances that are to be signed at the source.", waiting),
+        ("sign_lag_seconds", "Time since the first of them was delivered.", lag_s),
     )
     for name, text, value in plain:
         number = None if value is None else float(value)

@@ -17,7 +17,7 @@ from bridge.model import Reason
 from bridge.monitoring.action_request import FIELDS, INSTANCES_MAX, SEQUENCE_MAX
 from bridge.monitoring.board import Failure, RecentThroughput
 from bridge.monitoring.headline import BridgeStanding
-from bridge.monitoring.health import CarryView, MirrorView
+from bridge.monitoring.health import CarryView, MirrorView, SignView
 from bridge.monitoring.side_command import CommandState
 from bridge.monitoring.throughput_history import SPANS, ThroughputOf
 from bridge.monitoring.time_left import TimeLeft
@@ -117,6 +117,7 @@ HEALTH: dict[str, Schema] = {
     "gaps": record(open=COUNT, sequences=COUNT, oldest_s=or_null(NUMBER), given_up=COUNT),
     "verification": or_null(schema_of_fields(MirrorView, text=TEXT)),
     "carry": or_null(schema_of_fields(CarryView, text=TEXT)),
+    "signs": or_null(schema_of_fields(SignView, text=TEXT)),
     "feed_read_at": or_null(NUMBER),
     "last_progress_at": or_null(NUMBER),
 }

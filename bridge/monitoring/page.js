@@ -74,6 +74,7 @@ function showFigures(status) {
   ];
   if (status.verification) figures.push(["Verified", status.verification.text]);
   if (status.carry) figures.push(["Beside the files", status.carry.text]);
+  if (status.signs) figures.push(["Signs at the source", status.signs.text]);
   byId("figures").replaceChildren(...figures.map(([name, value]) => {
     const div = document.createElement("div");
     div.append(element("dt", name), element("dd", value));

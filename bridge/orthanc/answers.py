@@ -81,13 +81,14 @@ class Resource:
     """A resource, and what a server tells beside its files. Texts are a user's: never log them.
 
     ``labels`` None: the server has none (before 1.12). ``metadata``: a byte that is no UTF-8 is
-    told as U+FFFD.
+    told as U+FFFD. ``file``: of an instance, the name of its file; another version has another one.
     """
 
     kind: ResourceKind
     resource_id: str
     labels: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    file: str = ""
 
 
 KINDS = {
@@ -268,6 +269,7 @@ class _Beside(_Answer):
     type: Text
     metadata: dict[str, Any]
     labels: Annotated[list[Any] | None, BeforeValidator(_of_kind(list))] = None
+    file_uuid: Annotated[str | None, BeforeValidator(_of_kind(str))] = None
 
 
 class _Peer(_Answer):
@@ -453,7 +455,8 @@ def parse_resources(body: bytes) -> list[Resource]:
         if told is not None:
             texts = (one for one in told if isinstance(one, str))
             labels = tuple(sorted(text for text in texts if _LABEL.fullmatch(text)))
-        found.append(Resource(kind, row.id, labels, dict(row.metadata)))
+        file = row.file_uuid or ""
+        found.append(Resource(kind, row.id, labels, dict(row.metadata), shortened(file, 64)))
     return found
 
 

@@ -97,6 +97,11 @@ class CarryClient(SideClient):
         path = resource_path(kind, resource_id, f"/labels/{label}")
         self._written(Request(self.endpoint, "PUT", path, hidden=len(label)), b"")
 
+    def delete_label(self, kind: ResourceKind, resource_id: str, label: str) -> None:
+        """Take a label away; one that is not there is no error."""
+        path = resource_path(kind, resource_id, f"/labels/{label}")
+        self._written(Request(self.endpoint, "DELETE", path, hidden=len(label)), None)
+
     def attachment(self, kind: ResourceKind, resource_id: str, name: str) -> Attachment | None:
         """Describe an attachment; None where the resource has none, or is not there."""
         path = resource_path(kind, resource_id, f"/attachments/{quote(name, safe='')}/info")

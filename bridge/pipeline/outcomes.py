@@ -487,6 +487,7 @@ class Outcomes:
             target_md5=outcome.target_md5 or outcome.sent_md5,
             delivered_at=self._clock.now_s(),
             outdated=outcome.differing,
+            to_sign=self._job.signs and not outcome.differing,
         )
 
     def _park(

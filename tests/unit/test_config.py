@@ -10,7 +10,7 @@ import pytest
 
 from bridge.config import CARRIED_MAX, Settings, load_settings, unknown_variables, variable_of
 from bridge.errors import ConfigurationError
-from bridge.model import CarriedNames, SideName
+from bridge.model import CarriedNames, DeliveredSign, SideName
 
 GOOD = {"BRIDGE_SOURCE_URL": "http://source:8042", "BRIDGE_TARGET_URL": "https://target/orthanc"}
 
@@ -122,6 +122,16 @@ WRONG = {
         "attachments:1",
         "attachments:../instances",
         ",".join(f"metadata:{number}" for number in range(1024, 1024 + CARRIED_MAX + 1)),
+    ),
+    "DELIVERED_SIGN": (
+        "delivered",
+        "label",
+        "label:",
+        "label:a b",
+        "metadata:1023",
+        "metadata:RemoteAET",
+        "attachments:1030",
+        "label:a,label:b",
     ),
     "CARRY_EVERY": ("off", "0d", "7", "-1d"),
     "CARRY_MAX_MB": ("0", "-1", "x", "10001"),
@@ -422,6 +432,29 @@ def test_what_is_brought_beside_the_files(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.health_limits().carries
     said = refused(monkeypatch, CARRY="labels", SOURCE_RETENTION="24h")
     assert "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other" in said
+
+
+def test_what_says_delivered_at_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    assert not load_settings().sign
+    assert not load_settings().job().notes_sums
+    assert not load_settings().health_limits().signs
+    monkeypatch.setenv("BRIDGE_DELIVERED_SIGN", " label:delivered , metadata:1027")
+    settings = load_settings()
+    assert settings.sign == DeliveredSign("delivered", "1027")
+    assert settings.job().signs
+    assert settings.job().notes_sums, "it is known which file was delivered"
+    assert settings.health_limits().signs
+    monkeypatch.setenv("BRIDGE_SOURCE_RETENTION", "24h")
+    assert load_settings().sign, "with retention, too"
+    said = refused(
+        monkeypatch,
+        DELIVERED_SIGN="metadata:1027",
+        CARRY="metadata:1027",
+        SOURCE_RETENTION="keep",
+    )
+    assert "both name the metadata 1027" in said
 
 
 def test_nothing_is_brought_beside_the_files_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

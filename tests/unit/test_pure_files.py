@@ -27,7 +27,7 @@ PURE = (
     "decision.py", "errors.py", "events.py", "model.py", "rules.py", "untrusted_text.py",
     "feed/gaps.py", "feed/identity.py", "feed/pages.py", "feed/polling.py", "feed/sequences.py",
     "ledger/checkpoint.py", "ledger/records.py",
-    "mirror/carry_decision.py", "mirror/judge_copy.py",
+    "mirror/carry_decision.py", "mirror/judge_copy.py", "mirror/sign_decision.py",
     "monitoring/action_request.py",
     "monitoring/headline.py", "monitoring/health.py", "monitoring/names.py",
     "monitoring/time_left.py",

@@ -274,7 +274,7 @@ def test_what_was_parked_by_an_older_bridge_was_tried_when_it_was_parked(path: P
         for column in ("retries", "tried_at", "bridge_version", "codec_versions", "told"):
             ledger._db.execute(f"ALTER TABLE parked DROP COLUMN {column}")
         # Of later steps.
-        for table in ("study_instance", "study", "carried", "carry_waiting", "outbox"):
+        for table in ("study_instance", "study", "carried", "carry_waiting", "outbox", "sign_due"):
             ledger._db.execute(f"DROP TABLE {table}")
         ledger._db.execute("PRAGMA user_version = 7")
     with Ledger(path) as ledger:

@@ -34,7 +34,8 @@ from bridge.ledger.store import (
 )
 from bridge.marks import PROBE_VALUE
 from bridge.mirror import carry_thread
-from bridge.mirror.carry import AT_ONE_MAX, INTERVALS_S, Carrier
+from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S
+from bridge.mirror.carry import Carrier
 from bridge.mirror.carry_thread import CarryThread, Hints, round_of
 from bridge.model import (
     Action,
@@ -700,7 +701,7 @@ def test_a_thread_goes_on_after_a_failure(scene: Scene) -> None:
 
     scene.look = look
     thread = scene.thread()
-    first, second, third = (thread._turn() for _ in range(3))
+    first, second, third = (thread.turn() for _ in range(3))
     assert 0 < first < second, "longer each time"
     assert third == 0.0, "the round is at work"
     stopped = CarryStopped("down")

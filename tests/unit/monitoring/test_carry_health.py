@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from bridge.events import CarryStopped, CarryWorks, Progress
+from bridge.events import CarryStopped, CarryWorks, Progress, SignStopped, SignWorks
+from bridge.ledger.records import DeliveryRecord, Entry
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
-from bridge.monitoring.board import Board, carry_view
+from bridge.monitoring.board import Board, carry_view, sign_view
 from bridge.monitoring.health import (
     CARRY_GRACE_S,
     CarryView,
     HealthLimits,
+    SignView,
     carry_in_words,
     carry_problems,
+    sign_in_words,
+    sign_problems,
 )
 
 NOW = 1e9
@@ -87,3 +91,56 @@ def test_the_board_reads_the_state_file_and_hears_of_failures(tmp_path: Path) ->
     board.on_event(CarryWorks())
     assert board.carry() == known
     assert Board(path, HealthLimits()).carry() is None, "nothing is brought"
+
+
+LATE = SignView(waiting=3, waiting_since=NOW - CARRY_GRACE_S)
+STOPPED = SignView(stopped_since=NOW - CARRY_GRACE_S, stopped="Down.")
+
+
+@pytest.mark.parametrize(
+    ("view", "told"),
+    [
+        (SignView(), ""),
+        (replace(LATE, waiting_since=NOW - CARRY_GRACE_S + 1), ""),
+        (
+            LATE,
+            "3 delivered instances could not be signed at the source, the first since 1 h 0 min",
+        ),
+        (replace(STOPPED, stopped_since=NOW - CARRY_GRACE_S + 1), ""),
+        (STOPPED, "Nothing was signed at the source for 1 h 0 min: Down."),
+    ],
+)
+def test_signs_are_told_after_a_grace(view: SignView, told: str) -> None:
+    found = sign_problems(view, idle_at=NOW - 2 * CARRY_GRACE_S, held=False, now=NOW)
+    assert [problem.code for problem in found] == (["sign_late"] if told else [])
+    assert all(told in problem.message and problem.advice for problem in found)
+
+
+def test_signs_do_not_lag_for_a_pause_or_an_outage() -> None:
+    assert not sign_problems(LATE, idle_at=0.0, held=True, now=NOW)
+    assert not sign_problems(LATE, idle_at=NOW - 5.0, held=False, now=NOW)
+
+
+def test_signs_in_words() -> None:
+    assert sign_in_words(SignView(), now=NOW) == "all that was delivered is signed"
+    said = "3 delivered instances to be signed, the first since 1 h 0 min"
+    assert sign_in_words(LATE, now=NOW) == said
+
+
+def test_the_board_hears_of_signs(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    board = Board(path, HealthLimits(signs=True))
+    with Ledger(path) as ledger:
+        ledger.commit(Entry(delivered=(DeliveryRecord("a", "s", "t", 7.0, to_sign=True),)))
+        assert sign_view(ledger) == SignView(1, 7.0)
+    assert board.signs() == SignView(1, 7.0)
+    board.on_event(SignStopped("Down."))
+    board.on_event(SignStopped("Still."))
+    stopped = board.signs()
+    assert stopped is not None
+    assert stopped.stopped == "Still."
+    board.on_event(CarryWorks())
+    assert board.signs() == stopped, "that is another thread"
+    board.on_event(SignWorks())
+    assert board.signs() == SignView(1, 7.0)
+    assert Board(path, HealthLimits()).signs() is None

@@ -185,6 +185,12 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     (events.CarryLeft("i", "1030", "too_large"), "carry_left", "warning", {}),
     (events.CarryLeft("i", "labels", "no_labels"), "carry_left", "warning", {}),
     (events.CarryFailed("i", "1024", "No."), "carry_failed", "warning", {"resource": "i"}),
+    (events.Signed("i", "label"), "signed", "debug", {"instance": "i", "kind": "label"}),
+    (events.SignLeft("i", "changed"), "sign_left", "warning", {"instance": "i"}),
+    (events.SignLeft("i", "foreign"), "sign_left", "warning", {"reason": "foreign"}),
+    (events.SignLeft("i", "no_labels"), "sign_left", "warning", {}),
+    (events.SignLeft("i", "no_md5"), "sign_left", "warning", {}),
+    (events.SignFailed("i", "No."), "sign_failed", "warning", {"instance": "i"}),
     (
         events.CarryRoundEnded(9, 2, 1),
         "carry_round",
@@ -259,6 +265,8 @@ def test_every_kind_of_event_is_tried_above() -> None:
         events.SweepWorks,
         events.CarryStopped,  # by the thread, once for each reason
         events.CarryWorks,
+        events.SignStopped,  # by the thread, once for each reason
+        events.SignWorks,
         events.VerificationFailed,  # by the thread, once for each reason
         events.VerificationWorks,
     }

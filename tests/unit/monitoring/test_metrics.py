@@ -28,6 +28,9 @@ from bridge.events import (
     Settled,
     SideDown,
     SideView,
+    Signed,
+    SignFailed,
+    SignLeft,
     VerificationFailed,
     Verified,
     WorkerLost,
@@ -47,7 +50,7 @@ from bridge.model import (
     Skipped,
     StageTimes,
 )
-from bridge.monitoring.health import CarryView, MirrorView, Problem
+from bridge.monitoring.health import CarryView, MirrorView, Problem, SignView
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.names import NO_NAMES
 from bridge.pipeline.pacing import Allowance
@@ -66,10 +69,14 @@ class FakeBoard:
         self.counts: Mapping[str, int] = {}
         self.verified: MirrorView | None = None
         self.carried: CarryView | None = None
+        self.signing: SignView | None = None
         self.waiting = OutboxView()
 
     def carry(self) -> CarryView | None:
         return self.carried
+
+    def signs(self) -> SignView | None:
+        return self.signing
 
     def mirror(self) -> MirrorView | None:
         return self.verified
@@ -297,6 +304,23 @@ def test_what_lies_beside_the_files_is_counted_and_shown() -> None:
     scrape.board.carried = CarryView(caught_up_at=time.time() - 500, waiting=3)
     assert scrape.value("carry_waiting") == 3
     assert 499 <= scrape.value("carry_lag_seconds") < 600
+
+
+def test_signs_at_the_source_are_counted_and_shown() -> None:
+    scrape = Scrape()
+    assert scrape.value("signed_total", kind="label") == 0, "present from the start"
+    assert scrape.value("sign_left_total", reason="no_md5") == 0
+    scrape.happen(Signed("i", "label"), Signed("j", "label"), Signed("k", "metadata"))
+    scrape.happen(SignLeft("i", "foreign"), SignFailed("i", "No."), SignFailed("i", "No."))
+    assert scrape.value("signed_total", kind="label") == 2
+    assert scrape.value("signed_total", kind="metadata") == 1
+    assert scrape.value("sign_left_total", reason="foreign") == 1
+    assert scrape.value("sign_failures_total") == 2
+    scrape.board.signing = SignView()
+    assert scrape.value("sign_lag_seconds") == 0
+    scrape.board.signing = SignView(waiting=3, waiting_since=time.time() - 500)
+    assert scrape.value("sign_waiting") == 3
+    assert 499 <= scrape.value("sign_lag_seconds") < 600
 
 
 def test_events_and_what_waits_of_them_are_shown(scrape: Scrape) -> None:
