@@ -115,6 +115,9 @@ class AuditTrail:
                 return
             self._closed = True
             self._write_pending()
+            if lost := len(self._pending) + self._lost:
+                text = f"the audit file {self._path} ends too early; lines that are lost: {lost}"
+                log(logging.ERROR, "audit_failed", text, waiting=0)
             self._sync()
             self._close_files()
 

@@ -209,6 +209,29 @@ def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
     assert len(found) >= 50
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_lines_that_wait_at_the_end_are_told_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    logging.getLogger("orthanc_bridge").propagate = True
+    monkeypatch.setattr(os, "write", lambda _file, _data: 0)
+    for sequence in range(count):
+        deliver(written, sequence)
+    written.close()
+    assert f"lines that are lost: {count}" in caplog.records[-1].getMessage()
+
+
+def test_an_end_at_which_nothing_waits_tells_of_no_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = trail(tmp_path / "audit.jsonl")
+    logging.getLogger("orthanc_bridge").propagate = True
+    deliver(written, 1)
+    written.close()
+    assert not caplog.records
+
+
 def test_a_full_disk_delays_lines_and_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
