@@ -561,6 +561,14 @@ class Ledger:
             self._db.execute(self._sql["count_deletion"], {"minute": minute})
             self._db.execute(self._sql["forget_deletions"], {"minute": minute - 2 * 24 * 60})
 
+    def keep_again(self, kept: Kept, *, aged_from: float) -> None:
+        """Take back that an instance was deleted at the source, unless there is newer evidence.
+
+        ``aged_from``: from when on it counts as old, by the age clock.
+        """
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["add_kept_again"], asdict(kept) | {"aged_from": aged_from})
+
     def release_delivery(self, instance_id: str) -> None:
         """Note that retention takes the source's copy: the target's stays for good."""
         with explained(self.path), self._transaction():

@@ -404,6 +404,12 @@ INSERT OR REPLACE INTO kept (instance_id, source_md5, target_md5, delivered_at, 
 VALUES (:instance_id, :source_md5, :target_md5, :delivered_at, :missed,
         :source_file, :target_file, :aged_from);
 
+-- name: add_kept_again
+INSERT OR IGNORE INTO kept (instance_id, source_md5, target_md5, delivered_at, missed,
+                            source_file, target_file, aged_from)
+VALUES (:instance_id, :source_md5, :target_md5, :delivered_at, 0,
+        :source_file, :target_file, :aged_from);
+
 -- name: begin_ages
 UPDATE kept SET aged_from = :now WHERE aged_from IS NULL;
 

@@ -361,6 +361,11 @@ class Board:
             return self._signs
         return replace(self._signs, stopped_since=stopped[0], stopped=stopped[1])
 
+    def lacking(self) -> int | None:
+        """Count what was delivered and the target lacks; a second old. None without retention."""
+        self.parked()
+        return self._lacking if self._limits.retains else None
+
     def outbox(self) -> OutboxView:
         """Return what waits to be sent; at most a second old."""
         self.parked()
@@ -385,8 +390,8 @@ class Board:
                 "--dry-run. The rights it needs: orthanc-bridge docs security."
             )
             found = (*found, Problem("retention_failing", self._sweep_error, advice))
-        if self._lacking and self._limits.retains:
-            found = (*found, lacking_problem(self._lacking))
+        if lacking := self.lacking():
+            found = (*found, lacking_problem(lacking))
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
         if self._certificate_refused:

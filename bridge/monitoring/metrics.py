@@ -416,6 +416,9 @@ class BoardView(Protocol):
     def signs(self) -> SignView | None:
         """What is known of signs at the source; None where nothing is signed."""
 
+    def lacking(self) -> int | None:
+        """Count what was delivered and the target lacks; None without retention."""
+
     def outbox(self) -> OutboxView:
         """What waits to be sent."""
 
@@ -475,6 +478,11 @@ class Gauges:
             *_plain_gauges(progress, healthy=not found),
             *_limit_gauges(self._board.allowance),
             ("lag_bytes", "Estimated size of the instances that wait.", self._lag_bytes(progress)),
+            (
+                "delivered_lacking",
+                "Delivered instances that the target lacks, or whose file it cannot read.",
+                self._board.lacking(),
+            ),
         )
         for name, text, value in plain:
             if value is not None:

@@ -14,7 +14,9 @@ person has said so. A kill may leave ``.held`` without a note: then nothing was 
 A deletion without an answer (a kill, a time-out) may still wait in a server that hangs, and be done
 later. So where the source still holds the instance, note and ``.held`` stay for FATE_S more, and
 nothing else is deleted meanwhile. The same holds for a source that answers that it has deleted the
-instance, and still holds it; IGNORED_MAX of those in a row are told as a failure.
+instance, and still holds it; IGNORED_MAX of those in a row are told as a failure. The evidence of
+that instance is taken back, and its retention time begins anew: in an hour, and later the more
+deletions in a row were not done, a day at most. All is proved again then.
 """
 
 from __future__ import annotations
@@ -56,6 +58,9 @@ ANSWERED = "answered"
 IGNORED_KEY = "retention_ignored"
 """Ledger: how many deletions in a row the source has answered and not done, and of which instance
 the last one was, as JSON."""
+RETRY_S, RETRY_S_MAX = 3600.0, 86_400.0
+"""A deletion that was not done is tried again after the retention time and this, doubled with each
+that follows in a row, and not more than that."""
 IGNORED_MAX = 2
 """So many make it sure that deletions are not done: then it is told."""
 AWAITED_FROM = "awaited_from"
@@ -132,7 +137,8 @@ class FirstDeletion:
             if there is not False and not answered and not _is_over(since, now):
                 if since is None:
                     if said_done and there:
-                        _count_ignored(ledger, kept.instance_id)
+                        count = _count_ignored(ledger, kept.instance_id)
+                        ledger.keep_again(kept, aged_from=now + retry_s(count))
                     _begin_wait(ledger, kept, now, said_done=said_done, there=there)
                 self.refuse_ignored(ledger)
                 return False
@@ -211,12 +217,19 @@ def _is_over(since: float | None, now: float) -> bool:
     return since is not None and now - since >= FATE_S
 
 
-def _count_ignored(ledger: Ledger, instance_id: str) -> None:
+def retry_s(ignored: int) -> float:
+    """Say for how long a deletion that was not done is let alone. ``ignored``: so many in a row."""
+    return min(RETRY_S * 2.0 ** min(ignored - 1, 16), RETRY_S_MAX)
+
+
+def _count_ignored(ledger: Ledger, instance_id: str) -> int:
+    """Count a deletion that was not done; returns how many that makes in a row."""
     text = ledger.meta(IGNORED_KEY)
     with explained(ledger.path):
         before = 0 if text is None else int(json.loads(text)["count"])
     noted = {"count": before + 1, "instance_id": instance_id}
     ledger.set_meta(IGNORED_KEY, json.dumps(noted))
+    return before + 1
 
 
 def _begin_wait(

@@ -97,6 +97,7 @@ def test_a_target_that_lost_what_was_delivered_is_told_until_check_fixes_it(pair
     )
     wait_until(lambda: at_source(pair) == set(lost), "what the target holds leaves the source")
     assert reasons_in(bridge.wait_reason("delivered_lacking")) == ["delivered_lacking"]
+    assert "\northanc_bridge_delivered_lacking 3.0\n" in bridge.get("/metrics")[1]
     fixed = pair.run("check", "--fix", SOURCE_RETENTION="1s")
     assert fixed.exit_code == 0, fixed.stderr
     bridge.wait_health(lambda said: said["status"] == "ok", "all is well")

@@ -71,6 +71,10 @@ class FakeBoard:
         self.carried: CarryView | None = None
         self.signing: SignView | None = None
         self.waiting = OutboxView()
+        self.lacks: int | None = 0
+
+    def lacking(self) -> int | None:
+        return self.lacks
 
     def carry(self) -> CarryView | None:
         return self.carried
@@ -245,6 +249,15 @@ def test_limits_are_shown_where_there_are_some(scrape: Scrape) -> None:
     scrape.board.allowance = Allowance(instances_s=2.5, mbit_s=80.0)
     assert scrape.value("max_instances_per_second") == 2.5
     assert scrape.value("max_bytes_per_second") == 10e6
+
+
+def test_what_the_target_lacks_is_counted_with_retention_only(scrape: Scrape) -> None:
+    for lacks in (0, 3):
+        scrape.board.lacks = lacks
+        assert "delivered_lacking" in shown(scrape)
+        assert scrape.value("delivered_lacking") == lacks
+    scrape.board.lacks = None
+    assert "delivered_lacking" not in shown(scrape)
 
 
 def test_names_and_only_those_that_are_documented(scrape: Scrape) -> None:

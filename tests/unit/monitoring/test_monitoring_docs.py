@@ -192,6 +192,7 @@ def test_every_reason_is_described_and_has_an_alert() -> None:
     own_rule = set(re.findall(r'code=~?"([^"]+)"', " ".join(rules.values())))
     own_rule = {code for codes in own_rule for code in codes.split("|")}
     by_metric = {"(source|target)_.*", "state_unwritable", "parked", "instances_refused"}
+    by_metric |= {"delivered_lacking"}
     names = set(left_out.replace("(source|target)_.*|", "").split("|")) | {"(source|target)_.*"}
     assert names == own_rule | by_metric
 

@@ -119,7 +119,7 @@ def metrics(tmp_path: Path) -> Metrics:
     """After one event of every kind."""
     Ledger(tmp_path / "state.sqlite3").close()
     allowance = Allowance(instances_s=5.0, mbit_s=100.0)
-    board = Board(tmp_path / "state.sqlite3", HealthLimits(), allowance)
+    board = Board(tmp_path / "state.sqlite3", HealthLimits(retains=True), allowance)
     found = Metrics(board)
     found.on_progress(replace(BUSY, checkpoint=1))
     board.on_progress(BUSY)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import ConfigurationError, SideError, StateError, side_error
 from bridge.events import Event, SourceKept, SweepFailed, SweepWorks
+from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
 from bridge.model import SideName, SideProblem
 from bridge.retention import first_deletion
 from bridge.retention.deletion_limits import confirm
-from bridge.retention.first_deletion import FATE_AWAITED, FATE_S, UNVERIFIED_KEY, held_path
+from bridge.retention.first_deletion import (
+    FATE_AWAITED,
+    FATE_S,
+    UNVERIFIED_KEY,
+    held_path,
+    retry_s,
+)
 from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
 from bridge.retention.sweep import Sweep, is_unfinished
 from tests.bridge_process import wait_until
+from tests.dicom_samples import small_series
 from tests.fake_orthanc import Respond
 from tests.unit.retention.test_retention import (
     LATER,
@@ -200,24 +209,77 @@ def test_a_source_that_answers_deletions_and_does_none_is_told(
         with pytest.raises(ConfigurationError, match=f"answered {again + 1} deletions in a row"):
             rig.sweep(before=LATER + again * FATE_S)
     with pytest.raises(ConfigurationError, match="answered 4 deletions in a row"):
-        rig.sweep(before=LATER + 4 * FATE_S)  # nothing is due any more
+        rig.sweep(before=LATER + 4 * FATE_S - 1)  # nothing is due before one is tried again
     assert [str(found) for found in rig.sweeper.refusals(rig.ledger, now=LATER)] != []
     assert len(rig.at_source) == 4
     rig.source.behave()
     deliver(rig, 2)
-    assert rig.sweep(before=LATER + 5 * FATE_S).deleted == 2
+    assert rig.sweep(before=LATER + 5 * FATE_S).deleted == 3, "one of them is tried again by now"
     assert rig.sweep(before=LATER + 6 * FATE_S) == Sweep()
     assert list(rig.sweeper.refusals(rig.ledger, now=LATER)) == []
 
 
 def test_deletions_that_are_not_done_now_and_then_are_counted_in_a_row(rig: Rig) -> None:
-    for turn in range(3):
+    for turn, deleted in enumerate((1, 1, 2)):  # the first one is tried again after an hour
         deliver(rig, 2)
         rig.source.script("DELETE /instances/[^/]+$", IGNORED, times=1)
         assert rig.sweep(before=LATER + 2 * turn * FATE_S).hold == FATE_AWAITED
         rig.source.behave()
         swept = rig.sweep(before=LATER + (2 * turn + 1) * FATE_S)
-        assert (swept.deleted, swept.hold) == (1, "")
+        assert (swept.deleted, swept.hold) == (deleted, "")
+
+
+def test_deletions_that_were_not_done_are_tried_again_by_themselves(rig: Rig) -> None:
+    """They stayed at the source for ever, without proof: only a replay made it anew."""
+    sent = set(deliver(rig, 3))
+    rig.source.script("DELETE /instances/[^/]+$", IGNORED)
+    now = LATER
+    assert rig.sweep(before=now).hold == FATE_AWAITED
+    for _ in range(2):
+        now += FATE_S
+        with pytest.raises(ConfigurationError, match="in a row"):
+            rig.sweep(before=now)
+    assert rig.at_source == sent
+    assert set(rig.kept()) == sent, "the evidence of all is there"
+    rig.source.behave()
+    first, second, third = (LATER + n * FATE_S + retry_s(n + 1) for n in range(3))
+    # The last one is not done even 15 minutes later, and awaited no more.
+    with pytest.raises(ConfigurationError, match="3 deletions in a row"):
+        rig.sweep(before=first - 1)
+    assert rig.sweep(before=first).deleted == 1
+    assert rig.sweep(before=second - 1).deleted == 0
+    assert rig.sweep(before=second).deleted == 1
+    assert rig.sweep(before=third).deleted == 1
+    assert rig.at_source == set()
+    assert list(rig.sweeper.refusals(rig.ledger, now=third)) == []
+
+
+def test_a_deletion_that_was_not_done_is_proved_anew(rig: Rig) -> None:
+    """It was sent again meanwhile, and what came with that is what counts."""
+    data = small_series(2)
+    changed, resent_later = (rig.deliver(one, at=float(n)) for n, one in enumerate(data))
+    rig.source.script("DELETE /instances/[^/]+$", IGNORED)
+    assert rig.sweep().hold == FATE_AWAITED
+    newer = replace(rig.evidence(changed), delivered_at=9.0, aged_from=LATER + 9e6)
+    with pytest.raises(ConfigurationError):
+        rig.sweep(before=LATER + FATE_S)
+    rig.ledger.commit(Entry(kept=(newer,)))
+    rig.ledger.keep_again(rig.evidence(changed), aged_from=0.0)
+    assert newer in list(rig.ledger.all_kept())
+    rig.source.store.instances[resent_later].uuid = "another"
+    rig.source.behave()
+    done = Sweep()
+    with pytest.raises(ConfigurationError):  # none was done yet
+        rig.sweeper.sweep(rig.ledger, now=LATER + 3 * FATE_S + retry_s(2), done=done)
+    assert (done.deleted, done.spared) == (0, 1)
+    assert rig.at_source == {changed, resent_later}
+
+
+@pytest.mark.parametrize(
+    ("ignored", "hours"), [(1, 1), (2, 2), (3, 4), (5, 16), (6, 24), (9_999, 24)]
+)
+def test_how_long_a_deletion_that_was_not_done_is_let_alone(ignored: int, hours: float) -> None:
+    assert retry_s(ignored) == hours * 3600.0
 
 
 @pytest.mark.parametrize("waiting", [True, False])

@@ -251,7 +251,10 @@ def test_what_the_target_lost_stays(rig: Rig) -> None:
 
 def lacking(rig: Rig, *, retains: bool = True) -> list[str]:
     """Return what /health says of the target's lacks."""
-    found = Board(rig.state_path, HealthLimits(retains=retains)).problems()
+    board = Board(rig.state_path, HealthLimits(retains=retains))
+    found = board.problems()
+    assert bool(board.lacking()) == ("delivered_lacking" in [one.code for one in found])
+    assert (board.lacking() is not None) is retains
     return [f"{one.message} {one.advice}" for one in found if one.code == "delivered_lacking"]
 
 
