@@ -756,6 +756,12 @@ class Settings(BaseSettings):
         None, description="Client certificate (PEM) for the receiver of events."
     )
     webhook_client_key_file: File = Field(None, description="Key of that certificate (PEM).")
+    traces_url: Url | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector (OTLP over HTTP, JSON) to which a trace "
+        "of each instance is sent, such as http://127.0.0.1:4318/v1/traces (orthanc-bridge docs "
+        "traces). Not set: none is sent.",
+    )
     stall_after_s: float = Field(
         600.0,
         gt=0,
@@ -873,6 +879,7 @@ class Settings(BaseSettings):
             keeps_evidence=self.retention_s is not None,
             notes_sums=self.verify_every_s is not None or bool(self.sign),
             signs=bool(self.sign),
+            trace_run=self._trace_run(),
             keep_studies_s=86_400.0 * self.keep_studies_days,
             task_timeout_s=self.task_timeout_s,
             spool_above_bytes=self.spool_above_mb * 1024 * 1024,
@@ -882,6 +889,14 @@ class Settings(BaseSettings):
                 hash_samples=self.audit_path is not None,
             ),
         )
+
+    def _trace_run(self) -> str:
+        if self.traces_url is None:
+            return ""
+        # Imported here: settings are read by commands that ask no server.
+        from bridge.orthanc.trace_context import THIS_RUN
+
+        return THIS_RUN
 
     def receiver(self) -> Receiver | None:
         """Return where events are posted to; None for nowhere."""

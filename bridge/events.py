@@ -65,6 +65,18 @@ NO_WORKERS = Workforce(threads=0, workers=0)
 
 
 @dataclass(frozen=True, slots=True)
+class MoveTimes:
+    """When the row of a move was read and its last attempt began: epoch seconds, 0.0 for unknown.
+
+    ``number``: of the task of that attempt.
+    """
+
+    read_at: float = 0.0
+    started_at: float = 0.0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """An instance is delivered or skipped. ``attempt`` is the number of the attempt that did it.
 
@@ -75,6 +87,7 @@ class Settled:
     outcome: Outcome
     attempt: int
     rules: str = ""
+    times: MoveTimes = field(default=MoveTimes(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,7 @@ class InstanceParked:
     sop_instance_uid: str = ""
     retries: int = 0
     rules: str = ""
+    times: MoveTimes = field(default=MoveTimes(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,8 @@ class Job:
     ``keep_studies_s``: the study of each instance is wanted, and remembered for so long; 0: not.
     ``notes_sums``: the MD5 of what is fetched and sent is wanted, to verify both servers later.
     ``signs``: what was delivered is to be signed at the source.
+    ``trace_run``: requests tell which trace they belong to, made with this (orthanc/trace_context);
+    "": they do not.
     """
 
     source: Endpoint
@@ -241,6 +243,7 @@ class Job:
     keeps_evidence: bool = False
     notes_sums: bool = False
     signs: bool = False
+    trace_run: str = ""
     keep_studies_s: float = 0.0
     rules: tuple[Rule, ...] = ()
     rules_generation: str = ""

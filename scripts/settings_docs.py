@@ -42,7 +42,7 @@ _GROUPS = {
     "verify_deep carry carry_every carry_max_mb delivered_sign",
     "Monitoring": "name health_host health_port health_cert_file health_key_file log_level "
     "log_format audit_path audit_max_mb "
-    "keep_studies_days stall_after_s lag_limit_s parked_limit "
+    "keep_studies_days traces_url stall_after_s lag_limit_s parked_limit "
     "source_public_url target_public_url command_prefix",
     "Events": "events webhook_url webhook_ca_file webhook_client_cert_file webhook_client_key_file "
     "events_fold_s digest_at",

@@ -81,9 +81,10 @@ def run(
             observers = (LogObserver(), board, metrics)
             with (
                 _shown(settings, ledger) if shows_bar else nullcontext(()) as shown,
+                _traced(settings, metrics) as traced,
                 telling(settings, board, Observers(observers), once=once),
                 Service(
-                    settings, (*observers, *shown), bounded=once, machinery=machinery
+                    settings, (*observers, *shown, *traced), bounded=once, machinery=machinery
                 ) as service,
                 draining_on_signals(_stop_of(service, actions)) as interruption,
             ):
@@ -123,6 +124,27 @@ def _shown(settings: Settings, ledger: Ledger) -> Iterator[Sequence[Observer]]:
     held = count_at_source(settings) if lists else None
     with showing("run") as show:
         yield (OnceProgress(show, held),)
+
+
+@contextmanager
+def _traced(settings: Settings, metrics: Metrics) -> Iterator[Sequence[Observer]]:
+    """Send spans meanwhile, if that is wished; gives the observer that hears of moves."""
+    if settings.traces_url is None:
+        yield ()
+        return
+    import bridge
+    from bridge.monitoring.span_sender import SpanSender
+    from bridge.orthanc.trace_context import THIS_RUN
+
+    resource = {
+        "service.name": "orthanc-bridge",
+        "service.version": bridge.__version__,
+        **({"service.instance.id": settings.name} if settings.name else {}),
+    }
+    with SpanSender(
+        settings.traces_url, run=THIS_RUN, resource=resource, count=metrics.count_spans
+    ) as sender:
+        yield (sender,)
 
 
 @contextmanager

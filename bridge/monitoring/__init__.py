@@ -8,6 +8,8 @@ time_left.py           how long the backlog will take
 names.py               what people call this bridge and its servers
 metrics.py             Prometheus: counters follow events, gauges are read from the board
 logs.py                what the log says of each event
+spans.py               what became of an instance as spans of OpenTelemetry
+span_sender.py         sends them to a collector
 server.py              the HTTP server
 openapi.py             /openapi.json: what each address answers, for programs
 own_tls.py             its certificate, read again when it is renewed, and the handshake

@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from bridge.dicom.syntaxes import SYNTAXES
 from bridge.events import (
@@ -70,6 +71,8 @@ from bridge.pipeline.pacing import BITS_A_MEGABIT, Allowance
 from bridge.versions import versions
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # only those that are documented
+EXEMPLAR_MAX = 100
+"""OpenMetrics allows 128 characters, names included; an Orthanc ID has 44."""
 STAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 
 RETRY_RESULTS = ("delivered", "skipped", "parked")
@@ -192,6 +195,11 @@ class Metrics:
         self._events_dropped = self._counter(
             "events_dropped", "Events dropped unsent: too old, or too many."
         )
+        self._traces = self._counter(
+            "traces", "Moves whose spans were sent to the collector, or dropped.", "result"
+        )
+        for result in ("sent", "dropped"):
+            self._traces.labels(result)
         self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
         self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
         self._actions = self._counter(
@@ -214,6 +222,15 @@ class Metrics:
     def render(self) -> bytes:
         """Return the text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+    def render_openmetrics(self) -> bytes:
+        """Return it as OpenMetrics, with exemplars: an instance for each of some figures."""
+        text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return text
+
+    def count_spans(self, result: str, moves: int) -> None:
+        """Count moves whose spans were ``sent`` or ``dropped``."""
+        self._traces.labels(result).inc(moves)
 
     def count_poke(self, result: str) -> None:
         """Count a poke. Not an event: the pipeline does not hear of each."""
@@ -256,12 +273,13 @@ class Metrics:
         """Count an event."""
         match event:
             case Settled(outcome=Delivered() as done):
-                self._count_delivered(done)
+                self._count_delivered(done, _exemplar(event))
             case Settled(outcome=Skipped(reason=reason, source_syntax=syntax)):
                 self._instances.labels(f"skipped_{reason}", _known(syntax)).inc()
             case InstanceParked(reason=reason, source_syntax=syntax, retries=0):
                 # What stays parked was counted before.
-                self._instances.labels(f"parked_{reason}", _known(syntax)).inc()
+                counted = self._instances.labels(f"parked_{reason}", _known(syntax))
+                counted.inc(exemplar=_exemplar(event))
             case InstanceRetried(outcome=InstanceFailed(reason=reason)):
                 self._retries.labels(reason).inc()
             case InstanceRetried(outcome=ExecutorFailed()):
@@ -359,21 +377,26 @@ class Metrics:
             case NoticesDropped(count=count):
                 self._events_dropped.inc(count)
 
-    def _count_delivered(self, done: Delivered) -> None:
+    def _count_delivered(self, done: Delivered, exemplar: dict[str, str]) -> None:
         outcome = "already_there" if done.already_there else "delivered"
         if done.differing:
             outcome += "_differing"
-        self._instances.labels(outcome, _known(done.source_syntax)).inc()
+        self._instances.labels(outcome, _known(done.source_syntax)).inc(exemplar=exemplar)
         self._source_bytes.inc(done.source_bytes)
         self._sizes.fetched_bytes += done.source_bytes
         self._target_bytes.inc(done.target_bytes)
         for decoder in done.fallbacks:
             self._fallbacks.labels(decoder).inc()
         for stage, times in self._stage_times.items():
-            times.observe(getattr(done.stages, f"{stage}_s"))
+            times.observe(getattr(done.stages, f"{stage}_s"), exemplar)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{NAMESPACE}_{name}", text, labels, registry=self.registry)
+
+
+def _exemplar(event: Settled | InstanceParked) -> dict[str, str]:
+    """Name the instance that a figure was counted for last, for OpenMetrics."""
+    return {"instance": event.move.instance_id[:EXEMPLAR_MAX]}
 
 
 def _known(syntax: str) -> str:

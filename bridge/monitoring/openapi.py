@@ -232,7 +232,19 @@ READ: dict[str, Schema] = {
             "503": _answer("Somebody should, for these reasons.", record(**HEALTH)),
         },
     ),
-    "/metrics": _get("For Prometheus.", {"200": _answer("Metrics.", kind="text/plain")}),
+    "/metrics": _get(
+        "For Prometheus.",
+        {
+            "200": {
+                "description": "Metrics; as OpenMetrics, with exemplars, where the header Accept "
+                "asks for that.",
+                "content": {
+                    "text/plain": {"schema": TEXT},
+                    "application/openmetrics-text": {"schema": TEXT},
+                },
+            }
+        },
+    ),
     "/api/status": _get("Everything known.", {"200": _answer("It.", record(**STATUS))}),
     "/api/studies": _get(
         "Studies, those first of which an instance came last.",

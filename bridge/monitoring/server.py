@@ -37,6 +37,8 @@ from bridge.untrusted_text import visible_values
 
 START_TIMEOUT_S = 10.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_TYPE = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 KEEP_ALIVE_S = 5
 
 
@@ -63,7 +65,9 @@ def application(
         status = board.health()
         return _Json(status, status_code=200 if status["status"] == "ok" else 503)
 
-    def metrics_text(_: Request) -> Response:
+    def metrics_text(request: Request) -> Response:
+        if OPENMETRICS in request.headers.get("accept", ""):
+            return Response(metrics.render_openmetrics(), media_type=OPENMETRICS_TYPE)
         return Response(metrics.render(), media_type=METRICS_TYPE)
 
     def api_status(_: Request) -> Response:

@@ -9,7 +9,8 @@ bodies.py       files that are downloaded and uploaded
 answers.py      what answers must look like
 wire.py         requests: deadlines, bounds, retries of seconds
 transport.py    connections, TLS, deadlines to the byte
-post.py         one POST to a receiver that is no Orthanc: an event
+post.py         one POST to a receiver that is no Orthanc: an event, spans
+trace_context.py  which trace a request belongs to
 faults.py       from httpx and HTTP to our errors, by fault_table.py
 fault_table.py  each fault, whose it is and what to do about it
 """

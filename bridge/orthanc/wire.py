@@ -29,6 +29,7 @@ from bridge.orthanc.faults import (
     not_orthanc,
     page_fault,
 )
+from bridge.orthanc.trace_context import trace_headers
 from bridge.orthanc.transport import Line, Transport
 
 CONNECT_TIMEOUT_S = 5.0
@@ -114,7 +115,11 @@ class Wire:
 
             def attempt() -> httpx.Response:
                 return self._attempt(
-                    request, target, [*self._headers, *headers], body, resend=resend
+                    request,
+                    target,
+                    [*self._headers, *headers, *trace_headers()],
+                    body,
+                    resend=resend,
                 )
 
             self._begun = False

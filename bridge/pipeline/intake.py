@@ -269,9 +269,16 @@ class Intake:
             first_failed_at=parked.first_failed_at,
             outages=SUSPECT_AFTER_OUTAGES if alone else 0,
             parked=parked,
+            read_at=self._clock.now_s(),
         )
 
     def _item(self, move: Move) -> WorkItem:
         spent = self._attempts.pop(move.instance_id, Attempts(0, 0.0))
         self._outcomes.expect(move)
-        return WorkItem(next(self._numbers), move, spent.attempts, spent.first_failed_at)
+        return WorkItem(
+            next(self._numbers),
+            move,
+            spent.attempts,
+            spent.first_failed_at,
+            read_at=self._clock.now_s(),
+        )

@@ -414,7 +414,9 @@ class Outcomes:
             self._delivery(item, outcome),
             self._study_note(item, outcome),
         )
-        self._observer.on_event(Settled(item.move, outcome, item.attempts + 1, item.rules))
+        self._observer.on_event(
+            Settled(item.move, outcome, item.attempts + 1, item.rules, item.times)
+        )
         self._progressed(item)
         self._end_retry(item, "delivered" if isinstance(outcome, Delivered) else "skipped")
 
@@ -531,6 +533,7 @@ class Outcomes:
             parked.sop_instance_uid,
             parked.retries,
             item.rules,
+            item.times,
         )
         self._observer.on_event(event)
         self._progressed(item)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bridge.events import InFlight
+from bridge.events import InFlight, MoveTimes
 from bridge.ledger.records import Parked
 from bridge.model import Move, SideName
 
@@ -50,6 +50,12 @@ class WorkItem:
     started_at: float = 0.0
     parked: Parked | None = None
     rules: str = ""
+    read_at: float = 0.0
+
+    @property
+    def times(self) -> MoveTimes:
+        """Return when it was read and started, for those who look at it."""
+        return MoveTimes(self.read_at, self.started_at, self.number)
 
     @property
     def suspect(self) -> bool:

@@ -48,6 +48,7 @@ from bridge.model import (
 )
 from bridge.orthanc import OrthancClient
 from bridge.orthanc.session import FROM_FILES, connect
+from bridge.orthanc.trace_context import context_of, traced
 from bridge.rules import attributes_of, facts_of_metadata
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, shortened, uid_or_nothing, visible
 from bridge.worker.payload import (
@@ -164,8 +165,11 @@ def moved(  # noqa: PLR0911 (a table of errors)
     """
     attempt = Attempt(task.job, task.move.instance_id, task.number, again=task.again, into=into)
     tell(task.number, Stage.FETCH)
+    run = task.job.trace_run
+    trace = context_of(run, task.move.instance_id, task.number) if run else None
     try:
-        return _move(attempt)
+        with traced(trace):
+            return _move(attempt)
     except AlreadyAtTarget:
         text = "this bridge has delivered it, and the target holds it just so"
         syntax, study = attempt.source_syntax, attempt.study

@@ -202,7 +202,7 @@ def test_no_patient_data_is_told(
     for number, data in enumerate(broken()):
         force(source, data, number)
     audit = str(files.home / "audit.jsonl")
-    with EventReceiver() as receiver:
+    with EventReceiver() as receiver, EventReceiver() as collector:
         bridge = files.start(
             "run",
             LOG_LEVEL="debug",
@@ -211,6 +211,7 @@ def test_no_patient_data_is_told(
             WEBHOOK_URL=receiver.url,
             WEBHOOK_SECRET="s" * 16,
             EVENTS_FOLD_S="0",
+            TRACES_URL=collector.url,
         )
         wait_until(
             lambda: settled(files, source), "everything is delivered or parked", timeout_s=60
@@ -222,7 +223,9 @@ def test_no_patient_data_is_told(
             lambda: all(kind in events(receiver) for kind in told), "all events", timeout_s=60
         )
         posted = events(receiver)
-    seen: dict[str, str] = {"events": posted}
+        wait_until(lambda: "parked" in events(collector), "traces of what is parked")
+        traces = events(collector)
+    seen: dict[str, str] = {"events": posted, "traces": traces}
     if log_format == "json":
         seen |= {path: str(bridge.get(path)[1]) for path in PATHS}
         for arguments in (["parked", "list", "--json"], ["parked", "list"], ["status", "--json"]):

@@ -172,6 +172,7 @@ WRONG = {
     "EVENTS": ("everything", "parked;digest", "test"),
     "EVENTS_FOLD_S": ("-1", "x", "nan", "3601"),
     "DIGEST_AT": ("noon", "25:00", "7", "07:00 Nowhere/Town"),
+    "TRACES_URL": ("ftp://host", "http://u:p@host", "http://host/?token=x", "host"),
     "WEBHOOK_URL": ("ftp://host", "http://u:p@host", "http://host/?token=x", "host"),
     "WEBHOOK_CA_FILE": ("/nowhere/ca.pem",),
     "WEBHOOK_CLIENT_CERT_FILE": ("/nowhere/cert.pem",),

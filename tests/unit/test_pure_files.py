@@ -30,7 +30,7 @@ PURE = (
     "mirror/carry_decision.py", "mirror/judge_copy.py", "mirror/sign_decision.py",
     "monitoring/action_request.py",
     "monitoring/headline.py", "monitoring/health.py", "monitoring/names.py",
-    "monitoring/time_left.py",
+    "monitoring/spans.py", "monitoring/time_left.py",
     "notify/event_kinds.py", "notify/telling_policy.py",
     "pipeline/came_back.py", "pipeline/failure_policy.py", "pipeline/gate.py",
     "pipeline/pacing.py", "pipeline/parked_policy.py", "pipeline/refusals.py",

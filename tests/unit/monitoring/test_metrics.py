@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.events import (
@@ -274,6 +277,33 @@ def test_names_and_only_those_that_are_documented(scrape: Scrape) -> None:
     }
     assert names == set(METRIC_NAMES)
     assert all(name.startswith(P) for name in METRIC_NAMES)
+
+
+def test_openmetrics_names_an_instance_beside_a_figure(scrape: Scrape) -> None:
+    """Fails without exemplars, and when they are in the other format, which has none."""
+    one = "0123abcd-" * 4 + "0123abcd"
+    scrape.metrics.on_event(Settled(Move(one, 1), delivered(), 1))
+    scrape.metrics.on_event(InstanceParked(Move("bad", 2), Reason.VIDEO, "no", 1))
+    text = scrape.metrics.render_openmetrics().decode()
+    assert text.endswith("# EOF\n")
+    families = {f.name: f for f in openmetrics_families(text)}  # type: ignore[no-untyped-call]
+    told = {
+        (sample.name, sample.labels.get("stage") or sample.labels.get("outcome")): (
+            sample.exemplar.labels
+        )
+        for family in families.values()
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert told == {
+        ("orthanc_bridge_instances_total", "delivered"): {"instance": one},
+        ("orthanc_bridge_instances_total", "parked_video"): {"instance": "bad"},
+        **{
+            ("orthanc_bridge_stage_seconds_bucket", stage): {"instance": one}
+            for stage in ("fetch", "transcode", "deliver", "prove")
+        },
+    }
+    assert one not in scrape.metrics.render().decode()
 
 
 def test_two_sets_of_metrics_do_not_meet(scrape: Scrape) -> None:

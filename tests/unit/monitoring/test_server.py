@@ -85,13 +85,13 @@ class Monitored:
         self.metrics = Metrics(self.board)
         self.app = application(self.board, self.metrics)
 
-    def ask(self, path: str, method: str = "GET") -> Asked:
-        return asyncio.run(self._ask(path, method))
+    def ask(self, path: str, method: str = "GET", accept: str = "*/*") -> Asked:
+        return asyncio.run(self._ask(path, method, accept))
 
-    async def _ask(self, path: str, method: str) -> Asked:
+    async def _ask(self, path: str, method: str, accept: str) -> Asked:
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
-            answer = await client.request(method, path)
+            answer = await client.request(method, path, headers={"Accept": accept})
         return Asked(answer.status_code, answer.text, answer.headers.get("content-type", ""))
 
     def park(self, count: int) -> None:
@@ -287,3 +287,18 @@ def test_an_ipv6_address_is_printed_in_brackets(tmp_path: Path) -> None:
     assert server.url.startswith("http://[::1]:")
     server.start()
     server.stop()
+
+
+def test_metrics_are_openmetrics_for_who_asks_for_them(monitored: Monitored) -> None:
+    """As Prometheus asks: with what it would rather have first. It finds the same series."""
+    asked = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
+    answer = monitored.ask("/metrics", accept=asked)
+    assert answer.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert answer.body.endswith("# EOF\n")
+    plain = monitored.ask("/metrics")
+    assert plain.content_type.startswith("text/plain")
+    series = [
+        {line.rsplit(" ", 1)[0] for line in body.splitlines() if not line.startswith("#")}
+        for body in (answer.body, plain.body)
+    ]
+    assert series[0] == series[1]
