@@ -174,6 +174,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """What a server tells of an instance with that of many others.
+
+    ``metadata``: Orthanc's. ``size_bytes``: of its file, before any compression by the storage
+    area; None where that is not told.
+    """
+
+    metadata: Mapping[str, str]
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What ``/system`` tells that matters here."""
 

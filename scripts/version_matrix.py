@@ -33,6 +33,7 @@ END_TO_END = (
     "tests/integration/pipeline/test_kill.py",
     "tests/integration/pipeline/test_replay.py",
     "tests/integration/checks/test_check.py",
+    "tests/integration/checks/test_ways_of_asking.py",
     "tests/integration/feed/test_snapshot.py",
     "tests/integration/pipeline/test_faults_identity.py",
     "tests/integration/feed/test_feed_faults_history.py",

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.fake_store import BadFile, FakeStore, FeedRow, identified
+from tests.fake_store import BadFile, FakeStore, FeedRow, StoredInstance, identified
 
 
 class Server(Protocol):
@@ -157,8 +157,35 @@ def _bulk(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
     asked = json.loads(body)
     found = [i for i in reversed(asked["Resources"]) if i in fake.store.instances]
     return _json(
-        [{"ID": i, "Type": "Instance", "Metadata": fake.store.instances[i].metadata} for i in found]
+        [
+            {
+                "ID": i,
+                "Type": "Instance",
+                "FileSize": len(fake.store.instances[i].data),
+                "Metadata": fake.store.instances[i].metadata,
+            }
+            for i in found
+        ]
     )
+
+
+def _find(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
+    """Describe all instances by position, as 1.12.5 and newer do; older ones only name them."""
+    asked = json.loads(body)
+    listed = fake.store.listing()[asked["Since"] : asked["Since"] + asked["Limit"]]
+    if not fake.extended_changes:
+        return _json(listed)
+    return _json([_described(i, fake.store.instances[i]) for i in listed])
+
+
+def _described(instance_id: str, stored: StoredInstance) -> dict[str, object]:
+    file = {"ContentType": 1, "UncompressedSize": len(stored.data), "UncompressedMD5": stored.md5}
+    return {
+        "ID": instance_id,
+        "Type": "Instance",
+        "Metadata": stored.metadata,
+        "Attachments": [file],
+    }
 
 
 def _delete(fake: Server, _query: dict[str, str], _body: bytes, instance_id: str) -> Answer:
@@ -291,6 +318,7 @@ _ROUTES: dict[tuple[str, str], Callable[..., Answer]] = {
     ("GET", "/tools/now"): _now,
     ("POST", "/tools/lookup"): _lookup,
     ("POST", "/tools/bulk-content"): _bulk,
+    ("POST", "/tools/find"): _find,
     ("GET", "/(studies|series)/([^/]+)"): _parent,
     ("GET", "/system"): lambda fake, _query, _body: _json(fake.system()),
     ("GET", "/statistics"): _statistics,

@@ -117,7 +117,7 @@ class FakeOrthanc:
             "Version": self.version,
         }
         if self.extended_changes:
-            answer["Capabilities"] = {"HasExtendedChanges": True}
+            answer["Capabilities"] = {"HasExtendedChanges": True, "HasExtendedFind": True}
         return answer | self._extra_system
 
     def start(self) -> None:

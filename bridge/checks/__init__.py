@@ -12,5 +12,6 @@ report.py            report: did each arrive, and is it the same image
 audit_reader.py      the audit file, read back
 bugreport.py         parked show and export
 ask_both_servers.py  both servers, asked by several threads
+described_in_order.py  what a server tells in pages of all that it holds
 disk_lists.py        results and lists of any length, in files
 """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, Self, TypeVar
 
 from bridge.errors import SideError
-from bridge.model import Endpoint, Page, ServerInfo, SideName
-from bridge.orthanc import OrthancClient
+from bridge.model import Described, Endpoint, Page, ServerInfo, SideName
+from bridge.orthanc import OrthancClient, Statistics
 from bridge.orthanc.session import credentials_now
 
 THREADS = 4
@@ -19,6 +20,8 @@ THREADS = 4
 BATCH = 400
 """Instances looked at together, and held in memory."""
 
+PAGE = 1000
+"""Instances that are described by one request."""
 TOGETHER = 100
 """Instances whose metadata are read by one request."""
 TOLERATED_MAX = 100
@@ -26,6 +29,9 @@ TOLERATED_MAX = 100
 
 Show = Callable[[str, int, int | None], None]
 """Is told the phase, what is done of it, and how much it is if that is known."""
+
+Holds = Callable[[str], bool]
+"""Tells whether a server holds an instance."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -68,6 +74,22 @@ class ReadingClient(Protocol):
         """Close the connections."""
 
 
+class BulkClient(ReadingClient, Protocol):
+    """What commands that look at very many instances may ask of a server beside."""
+
+    def bulk_described(self, instance_ids: Sequence[str]) -> dict[str, Described]:
+        """Return that and the sizes of the files, as far as the server tells it so."""
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        """Return which of these it holds; None where it answers no such request."""
+
+    def find_described(self, since: int, limit: int) -> dict[str, Described] | None:
+        """Describe instances by position; None where the server cannot."""
+
+    def statistics(self) -> Statistics:
+        """Return how much the server holds."""
+
+
 def inspector(endpoint: Endpoint) -> OrthancClient:
     """Make a client that only looks. Raises SideError LOGIN_REFUSED, ConfigurationError."""
     return OrthancClient(endpoint, credentials_now(endpoint))
@@ -94,10 +116,10 @@ class BothServers:
     ``make`` makes a client; it is called once for each thread and side.
     """
 
-    def __init__(self, make: Callable[[SideName], ReadingClient]) -> None:
+    def __init__(self, make: Callable[[SideName], BulkClient]) -> None:
         self._make = make
         self._local = threading.local()
-        self._made: list[ReadingClient] = []
+        self._made: list[BulkClient] = []
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="looking")
 
     def __enter__(self) -> Self:
@@ -108,19 +130,38 @@ class BothServers:
         for client in self._made:
             client.close()
 
-    def client(self, side: SideName) -> ReadingClient:
+    def client(self, side: SideName) -> BulkClient:
         """Return this thread's client of a server."""
-        clients: dict[SideName, ReadingClient] = self._local.__dict__.setdefault("clients", {})
+        clients: dict[SideName, BulkClient] = self._local.__dict__.setdefault("clients", {})
         if side not in clients:
             clients[side] = self._make(side)
             self._made.append(clients[side])
         return clients[side]
 
-    def each(self, look: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-        """Look at items in several threads, a batch at a time; results in the order of items."""
-        stream = iter(items)
-        while batch := list(islice(stream, BATCH)):
-            yield from self._threads.map(look, batch)
+    def described(self, side: SideName) -> Iterator[dict[str, Described]]:
+        """Describe all that a server holds, in pages, several of which are asked for at once.
+
+        None where the server cannot do that. Raises SideError.
+        """
+
+        def page(number: int) -> dict[str, Described] | None:
+            return self.client(side).find_described(number * PAGE, PAGE)
+
+        ahead = deque([self._threads.submit(page, 0)])
+        asked = 1
+        while found := ahead.popleft().result():
+            while len(ahead) < THREADS:
+                ahead.append(self._threads.submit(page, asked))
+                asked += 1
+            yield found
+        for left in ahead:
+            left.cancel()
+
+    def held(self, side: SideName, instance_ids: Sequence[str]) -> Holds:
+        """Ask which of these a server holds; what is not told at once is asked for by itself."""
+        client = self.client(side)
+        told = client.bulk_held(instance_ids) if instance_ids else frozenset()
+        return client.has_instance if told is None else told.__contains__
 
     def each_together(
         self, look: Callable[[Sequence[_Item]], Sequence[_Result]], items: Iterable[_Item]

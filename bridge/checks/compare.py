@@ -11,15 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import TracebackType
 from typing import Protocol, Self
 
 from bridge.checks.ask_both_servers import (
+    BATCH,
     BothServers,
+    Holds,
     ReadingClient,
     Show,
     ToleratedErrors,
 )
+from bridge.checks.described_in_order import DescribedInOrder
 from bridge.checks.differences import MOVABLE, Difference, Differences, State
 from bridge.checks.disk_lists import SortedTexts, joined
 from bridge.checks.expected import expected_handling, syntax_of_head
@@ -33,7 +37,7 @@ from bridge.feed.listing import ConfirmedListing, Listing
 from bridge.feed.pages import FeedReader, feed_end, pages_asked
 from bridge.feed.sources import MoveSource, pages_of, place_of
 from bridge.ledger.records import Parked
-from bridge.model import Job, Reason, SideName
+from bridge.model import Described, Job, Reason, SideName
 
 SKIPPED = Difference("", State.MISSING)
 """Stands for an instance that a rule keeps from the target."""
@@ -41,7 +45,10 @@ DROPPED = "dropped by a person (orthanc-bridge parked list --dropped)"
 DEEP_STATES = {ImageResult.DIFFERENT: State.PIXELS, ImageResult.UNDECIDED: State.UNREADABLE}
 
 
-BulkMetadata = Mapping[str, dict[str, str]]
+BulkMetadata = Mapping[str, Mapping[str, str]]
+SYNTAX = "TransferSyntax"
+ENOUGH = 20
+"""Where the source is to be asked for at least one of so many, it is read from its beginning."""
 
 
 class Known(Protocol):
@@ -90,6 +97,9 @@ class _Where:
     at_target: bool
     is_waiting: bool
     listed_by_one: bool = False
+    here: Mapping[str, str] | None = None
+    there: Mapping[str, str] | None = None
+    """What source and target have told of it; None where it is still to be asked."""
 
 
 class Check:
@@ -202,13 +212,38 @@ class Check:
                 next_waiting = next(waiting, None)
             yield _Where(instance_id, at_source, at_target, next_waiting == instance_id)
 
+    def _described(self, wheres: Iterator[_Where]) -> Iterator[_Where]:
+        """Add what servers tell in pages of all that they hold, where they do.
+
+        Of the source only where enough is to be asked: it is read from its beginning.
+        """
+        pages = {side: DescribedInOrder(self._servers.described(side)) for side in SideName}
+        while batch := list(islice(wheres, BATCH)):
+            both = [where.instance_id for where in batch if where.at_source and where.at_target]
+            there = pages[SideName.TARGET].of(both)
+            asked = [where.instance_id for where in batch if self._is_asked_for(where, there)]
+            enough = len(asked) * ENOUGH >= len(batch)
+            here = pages[SideName.SOURCE].of(asked) if enough else {}
+            for where in batch:
+                told = [side.get(where.instance_id) for side in (here, there)]
+                known = [None if one is None else one.metadata for one in told]
+                yield replace(where, here=known[0], there=known[1])
+
+    def _is_asked_for(self, where: _Where, there: Mapping[str, Described]) -> bool:
+        """Tell whether the source will be asked for an instance, as far as is known."""
+        if not (where.at_source and where.at_target):
+            return where.at_source
+        told = there.get(where.instance_id)
+        wrong = told is not None and told.metadata.get(SYNTAX) != self._job.wanted_syntax
+        return wrong or bool(self._job.rules)
+
     def _compare_listings(self, total: int) -> list[str]:
         """Find what can be told without pixels; returns the sample, if one is wanted.
 
         ``total``: about how many there are. (A listing that began anew has some of them twice.)
         """
         chosen: list[str] = []
-        looks = self._servers.each_together(self._look_at_many, self._wheres())
+        looks = self._servers.each_together(self._look_at_many, self._described(self._wheres()))
         for number, (where, difference) in enumerate(looks):
             self.totals.source += where.at_source
             self.totals.target += where.at_target
@@ -233,7 +268,7 @@ class Check:
         for text in self._gone:
             instance_id, waiting = text.split()
             where = _Where(instance_id, at_source=True, at_target=False, is_waiting=waiting == "1")
-            self._count(self._look(where, {}, {})[1])
+            self._count(self._look(where)[1])
         self._place.look()
 
     def _count(self, difference: Difference | None) -> None:
@@ -269,26 +304,36 @@ class Check:
     def _look_at_many(self, wheres: Sequence[_Where]) -> list[tuple[_Where, Difference | None]]:
         """Read together what is known of instances that both have, and look at each."""
         source, target = map(self._servers.client, (SideName.SOURCE, SideName.TARGET))
+        here = {where.instance_id: where.here for where in wheres if where.here is not None}
+        there = {where.instance_id: where.there for where in wheres if where.there is not None}
         both = [where.instance_id for where in wheres if where.at_source and where.at_target]
-        there = target.bulk_metadata(both)
+        there |= target.bulk_metadata([i for i in both if i not in there])
         wanted = self._job.wanted_syntax
         # A rule may ask for more than the syntax, and what is not as wanted has a reason.
         asked = [
             instance_id
             for instance_id in both
-            if self._job.rules or there.get(instance_id, {}).get("TransferSyntax") != wanted
+            if self._job.rules or there.get(instance_id, {}).get(SYNTAX) != wanted
         ]
-        here = source.bulk_metadata(asked)
-        return [self._look(where, here, there) for where in wheres]
+        one_sided = [w.instance_id for w in wheres if not (w.at_source and w.at_target)]
+        held = {side: self._servers.held(side, one_sided) for side in SideName}
+        asked += [w.instance_id for w in wheres if w.at_source and not w.at_target]
+        here |= source.bulk_metadata([i for i in asked if i not in here])
+        return [self._look(where, here, there, held) for where in wheres]
 
     def _look(
-        self, where: _Where, here: BulkMetadata, there: BulkMetadata
+        self,
+        where: _Where,
+        here: BulkMetadata | None = None,
+        there: BulkMetadata | None = None,
+        held: Mapping[SideName, Holds] | None = None,
     ) -> tuple[_Where, Difference | None]:
+        """Look at an instance. What was not read with that of others is asked for by itself."""
         source, target = map(self._servers.client, (SideName.SOURCE, SideName.TARGET))
         try:
             if not (where.at_source and where.at_target):
-                return self._look_again(source, target, where)
-            return where, self._look_at_syntax(source, target, where, here, there)
+                return self._look_again(where, here or {}, held)
+            return where, self._look_at_syntax(source, target, where, here or {}, there or {})
         except InstanceGone:
             return where, None  # deleted meanwhile
         except InstanceError as exc:
@@ -303,21 +348,29 @@ class Check:
             return where, Difference(where.instance_id, State.UNREADABLE, detail=detail)
 
     def _look_again(
-        self, source: ReadingClient, target: ReadingClient, where: _Where
+        self, where: _Where, here: BulkMetadata, held: Mapping[SideName, Holds] | None
     ) -> tuple[_Where, Difference | None]:
         """Ask both servers for what one of them listed.
 
         What both hold has arrived meanwhile, or a server was not itself while it was listed.
         """
-        if not target.has_instance(where.instance_id):
-            return where, self._look_at_missing(source, where) if where.at_source else None
-        if not source.has_instance(where.instance_id):
+        source, target = map(self._servers.client, (SideName.SOURCE, SideName.TARGET))
+        at_source = held[SideName.SOURCE] if held else source.has_instance
+        at_target = held[SideName.TARGET] if held else target.has_instance
+        if not at_target(where.instance_id):
+            if not where.at_source or not at_source(where.instance_id):
+                return where, None
+            return where, self._look_at_missing(source, where, here)
+        if not at_source(where.instance_id):
             return where, None if where.at_source else Difference(where.instance_id, State.EXTRA)
         where = replace(where, at_source=True, at_target=True, listed_by_one=True)
         return where, self._look_at_syntax(source, target, where, {}, {})
 
-    def _look_at_missing(self, source: ReadingClient, where: _Where) -> Difference | None:
-        expected = expected_handling(source, where.instance_id, self._job)
+    def _look_at_missing(
+        self, source: ReadingClient, where: _Where, here: BulkMetadata
+    ) -> Difference | None:
+        known = here.get(where.instance_id)
+        expected = expected_handling(source, where.instance_id, self._job, known=known)
         if expected.treatment is Treatment.SKIP:
             return SKIPPED
         state = State.WAITING if where.is_waiting else State.MISSING
@@ -336,7 +389,7 @@ class Check:
         known = there.get(instance_id)
         if known is None:
             known = target.instance_metadata(instance_id)
-        found = known.get("TransferSyntax") or syntax_of_head(target, instance_id)
+        found = known.get(SYNTAX) or syntax_of_head(target, instance_id)
         if found == self._job.wanted_syntax and not self._job.rules:
             return None
         expected = expected_handling(source, instance_id, self._job, known=here.get(instance_id))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
-from bridge.checks.ask_both_servers import BothServers, Show, ToleratedErrors
+from bridge.checks.ask_both_servers import BATCH, BothServers, Show, ToleratedErrors
+from bridge.checks.described_in_order import DescribedInOrder
+from bridge.checks.disk_lists import SortedTexts
 from bridge.checks.expected import expected_handling
 from bridge.checks.throughput import Measured, Table, route_of
 from bridge.decision import Handling, Treatment
 from bridge.dicom.codecs import DECODERS
 from bridge.dicom.syntaxes import Family, syntax_of
 from bridge.errors import InstanceError, InstanceGone, SideError
+from bridge.feed.pages import MovePage
 from bridge.feed.sources import ReplayRange, pages_of
-from bridge.model import Job, Move, SideName
+from bridge.model import Described, Job, SideName, SideProblem
 
 MEGABYTE = 1_000_000
 FIXED_S = 0.010
@@ -26,6 +30,11 @@ RATIO_LOSSY = 12.0
 """Assumed size of the pixels by that of the compressed file."""
 SLOWEST_MB_S = 18.0
 """Assumed where the table of decoders has no measurement: that of JPEG 2000."""
+READ_WHOLE_MIN = 1000
+"""For fewer instances the source is never read as a whole."""
+READ_WHOLE_SHARE = 10
+"""It is where it holds at most so many instances for each that is planned. Described with all
+others an instance takes an Orthanc 0.3 ms, by itself up to 4 (docs/orthanc.md)."""
 MEASURED_INSTANCES_MIN = 20
 """Fewer deliveries than this do not make a measurement."""
 
@@ -72,6 +81,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class _Planned:
+    """An instance, and what is told of it with others; None where nothing is."""
+
+    instance_id: str
+    told: Described | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Look:
     """What was learnt of one instance."""
 
@@ -90,16 +107,21 @@ def make_plan(
     measured: Table,
     show: Show,
 ) -> Plan:
-    """Look at the instances of the changes first..last. Raises SourceError."""
+    """Look at the instances of the changes first..last.
+
+    Raises SourceError, OSError (TMPDIR is full).
+    """
     plan = Plan(first, last)
     rows: dict[Handling, PlanRow] = {}
     tolerated = ToleratedErrors()
 
-    def look(move: Move) -> _Look:
+    def look(instance_id: str, told: Described | None) -> _Look:
         client = servers.client(SideName.SOURCE)
         try:
-            expected = expected_handling(client, move.instance_id, job)
-            return _Look(expected, client.attachment_size(move.instance_id))
+            known = None if told is None else told.metadata
+            expected = expected_handling(client, instance_id, job, known=known)
+            size = None if told is None else told.size_bytes
+            return _Look(expected, client.attachment_size(instance_id) if size is None else size)
         except InstanceGone:
             return _Look(None)
         except InstanceError as exc:
@@ -108,32 +130,65 @@ def make_plan(
             tolerated.tolerate(exc)
             return _Look(None, trouble=f"{exc.side}_{exc.problem}")
 
-    total = max(0, last - first + 1)
-    for move, seen in servers.each(lambda m: (m, look(m)), _moves(servers, first, last, page_size)):
-        plan.changes += 1
-        if seen.handling is not None:
-            row = rows.get(seen.handling) or _new_row(seen.handling)
-            rows[seen.handling] = row
-            row.instances += 1
-            row.source_bytes += seen.source_bytes
-        elif seen.trouble:
-            plan.unreadable[seen.trouble] += 1
-        else:
-            plan.gone += 1
-        show("looking at instances", (move.sequence or first) - first + 1, total)
+    def look_at_many(asked: Sequence[_Planned]) -> list[_Look]:
+        untold = [one.instance_id for one in asked if one.told is None]
+        told = servers.client(SideName.SOURCE).bulk_described(untold)
+        return [look(one.instance_id, one.told or told.get(one.instance_id)) for one in asked]
+
+    with SortedTexts() as texts:
+        for page in _pages(servers, first, last, page_size):
+            texts.add(f"{move.instance_id} {move.sequence}" for move in page.moves)
+            plan.changes += len(page.moves)
+            show("reading the feed", plan.changes, None)
+        asked = _asked(servers, texts, plan.changes)
+        for number, seen in enumerate(servers.each_together(look_at_many, asked)):
+            if seen.handling is not None:
+                row = rows.get(seen.handling) or _new_row(seen.handling)
+                rows[seen.handling] = row
+                row.instances += 1
+                row.source_bytes += seen.source_bytes
+            elif seen.trouble:
+                plan.unreadable[seen.trouble] += 1
+            else:
+                plan.gone += 1
+            show("looking at instances", number + 1, plan.changes)
     plan.rows = sorted(rows.values(), key=lambda row: (-row.source_bytes, row.source_syntax))
     for row in plan.rows:
         row.work_s, row.measured = estimate_s(row, measured)
     return plan
 
 
-def _moves(servers: BothServers, first: int, last: int, page_size: int) -> Iterator[Move]:
+def _pages(servers: BothServers, first: int, last: int, page_size: int) -> Iterator[MovePage]:
     if last < first:
         return
     client = servers.client(SideName.SOURCE)
-    feed = ReplayRange(client, start=first, end=last, page_size=page_size)
-    for page in pages_of(feed):
-        yield from page.moves
+    yield from pages_of(ReplayRange(client, start=first, end=last, page_size=page_size))
+
+
+def _asked(servers: BothServers, texts: Iterable[str], count: int) -> Iterator[_Planned]:
+    """Yield the instances by identifier, with what the source tells in pages of all it holds.
+
+    ``count``: so many there are. Where the source holds many more, it is asked for these only.
+    """
+    instances = (text.partition(" ")[0] for text in texts)
+    pages = servers.described(SideName.SOURCE) if _lists_pay(servers, count) else ()
+    told = DescribedInOrder(pages)
+    while batch := list(islice(instances, BATCH)):
+        known = told.of(batch)
+        yield from (_Planned(instance_id, known.get(instance_id)) for instance_id in batch)
+
+
+def _lists_pay(servers: BothServers, count: int) -> bool:
+    """Tell whether the source is to be read as a whole. Raises SourceError when it is away."""
+    if count < READ_WHOLE_MIN:
+        return False
+    try:
+        held = servers.client(SideName.SOURCE).statistics().instances
+    except SideError as exc:
+        if exc.problem is SideProblem.UNREACHABLE:
+            raise
+        return False
+    return held <= READ_WHOLE_SHARE * count
 
 
 def _new_row(expected: Handling) -> PlanRow:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 
-from bridge.checks.ask_both_servers import BATCH, BothServers, Show
+from bridge.checks.ask_both_servers import BATCH, BothServers, Holds, Show
 from bridge.checks.audit_reader import Record
 from bridge.checks.pixels import ImageComparison, ImageResult, Images
 from bridge.errors import InstanceError
@@ -34,6 +34,7 @@ class Fate(StrEnum):
     """The target does not have it, because a rule says so."""
 
 
+SIDES = (SideName.SOURCE, SideName.TARGET)
 WELL = (Fate.ARRIVED, Fate.SKIPPED)
 
 
@@ -89,18 +90,22 @@ def arrivals(
     ``parked_as`` tells why an instance is parked now, which an audit file may not know.
     """
 
-    def look(record: Record) -> _Seen:
-        source, target = (servers.client(side) for side in (SideName.SOURCE, SideName.TARGET))
-        at_source = source.has_instance(record.instance_id)
-        at_target = target.has_instance(record.instance_id)
+    def look_at_many(records: Sequence[Record]) -> list[_Seen]:
+        asked = [record.instance_id for record in records]
+        at_source, at_target = (servers.held(side, asked) for side in SIDES)
+        return [look(record, at_source, at_target) for record in records]
+
+    def look(record: Record, holds: Holds, target_holds: Holds) -> _Seen:
+        at_source, at_target = holds(record.instance_id), target_holds(record.instance_id)
         seen = _Seen(record, at_source, at_target)
         if at_target and not seen.comparable:
+            target = servers.client(SideName.TARGET)
             return _Seen(record, at_source, at_target, _md5(target.stored_md5, record))
         return seen
 
     stream = iter(asked)
     while batch := list(islice(stream, BATCH)):
-        seen = list(servers.each(look, batch))
+        seen = list(servers.each_together(look_at_many, batch))
         pixels = {
             compared.instance_id: compared
             for compared in images.comparisons(

@@ -33,6 +33,7 @@ def plan(
 ) -> int:
     """Show what a run would do and how long it may take. Transfers nothing."""
     from bridge.checks.ask_both_servers import BothServers, inspector
+    from bridge.checks.disk_lists import spooling
     from bridge.checks.plan import as_fields, make_plan, next_sequence
     from bridge.checks.throughput import load_throughput
     from bridge.commands.lifecycle import begin
@@ -51,6 +52,7 @@ def plan(
         with Ledger(settings.state_path, create=False) as ledger:
             checkpoint, measured = ledger.checkpoint(), load_throughput(ledger)
     with (
+        spooling(),
         BothServers(lambda side: inspector(settings.endpoint(side))) as servers,
         counting("plan") as show,
     ):

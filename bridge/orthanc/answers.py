@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
-from bridge.model import Change, Page, ResourceKind, ServerInfo, StoreAnswer, StudyState
+from bridge.model import Change, Described, Page, ResourceKind, ServerInfo, StoreAnswer, StudyState
 from bridge.untrusted_text import TEXT_CHARACTERS_MAX, cleaned, shortened, valid, visible
 
 INSTANCE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
@@ -262,6 +262,28 @@ class _Resource(_Answer):
 class _Bulk(_Answer):
     id: Annotated[Identifier, Field(alias="ID")]
     metadata: dict[str, Any]
+    file_size: Annotated[int | None, BeforeValidator(_count_or_none)] = None
+
+
+DICOM_FILE = 1
+"""The attachment that is the instance's file, by Orthanc's number for it."""
+
+
+class _Attached(_Answer):
+    content_type: Any = None
+    uncompressed_size: Annotated[int | None, BeforeValidator(_count_or_none)] = None
+
+
+class _Described(_Answer):
+    id: Annotated[Identifier, Field(alias="ID")]
+    metadata: dict[str, Any]
+    attachments: Rows[_Attached]
+
+    @property
+    def file_size(self) -> int | None:
+        """The size of the DICOM file; None where it is not among the attachments."""
+        sizes = (a.uncompressed_size for a in self.attachments if a.content_type == DICOM_FILE)
+        return next(sizes, None)
 
 
 class _Beside(_Answer):
@@ -298,6 +320,7 @@ _RESOURCE = TypeAdapter(_Resource)
 _NAMES = TypeAdapter(Rows[str], config=ConfigDict(strict=True))
 _RESOURCES = TypeAdapter(Rows[_Resource])
 _BULK = TypeAdapter(Rows[_Bulk])
+_DESCRIBED = TypeAdapter(Rows[_Described])
 _BESIDE = TypeAdapter(Rows[_Beside])
 _PEER = TypeAdapter(_Peer)
 _FOUND = TypeAdapter(Rows[_Found])
@@ -414,6 +437,28 @@ def parse_bulk_metadata(body: bytes, *, asked: Collection[str]) -> dict[str, dic
     found = {row.id: _metadata(row.metadata) for row in rows}
     if len(found) < len(rows) or not found.keys() <= set(asked):
         raise WrongAnswer("it names an instance twice, or one that was not asked for")
+    return found
+
+
+def parse_bulk_described(body: bytes, *, asked: Collection[str]) -> dict[str, Described]:
+    """``/tools/bulk-content`` with metadata, and the sizes of the files that it tells beside."""
+    told = parse_json(body)
+    _check_count(told, len(asked))
+    rows = _checked(_BULK, told)
+    found = {row.id: Described(_metadata(row.metadata), row.file_size) for row in rows}
+    if len(found) < len(rows) or not found.keys() <= set(asked):
+        raise WrongAnswer("it names an instance twice, or one that was not asked for")
+    return found
+
+
+def parse_found_described(body: bytes, *, rows_max: int) -> dict[str, Described]:
+    """``/tools/find`` with metadata and attachments of instances, in the order of the answer."""
+    told = parse_json(body)
+    _check_count(told, rows_max)
+    rows = _checked(_DESCRIBED, told)
+    found = {row.id: Described(_metadata(row.metadata), row.file_size) for row in rows}
+    if len(found) < len(rows):
+        raise WrongAnswer("it names an instance twice")
     return found
 
 

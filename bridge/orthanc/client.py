@@ -14,6 +14,7 @@ import httpx
 from bridge.credentials import Credentials
 from bridge.errors import ConfigurationError, InstanceError, InstanceGone, SideError
 from bridge.model import (
+    Described,
     Endpoint,
     Page,
     Reason,
@@ -56,6 +57,10 @@ BULK_MAX = 400
 """Instances asked for in one request."""
 BULK_BYTES_MAX = 16 * 1024 * 1024
 """Of its answer: about 1 KB for each of them, and more where users have added metadata."""
+FOUND_BYTES_MAX = 64 * 1024 * 1024
+"""Of an answer that describes 1,000 instances: about 1 KB for each, and more as above."""
+EXTENDED_FIND = "HasExtendedFind"
+"""The capability of a server whose ``/tools/find`` tells what it is asked to."""
 LOOK_S = 2.0
 """A server that dropped a file is asked at once whether it is still there, and for so long."""
 GONE = frozenset({SideProblem.UNREACHABLE, SideProblem.SERVER_ERROR})
@@ -92,6 +97,8 @@ class OrthancClient:
             )
         self.endpoint = endpoint
         self._no_bulk = False
+        self._finds: bool | None = None
+        """Whether the server describes what it finds; None before it was asked."""
         self._wire = wire or Wire(
             endpoint, credentials or Credentials(), retries=retries or RetryPolicy()
         )
@@ -174,6 +181,53 @@ class OrthancClient:
             instance_ids, lambda body: answers.parse_bulk_metadata(body, asked=instance_ids)
         )
         return told or {}
+
+    def bulk_described(self, instance_ids: Sequence[str]) -> dict[str, Described]:
+        """Read the metadata and the sizes of the files of up to BULK_MAX instances at once.
+
+        What is missing is to be asked for by itself, as with ``bulk_metadata``. Raises SideError.
+        """
+        told = self._bulk(
+            instance_ids, lambda body: answers.parse_bulk_described(body, asked=instance_ids)
+        )
+        return told or {}
+
+    def find_described(self, since: int, limit: int) -> dict[str, Described] | None:
+        """Describe the instances at ``limit`` positions from ``since`` on (Orthanc 1.12.5 on).
+
+        In the order in which ``list_instances`` has them. None where the server cannot, or does not
+        answer that, which is remembered. Raises SideError.
+        """
+        if since < 0 or limit < 1:
+            raise ValueError(f"since {since} or limit {limit} is out of range")
+        if self._finds is None:
+            self._finds = EXTENDED_FIND in self.system().capabilities
+        if not self._finds:
+            return None
+        request = Request(self.endpoint, "POST", "/tools/find")
+        asked = {
+            "Level": "Instance",
+            "Query": {},
+            "Since": since,
+            "Limit": limit,
+            "ResponseContent": ["Metadata", "Attachments"],
+        }
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        try:
+            with self._wire.exchange(
+                request, body=json.dumps(asked).encode("ascii"), deadline_s=deadline_s
+            ) as response:
+                return self._parsed(
+                    response,
+                    request,
+                    lambda body: answers.parse_found_described(body, rows_max=limit),
+                    FOUND_BYTES_MAX,
+                )
+        except SideError as exc:
+            if not lacks_right(exc, Need.WRITE):
+                raise
+            self._finds = False
+            return None
 
     def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
         """Return which of up to BULK_MAX instances the server holds (Orthanc 1.9.4 and newer).

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bridge.credentials import Credentials
+from bridge.demo.orthanc_server import OrthancServer
 from bridge.errors import SideError
-from bridge.model import Endpoint, SideName, SideProblem
+from bridge.model import Described, Endpoint, SideName, SideProblem
 from bridge.orthanc import OrthancClient
 from bridge.orthanc.client import BULK_MAX
 from tests.contract.conftest import PASSWORD, USERNAME
@@ -110,6 +111,40 @@ def test_metadata_of_many_are_those_of_each(server_url: str, looking: Looking) -
     assert told[ids[2]]["TransferSyntax"]
     assert client.bulk_metadata([NOWHERE]) == {}
     assert client.bulk_metadata([]) == {}
+
+
+def test_descriptions_in_bulk_and_in_pages_are_those_of_each(
+    server_url: str, looking: Looking
+) -> None:
+    client = looking(server_url)
+    dataset = small_ct_dataset()
+    del dataset.PixelData
+    files = [*small_series(5), file_bytes(dataset), small_ct(rows=400, columns=400)]
+    ids = {client.store(data, deadline_s=10).instance_id for data in files}
+    expected = {i: Described(client.instance_metadata(i), client.attachment_size(i)) for i in ids}
+    assert {told.size_bytes for told in expected.values()} == set(map(len, files))
+    assert client.bulk_described([*ids, NOWHERE]) == expected
+    if "HasExtendedFind" not in client.system().capabilities:
+        assert client.find_described(0, 10) is None
+        return
+    pages = [client.find_described(since, 3) or {} for since in (0, 3, 6, 9)]
+    assert [len(page) for page in pages] == [3, 3, 1, 0]
+    found = {instance_id: told for page in pages for instance_id, told in page.items()}
+    assert found == expected
+    assert list(found) == client.list_instances(0, 10), "in the order of the list"
+
+
+@pytest.mark.orthanc
+def test_sizes_are_those_before_the_storage_area_compresses(
+    orthanc: Callable[..., OrthancServer], looking: Looking
+) -> None:
+    client = looking(orthanc("compressing", config={"StorageCompression": True}).url)
+    files = small_series(3)
+    ids = [client.store(data, deadline_s=10).instance_id for data in files]
+    told = {**client.bulk_described(ids), **(client.find_described(0, 10) or {})}
+    sizes = {instance_id: len(data) for instance_id, data in zip(ids, files, strict=True)}
+    assert {instance_id: one.size_bytes for instance_id, one in told.items()} == sizes
+    assert {instance_id: client.attachment_size(instance_id) for instance_id in ids} == sizes
 
 
 def test_what_a_server_holds_is_the_same_by_its_list_in_bulk_and_one_by_one(

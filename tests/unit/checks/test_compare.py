@@ -18,6 +18,7 @@ from bridge.feed.identity import KnownPlace
 from bridge.ledger.records import Parked
 from bridge.model import (
     Change,
+    Described,
     Endpoint,
     Job,
     Move,
@@ -34,13 +35,14 @@ J2K = "1.2.840.10008.1.2.4.90"
 MPEG = "1.2.840.10008.1.2.4.100"
 
 
-BULK = {"answered": True}
-"""Whether the scripted servers answer for many instances at once."""
+BULK = {"answered": True, "finds": False}
+"""Whether the scripted servers answer for many instances at once, and in pages of all of them."""
 
 
-@pytest.fixture(autouse=True, params=[True, False], ids=["together", "one by one"])
-def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BULK, "answered", bool(request.param))
+@pytest.fixture(autouse=True, params=["in pages", "together", "one by one"])
+def _all_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BULK, "answered", request.param != "one by one")
+    monkeypatch.setitem(BULK, "finds", request.param == "in pages")
 
 
 def identifier(number: int) -> str:
@@ -89,10 +91,24 @@ class Scripted:
         there = [i for i in instance_ids if i not in self.lacks | self.gone]
         return {i: self.instance_metadata(i) for i in reversed(there)}
 
+    def bulk_described(self, instance_ids: Sequence[str]) -> dict[str, Described]:
+        return {i: Described(told, 1) for i, told in self.bulk_metadata(instance_ids).items()}
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        if not BULK["answered"]:
+            return None
+        return frozenset(instance_ids) - self.lacks - self.gone
+
+    def find_described(self, since: int, limit: int) -> dict[str, Described] | None:
+        if not BULK["finds"] or self.sick:
+            return None
+        there = sorted(i for i in self.list_instances(0, self.count + 1) if i not in self.gone)
+        return {i: Described(self.instance_metadata(i), 1) for i in there[since : since + limit]}
+
     def unasked(self, *_: object) -> Never:
         raise AssertionError("nothing here needs this call")
 
-    attachment_size = stored_md5 = head = unasked
+    statistics = attachment_size = stored_md5 = head = unasked
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
         rows = tuple(
@@ -406,11 +422,18 @@ class Blinking(Scripted):
 
     blinks: set[str]
 
-    def instance_metadata(self, instance_id: str) -> dict[str, str]:
+    def has_instance(self, instance_id: str) -> bool:
         if instance_id in self.blinks:
             self.blinks.discard(instance_id)
-            raise InstanceGone("deleted")
-        return super().instance_metadata(instance_id)
+            return False
+        return super().has_instance(instance_id)
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        told = super().bulk_held(instance_ids)
+        if told is None:
+            return None
+        blinks, self.blinks = self.blinks & told, self.blinks - told
+        return told - blinks
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -436,9 +459,14 @@ def test_what_seems_deleted_is_asked_for_between_two_looks_at_the_source(
         look(place)
 
     class Noting(Scripted):
-        def instance_metadata(self, instance_id: str) -> dict[str, str]:
+        def has_instance(self, instance_id: str) -> bool:
             done.append("ask")
-            return super().instance_metadata(instance_id)
+            return super().has_instance(instance_id)
+
+        def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+            told = super().bulk_held(instance_ids)
+            done.extend(["ask"] if told is not None else [])
+            return told
 
     monkeypatch.setattr(KnownPlace, "look", noted)
     gone = identifier(1)
@@ -472,6 +500,9 @@ class Failing(Scripted):
         if instance_id in self.errors:
             raise self.errors[instance_id]
         return super().instance_metadata(instance_id)
+
+    def find_described(self, since: int, limit: int) -> dict[str, Described] | None:  # noqa: ARG002
+        return None
 
 
 def test_what_the_target_lacks_after_all_is_missing_where_the_source_has_it() -> None:

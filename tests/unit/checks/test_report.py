@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,14 @@ J2K, NATIVE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1"
 DELIVERED = {"outcome": "delivered"}
 
 
+BULK = {"answered": True}
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["together", "one by one"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BULK, "answered", bool(request.param))
+
+
 @dataclass
 class Server:
     holds: bool
@@ -39,6 +47,11 @@ class Server:
 
     def has_instance(self, _instance_id: str) -> bool:
         return self.holds
+
+    def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        if not BULK["answered"]:
+            return None
+        return frozenset(instance_ids if self.holds else ())
 
     def stored_md5(self, _instance_id: str) -> str:
         if not self.md5:

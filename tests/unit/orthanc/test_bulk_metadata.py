@@ -71,3 +71,56 @@ def test_an_outage_is_none_of_this_request(
         target.bulk_metadata(ids)
     fake.behave()
     assert set(target.bulk_metadata(ids)) == set(ids)
+
+
+FIND = "POST /tools/find"
+
+
+def test_only_a_server_that_describes_what_it_finds_is_asked_to(
+    fake: FakeOrthanc, target: OrthancClient
+) -> None:
+    fake.put(small_series(1)[0])
+    assert [target.find_described(0, 10), target.find_described(0, 10)] == [None, None]
+    assert FIND not in fake.requests
+    assert sum(request.startswith("GET /system") for request in fake.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Respond(403),
+        Respond(404),
+        Respond(500, FAULT.encode()),
+        Respond(200, b'["00000000-00000000-00000000-00000000-00000001"]'),
+    ],
+)
+def test_a_server_that_describes_nothing_after_all_is_not_asked_again(
+    fake: FakeOrthanc, target: OrthancClient, answer: Respond
+) -> None:
+    fake.extended_changes = True
+    ids = [fake.put(data) for data in small_series(3)]
+    assert list(target.find_described(0, 10) or {}) == ids
+    fake.script(FIND, answer)
+    assert [target.find_described(0, 10), target.find_described(0, 10)] == [None, None]
+    assert fake.requests.count(FIND) == 2
+
+
+@pytest.mark.parametrize(
+    ("attachments", "size"),
+    [
+        ([], None),
+        ([{"ContentType": 3, "UncompressedSize": 5}], None),
+        ([{"ContentType": 3, "UncompressedSize": 5}, {"ContentType": 1}], None),
+        ([{"ContentType": 3, "UncompressedSize": 5}, {"ContentType": 1, "UncompressedSize": 7}], 7),
+    ],
+)
+def test_the_size_is_that_of_the_file_and_of_no_other_attachment(
+    fake: FakeOrthanc, target: OrthancClient, attachments: object, size: int | None
+) -> None:
+    fake.extended_changes = True
+    (instance_id,) = [fake.put(data) for data in small_series(1)]
+    row = {"ID": instance_id, "Metadata": {}, "Attachments": attachments}
+    fake.script(FIND, Respond(200, json.dumps([row]).encode()))
+    told = target.find_described(0, 10)
+    assert told is not None
+    assert told[instance_id].size_bytes == size

@@ -269,6 +269,18 @@ HOLDERS: dict[str, tuple[Callable[[bytes], object], Callable[[bytes], bytes]]] =
         lambda body: answers.parse_bulk_metadata(body, asked=[ID] * 30_000),
         lambda rows: rows,
     ),
+    "bulk described": (
+        lambda body: answers.parse_bulk_described(body, asked=[ID] * 30_000),
+        lambda rows: rows,
+    ),
+    "found described": (
+        lambda body: answers.parse_found_described(body, rows_max=30_000),
+        lambda rows: rows,
+    ),
+    "attachments of one that is found": (
+        lambda body: answers.parse_found_described(body, rows_max=1),
+        lambda rows: b'[{"ID":"%s","Metadata":{},"Attachments":%s}]' % (ID.encode(), rows),
+    ),
     "bulk held": (
         lambda body: answers.parse_bulk_held(body, asked=[ID] * 30_000),
         lambda rows: rows,

@@ -38,6 +38,11 @@ def opened(client: OrthancClient) -> bytes:
         return b"".join(body.chunks)[:10]
 
 
+def _finding(client: OrthancClient) -> object:
+    client._finds = True  # as its /system has told
+    return client.find_described(0, 1)
+
+
 CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "system": lambda c: c.system(),
     "statistics": lambda c: c.statistics(),
@@ -47,6 +52,8 @@ CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "has_instance": lambda c: c.has_instance(ID),
     "instance_metadata": lambda c: c.instance_metadata(ID),
     "bulk_metadata": lambda c: c.bulk_metadata([ID]),
+    "bulk_described": lambda c: c.bulk_described([ID]),
+    "find_described": _finding,
     "bulk_held": lambda c: c.bulk_held([ID]),
     "stored_md5": lambda c: c.stored_md5(ID),
     "attachment_size": lambda c: c.attachment_size(ID),
