@@ -457,9 +457,9 @@ class Ledger:
             row = self._db.execute(self._sql["get_carried"], wanted).fetchone()
             return ("", "") if row is None else (text_of(row[0]), text_of(row[1]))
 
-    def set_carried(self, resource_id: str, name: str, digest: str) -> None:
-        """Note a value before it is written. That of before is ours too until the next one."""
-        wanted = {"resource_id": resource_id, "name": name, "digest": digest}
+    def set_carried(self, resource_id: str, name: str, digest: str, before: str = "") -> None:
+        """Note a value before it is written. ``before``: what may be there until then."""
+        wanted = {"resource_id": resource_id, "name": name, "digest": digest, "before": before}
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["set_carried"], wanted)
 

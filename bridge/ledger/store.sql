@@ -585,10 +585,8 @@ CREATE INDEX carry_waiting_due ON carry_waiting (next_at);
 SELECT digest, before FROM carried WHERE resource_id = :resource_id AND name = :name;
 
 -- name: set_carried
-INSERT INTO carried (resource_id, name, digest, before) VALUES (:resource_id, :name, :digest, '')
-ON CONFLICT (resource_id, name) DO UPDATE SET
-    before = CASE excluded.digest WHEN digest THEN before ELSE digest END,
-    digest = excluded.digest;
+INSERT OR REPLACE INTO carried (resource_id, name, digest, before)
+VALUES (:resource_id, :name, :digest, :before);
 
 -- name: page_carried
 SELECT DISTINCT resource_id FROM carried WHERE resource_id > :after

@@ -135,11 +135,18 @@ class Carrier:
 
         Raises as ``carry_deliveries``.
         """
+        return self._carry(ledger, self.forget_gone(ledger, resource_ids))
+
+    def forget_gone(self, ledger: Ledger, resource_ids: Sequence[str]) -> list[Resource]:
+        """Forget what was written for those that the source lacks; returns the others.
+
+        Raises SideError, StateError.
+        """
         found = self._source.resources(resource_ids)
         gone = set(resource_ids) - {resource.resource_id for resource in found}
         if gone:
             ledger.forget_carried(gone)
-        return self._carry(ledger, found)
+        return found
 
     def _carry(self, ledger: Ledger, found: Sequence[Resource]) -> CarryCounts:
         counts = CarryCounts(resources=len(found))
@@ -271,18 +278,15 @@ class Carrier:
             raise CannotWrite("A mark of a bridge is in its place at the target.")
         digest = _digest(source.data)
         key = f"metadata {name}"
-        decided = carrying_of(
-            digest,
-            None if target is None else _digest(target.data),
-            ledger.carried(resource_id, key),
-        )
+        held = None if target is None else _digest(target.data)
+        decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
                 return "", FOREIGN
             case Carrying.NOTHING:
                 self._note(ledger, here, key, digest)
                 return "", ""
-        self._note(ledger, here, key, digest)
+        self._note_writing(ledger, here, key, digest, held)
         etag = "" if target is None else target.etag
         self._target.put_metadata(kind, resource_id, name, source.data, etag=etag)
         return METADATA, ""
@@ -305,11 +309,10 @@ class Carrier:
         if target is not None:
             if not target.md5 and target.size_bytes > self._bytes_max:
                 return "", FOREIGN  # ours are smaller
-            held = target.md5 or _md5(self._data(self._target, here, name))
+            held = _digest((target.md5 or _md5(self._data(self._target, here, name))).encode())
         key = f"attachment {name}"
         digest = _digest(md5.encode())
-        ours = ledger.carried(resource_id, key)
-        decided = carrying_of(digest, None if held is None else _digest(held.encode()), ours)
+        decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
                 return "", FOREIGN
@@ -319,7 +322,7 @@ class Carrier:
         data = self._data(self._source, here, name) if data is None else data
         if _md5(data) != md5:
             raise CannotWrite("It is not the file that the source has described.")
-        self._note(ledger, here, key, digest)
+        self._note_writing(ledger, here, key, digest, held)
         etag = "" if target is None else target.etag
         self._target.put_attachment(kind, resource_id, name, data, etag=etag)
         # 1.10 answers 200 for a study that is not there.
@@ -332,9 +335,20 @@ class Carrier:
         return server.attachment_data(here.kind, here.resource_id, name, bytes_max=self._bytes_max)
 
     def _note(self, ledger: Ledger, here: Resource, key: str, digest: str) -> None:
-        """Note a value that the target holds, or is about to be sent: it is ours to replace."""
-        if ledger.carried(here.resource_id, key)[0] != digest:
+        """Note a value that the target holds: it is ours to replace, and no other one is."""
+        if ledger.carried(here.resource_id, key) != (digest, ""):
             ledger.set_carried(here.resource_id, key, digest)
+
+    def _note_writing(
+        self, ledger: Ledger, here: Resource, key: str, digest: str, held: str | None
+    ) -> None:
+        """Note a value that is about to be sent. ``held``: what it replaces, which is ours.
+
+        That stays ours, however often the writing fails. Where there is nothing, what was about to
+        be sent last may still come.
+        """
+        before = held or ledger.carried(here.resource_id, key)[0]
+        ledger.set_carried(here.resource_id, key, digest, "" if before == digest else before)
 
 
 def _md5(data: bytes) -> str:

@@ -153,7 +153,7 @@ class CarryThread(BesideThread):
             stopped=CarryStopped,
             works=CarryWorks,
             says=("carry_stopped", "nothing is brought beside files"),
-            release=self._end_round,
+            release=self.let_go,
         )
         self._every_s = every_s
         self._pace = pace
@@ -161,7 +161,8 @@ class CarryThread(BesideThread):
         self._look_at_feed = look_at_feed
         self._now_s = now_s
         self._stack = ExitStack()
-        self._under_way: Iterator[None] | None = None
+        self._under_way: Iterator[Sequence[str]] | None = None
+        self._listed: Iterable[str] = ()
         self._noted_at = 0.0
 
     def carry_some(self, ledger: Ledger) -> bool:
@@ -192,7 +193,7 @@ class CarryThread(BesideThread):
         with explained(ledger.path):
             position = None if text is None else int(text)
         if position is None or position > checkpoint:
-            self._end_round()
+            self.let_go()
             for key in (CARRY_ROUND_KEY, CARRY_LAST_KEY):
                 ledger.set_meta(key, None)
             ledger.set_meta(CARRY_POSITION_KEY, str(checkpoint))
@@ -242,14 +243,20 @@ class CarryThread(BesideThread):
     def _round(self, ledger: Ledger) -> bool:
         """Do a batch of the round that is due; False when it has come to its end."""
         self._look_at_feed(ledger)
-        if self._under_way is None:
-            progress = round_of(ledger, CARRY_ROUND_KEY) or RoundProgress(self._now_s())
+        progress = round_of(ledger, CARRY_ROUND_KEY)
+        if progress is None:
+            progress = RoundProgress(self._now_s())
             _save(ledger, CARRY_ROUND_KEY, progress)
-            self._under_way = self._parts_of_round(progress)
-        for _ in self._under_way:
-            return True
-        self._end_round()
-        return False
+        if self._under_way is None:
+            self._under_way = self._batches_of_round(progress.position)
+        batch = next(self._under_way, None)
+        if batch is None:
+            self._finish_round(ledger, progress)
+            return False
+        if batch and self._pace.take(ledger, len(batch)):
+            counts = self._carrier.carry(ledger, batch)
+            _save(ledger, CARRY_ROUND_KEY, progress.after(batch[-1], counts))
+        return True
 
     def _round_is_due(self, ledger: Ledger) -> bool:
         if self._under_way is not None or round_of(ledger, CARRY_ROUND_KEY) is not None:
@@ -257,14 +264,15 @@ class CarryThread(BesideThread):
         last = round_of(ledger, CARRY_LAST_KEY)
         return last is None or not 0 <= self._now_s() - last.begun_at < self._every_s
 
-    def _end_round(self) -> None:
+    def let_go(self) -> None:
+        """Forget the list of the round under way; the round goes on where the ledger says."""
         self._under_way = None
         self._stack.close()
 
-    def _parts_of_round(self, progress: RoundProgress) -> Iterator[None]:
-        """Go through all resources of the source; yields after each batch.
+    def _batches_of_round(self, position: str) -> Iterator[Sequence[str]]:
+        """Yield all resources of the source above ``position``; nothing after each page of a list.
 
-        A ledger is opened for each batch: others are done between two of them.
+        Others are done between two of them.
         """
         texts = self._stack.enter_context(SortedTexts())
         for kind in ResourceKind:
@@ -275,26 +283,25 @@ class CarryThread(BesideThread):
                     break
                 texts.add(listed)
                 since += len(listed)
-                yield
-        ahead = (text for text in texts if text > progress.position)
+                yield ()
+        self._listed = texts
+        ahead = (text for text in texts if text > position)
         while batch := list(islice(ahead, BATCH)):
-            with Ledger(self._state_path, create=False) as ledger:
-                if not self._pace.take(ledger, len(batch)):
-                    return
-                counts = self._carrier.carry(ledger, batch)
-                progress = progress.after(batch[-1], counts)
-                _save(ledger, CARRY_ROUND_KEY, progress)
-            yield
-        with Ledger(self._state_path, create=False) as ledger:
-            self._forget_gone(ledger, texts)
-            progress = replace(progress, position="", ended_at=self._now_s())
-            _save(ledger, CARRY_LAST_KEY, progress)
-            ledger.set_meta(CARRY_ROUND_KEY, None)
+            yield batch
+
+    def _finish_round(self, ledger: Ledger, progress: RoundProgress) -> None:
+        self._forget_gone(ledger, self._listed)
+        self.let_go()
+        progress = replace(progress, position="", ended_at=self._now_s())
+        _save(ledger, CARRY_LAST_KEY, progress)
+        ledger.set_meta(CARRY_ROUND_KEY, None)
         self._observer.on_event(CarryRoundEnded(progress.resources, progress.left, progress.failed))
 
-    @staticmethod
-    def _forget_gone(ledger: Ledger, listed: Iterable[str]) -> None:
-        """Forget what was written for resources that the source does not list any more."""
+    def _forget_gone(self, ledger: Ledger, listed: Iterable[str]) -> None:
+        """Forget what was written for resources that the source does not hold any more.
+
+        What came since the list was read is not in it, so the source is asked for each.
+        """
         known = iter(listed)
         at = next(known, None)
         gone = []
@@ -304,7 +311,7 @@ class CarryThread(BesideThread):
             if at != resource_id:
                 gone.append(resource_id)
         for batch in _batches(dict.fromkeys(gone)):
-            ledger.forget_carried(batch)
+            self._carrier.forget_gone(ledger, batch)
 
 
 def round_of(ledger: Ledger, key: str) -> RoundProgress | None:

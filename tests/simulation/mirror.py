@@ -268,7 +268,7 @@ class MirrorWorld:
     def __init__(self, seed: int, home: Path, *, deletions: bool = False) -> None:
         self.seed, self.home = seed, home
         self.rng = draw = random.Random(seed)
-        self.source, self.target = Server("A", draw), Server("B", draw)
+        self.source, self.target = self._server("A"), self._server("B")
         self.servers = {SideName.SOURCE: self.source, SideName.TARGET: self.target}
         self.deletions = deletions
         self.refusal = ("", "", "", "403", "404")[seed % 5]
@@ -292,6 +292,15 @@ class MirrorWorld:
         for _ in range(draw.randint(1, 12)):
             self.arrive()
         self.deliver()
+
+    def _server(self, name: str) -> Server:
+        return Server(name, self.rng)
+
+    def close(self) -> None:
+        """End it, whatever has come of it."""
+        self.ledger.close()
+        with suppress(FileNotFoundError):
+            prepared_path(self.ledger).unlink()
 
     # What may happen
 
@@ -636,9 +645,7 @@ def simulate(
             world.now += 600.0
         world.settle()
     finally:
-        world.ledger.close()
-        with suppress(FileNotFoundError):
-            prepared_path(world.ledger).unlink()
+        world.close()
     return world
 
 
