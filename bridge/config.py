@@ -605,8 +605,9 @@ class Settings(BaseSettings):
         10.0,
         ge=0,
         le=100_000,
-        description="Limit of verified instances per second, a quarter of it while instances are "
-        "delivered; 0 means no limit.",
+        description="Limit of verified instances per second; 0 means no limit. While instances are "
+        "delivered, a verification takes 3 % of the time, or compares 2.5 instances per second if "
+        "that is more.",
     )
     verify_deep: Percent = Field(
         "0%",

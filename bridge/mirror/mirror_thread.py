@@ -45,8 +45,11 @@ LOOK_EVERY_S = 1.0
 PAUSE_S = 30.0
 """Between two looks whether a verification is due; after a failure, ten times as long at most."""
 FAILURES_MAX = 10
-SLOWER = 4
-"""So many times slower is a verification while instances are delivered: they go first."""
+SHARE = 0.03
+"""So much of the time is worked while instances are delivered: they go first. At each moment one
+process at most works for it, here or at a server, so it takes no more of any of them."""
+SLOWEST_S = 2.5
+"""Instances a second that are looked at all the same: servers that are far away only wait."""
 TOLD_DELETED_MAX = 10_000
 LOOKED_AT_ONCE = 100
 
@@ -73,7 +76,8 @@ class OperatorsPace:
     """Rates, pause and quiet hours. ``rate_s``: instances a second, 0 for no limit.
 
     ``heeds_hold``: a person's command is not held by a pause. ``gives_way``: tells whether
-    something is under way that goes first; it is slower then.
+    something is under way that goes first. Then SHARE of the time is worked, or SLOWEST_S instances
+    a second are looked at, whatever is more.
     """
 
     def __init__(
@@ -92,21 +96,36 @@ class OperatorsPace:
         self._heeds_hold = heeds_hold
         self._gives_way = gives_way
         self._clock = clock
+        self._let_through: tuple[float, int] | None = None
+        """When the last ones were let through, and how many."""
         self._stop = stop
 
     def take(self, ledger: Ledger, instances: int) -> bool:
         """Wait until so many instances may be looked at; False when it is to end."""
+        come_at_s = self._clock.steady_s()
+        gives_way_until_s = come_at_s + self._rest_s(come_at_s)
         while not self._stop.is_set():
             if self._held(ledger):
                 self._stop.wait(LOOK_EVERY_S)
                 continue
-            wait_s = self._bucket.ready_in_s(now_s=self._clock.steady_s())
+            now_s = self._clock.steady_s()
+            wait_s = self._bucket.ready_in_s(now_s=now_s)
+            if self._gives_way():
+                wait_s = max(wait_s, gives_way_until_s - now_s)
             if wait_s <= 0:
-                times = SLOWER if self._gives_way() else 1
-                self._bucket.charge(instances * times, now_s=self._clock.steady_s())
+                self._bucket.charge(instances, now_s=now_s)
+                self._let_through = now_s, instances
                 return True
             self._stop.wait(min(wait_s, LOOK_EVERY_S))
         return False
+
+    def _rest_s(self, now_s: float) -> float:
+        """Return for how long others go first, after what was let through last was done."""
+        if self._let_through is None:
+            return 0.0
+        at_s, instances = self._let_through
+        worked_s = now_s - at_s
+        return min(worked_s / SHARE - worked_s, max(0.0, instances / SLOWEST_S - worked_s))
 
     def _held(self, ledger: Ledger) -> bool:
         if self._heeds_hold and ledger.meta(PAUSED_KEY) is not None:

@@ -19,7 +19,7 @@ from bridge.mirror.verify import VerificationPace
 BATCH = 100
 """Instances that are looked at together."""
 SIGN_RATE_S = 200.0
-"""Instances a second at most, a quarter of it while instances are delivered."""
+"""Instances a second at most; less while instances are delivered (OperatorsPace)."""
 
 
 class SignThread(BesideThread):

@@ -38,6 +38,8 @@ from bridge.ledger.verifications import (
 )
 from bridge.mirror.mirror_thread import (
     LOOKED_AT_ONCE,
+    SHARE,
+    SLOWEST_S,
     TOLD_DELETED_MAX,
     MirrorThread,
     MirrorWorkers,
@@ -227,21 +229,59 @@ def test_the_lower_of_both_rates_holds(scene: Scene, own: float, rate: float) ->
     assert 290 / rate - 2 <= clock.s - begun_s <= 300 / rate + 2
 
 
-def test_deliveries_go_first(scene: Scene) -> None:
-    """It goes on beside them, at a quarter of its rate."""
+@pytest.mark.parametrize(
+    ("rate_s", "worked_s", "taken_s"),
+    [
+        (0.0, 0.1, 0.1 / SHARE),  # 3 % of the time, whatever the rate is
+        (1000.0, 0.1, 0.1 / SHARE),
+        (0.0, 1.0, 10 / SLOWEST_S),  # far away: not less than so many instances a second
+        (0.0, 20.0, 20.0),  # what takes longer than that does not wait
+        (1.0, 0.1, 10.0),  # a lower rate holds
+    ],
+)
+def test_deliveries_go_before_a_verification(
+    scene: Scene, rate_s: float, worked_s: float, taken_s: float
+) -> None:
+    """It goes on beside them, with a small share of the time."""
     clock, deliveries = Time(s=0.0), UnderWay()
     beside = OperatorsPace(
-        Allowance(), rate_s=10.0, clock=clock, stop=Stop(clock), gives_way=deliveries.under_way
+        Allowance(),
+        rate_s=rate_s,
+        clock=clock,
+        stop=Stop(clock),
+        gives_way=deliveries.under_way,
     )
     ledger, lasted = scene.world.ledger, []
     for in_flight in ((), (InFlight("i", 1, 0.0, 1),), ()):
         deliveries.on_progress(Progress(in_flight=in_flight))
+        assert beside.take(ledger, 10)
         begun_s = clock.s
         for _ in range(20):
+            clock.s += worked_s
             assert beside.take(ledger, 10)
-        lasted.append(clock.s - begun_s)
-    assert lasted[1] > 3 * lasted[0]
-    assert lasted[2] < lasted[1] / 2
+        lasted.append((clock.s - begun_s) / 20)
+    alone_s = max(worked_s, 10 / rate_s if rate_s else 0.0)
+    assert lasted == pytest.approx([alone_s, taken_s, alone_s], rel=0.1)
+
+
+def test_they_end_while_it_gives_way(scene: Scene) -> None:
+    clock, deliveries = Time(s=0.0), UnderWay()
+    stop = Stop(clock)
+    beside = OperatorsPace(
+        Allowance(), rate_s=0.0, clock=clock, stop=stop, gives_way=deliveries.under_way
+    )
+    deliveries.on_progress(Progress(in_flight=(InFlight("i", 1, 0.0, 1),)))
+    assert beside.take(scene.world.ledger, 100)
+    clock.s += 1.0
+
+    def end() -> bool:
+        if stop.waited == 3:
+            deliveries.on_progress(Progress())
+        return deliveries.under_way()
+
+    beside._gives_way = end
+    assert beside.take(scene.world.ledger, 100)
+    assert clock.s < 10.0
 
 
 def test_a_pause_holds_it_and_a_stop_ends_it(scene: Scene) -> None:
