@@ -3,7 +3,6 @@
 Bugs that were planted, and what says so:
 
     what the round has not listed is forgotten       ours, and is not as the source's
-    what a value replaces is not noted with it       ours, and is not as the source's
     the value that is replaced is not named (ETag)   ours, and is not as the source's
     whatever the target holds is replaced            of somebody else is written over
     labels are not written                           label
