@@ -93,6 +93,7 @@ def telling(settings: Settings, board: Board, observer: Observer, *, once: bool)
     from bridge.orthanc.session import SideClient
     from bridge.pipeline.pacing import parse_daily
     from bridge.pipeline.runtime import SystemClock
+    from bridge.retention.age_clock import AgeClock
     from bridge.service import look_at_feed
 
     ways, clock, stop = ways_out(settings), SystemClock(), threading.Event()
@@ -121,6 +122,7 @@ def telling(settings: Settings, board: Board, observer: Observer, *, once: bool)
                 ways,
                 observer,
                 clock=clock,
+                age=AgeClock().now_s,
                 chance=random.Random().random,  # noqa: S311 (jitter, not secrets)
                 stopping=stop.is_set,
             ),

@@ -174,20 +174,36 @@ class EventLedger(Ledger):
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["put_off_in_outbox"], wanted)
 
-    def drop_excess(self, *, now: float, rows_max: int = OUTBOX_ROWS_MAX) -> int:
-        """Drop what is too old or too much, the oldest first; returns how many. Counted."""
+    def drop_old(self, age: float) -> int:
+        """Drop what has waited for too long; returns how many. Counted.
+
+        ``age``: what a clock shows that nobody can set, seconds: an event begins to age when this
+        sees it first. By the time at which it was written, a clock that is days ahead for a moment
+        would drop everything.
+        """
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["see_outbox"], {"age": age})
+            wanted = {"before": age - OUTBOX_AGE_S}
+            dropped = self._db.execute(self._sql["drop_old_from_outbox"], wanted).rowcount
+            self._count_dropped(dropped)
+            return dropped
+
+    def drop_excess(self, *, rows_max: int = OUTBOX_ROWS_MAX) -> int:
+        """Drop what is too much, the oldest first; returns how many. Counted."""
         with explained(self.path):
-            if not any(self._excess(now, rows_max)):
+            rows = self._db.execute(self._sql["sum_outbox"]).fetchall()
+            if sum(count_of(row[1]) for row in rows) <= rows_max:
                 return 0
             with self._transaction():
-                wanted = {"before": now - OUTBOX_AGE_S}
-                dropped = self._db.execute(self._sql["drop_old_from_outbox"], wanted).rowcount
-                wanted_rows = {"rows_max": rows_max}
-                most = self._db.execute(self._sql["drop_most_from_outbox"], wanted_rows)
-                dropped += most.rowcount
-                row = self._db.execute(self._sql["get_meta"], {"key": DROPPED_KEY}).fetchone()
-                self._set_meta(DROPPED_KEY, str((int(row[0]) if row else 0) + dropped))
+                wanted = {"rows_max": rows_max}
+                dropped = self._db.execute(self._sql["drop_most_from_outbox"], wanted).rowcount
+                self._count_dropped(dropped)
                 return dropped
+
+    def _count_dropped(self, dropped: int) -> None:
+        if dropped:
+            row = self._db.execute(self._sql["get_meta"], {"key": DROPPED_KEY}).fetchone()
+            self._set_meta(DROPPED_KEY, str((int(row[0]) if row else 0) + dropped))
 
     def outbox(self) -> OutboxView:
         """Tell what waits on the ways that are set.
@@ -231,8 +247,3 @@ class EventLedger(Ledger):
             for notice in notices
         ]
         self._db.executemany(self._sql["add_to_outbox"], rows)
-
-    def _excess(self, now: float, rows_max: int) -> tuple[bool, bool]:
-        rows = self._db.execute(self._sql["sum_outbox"]).fetchall()
-        oldest_at = min((moment_of(row[2]) for row in rows), default=now)
-        return oldest_at < now - OUTBOX_AGE_S, sum(count_of(row[1]) for row in rows) > rows_max

@@ -39,7 +39,7 @@ from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, St
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"

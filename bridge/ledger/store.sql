@@ -181,8 +181,16 @@ SELECT way, count(*), min(created_at) FROM outbox GROUP BY way ORDER BY way;
 SELECT problem FROM outbox
 WHERE problem <> '' AND way IN (SELECT value FROM json_each(:ways)) ORDER BY created_at, number LIMIT 1;
 
+-- name: schema_14
+-- When the event was first seen to wait, by the age clock: the other time is of a clock that can be set.
+ALTER TABLE outbox ADD COLUMN seen_age REAL;
+
+-- name: see_outbox
+-- An age to come is of a state file that was restored since: it begins anew.
+UPDATE outbox SET seen_age = :age WHERE seen_age IS NULL OR seen_age > :age;
+
 -- name: drop_old_from_outbox
-DELETE FROM outbox WHERE created_at < :before;
+DELETE FROM outbox WHERE seen_age <= :before;
 
 -- name: drop_most_from_outbox
 DELETE FROM outbox WHERE number <= (SELECT number FROM outbox ORDER BY number DESC

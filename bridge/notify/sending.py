@@ -22,6 +22,8 @@ WAY_PAUSE_LONGEST_S = 900.0
 AT_ONCE_MAX = 20
 """So many events are sent on a way before the next way has its turn."""
 IDLE_S = 1.0
+AGE_EVERY_S = 3600.0
+"""So often it is looked what has become too old, and noted what has come."""
 
 
 @dataclass(slots=True)
@@ -33,7 +35,10 @@ class _Pause:
 
 
 class Sender:
-    """Sends on every way. ``chance`` draws a number in [0, 1]."""
+    """Sends on every way. ``chance`` draws a number in [0, 1].
+
+    ``age``: a clock that nobody can set (retention/age_clock.py), by which events become too old.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Sender:
         observer: Observer,
         *,
         clock: Clock,
+        age: Callable[[EventLedger], float],
         chance: Callable[[], float],
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -49,6 +55,8 @@ class Sender:
         self._clock = clock
         self._chance = chance
         self._stopping = stopping
+        self._age = age
+        self._aged_s = float("-inf")
         self._pauses = {way.name: _Pause() for way in ways}
 
     def turn(self, ledger: EventLedger, *, last: bool = False) -> float:
@@ -56,7 +64,10 @@ class Sender:
 
         ``last``: the bridge is ending; what is not sent now waits for the next start.
         """
-        dropped = ledger.drop_excess(now=self._clock.now_s())
+        dropped = ledger.drop_excess()
+        if self._clock.steady_s() - self._aged_s >= AGE_EVERY_S:
+            dropped += ledger.drop_old(self._age(ledger))
+            self._aged_s = self._clock.steady_s()
         if dropped:
             self._observer.on_event(NoticesDropped(dropped))
         more = [self._send_some(ledger, way, last=last) for way in self._ways]

@@ -22,6 +22,7 @@ from bridge.notify.sending import Sender
 from bridge.notify.telling import Mailer, StudyWatch, Teller
 from bridge.notify.ways import Sent
 from bridge.pipeline.pacing import parse_daily
+from bridge.retention.age_clock import AgeClock
 
 EVERY_STEP_S = 1.0
 STUDY = Study("1.2.840.1", "00000000-00000000-00000000-00000000-000000aa")
@@ -184,7 +185,10 @@ class World:
             digest_at=parse_daily("07:00"),
             clock=self.clock,
         )
-        self.sender = Sender(self.inboxes, self.seen, clock=self.clock, chance=lambda: 1.0)
+        age = AgeClock(now_s=self.clock.now_s, steady_s=self.clock.steady_s, boot_id=lambda: "boot")
+        self.sender = Sender(
+            self.inboxes, self.seen, clock=self.clock, age=age.now_s, chance=lambda: 1.0
+        )
         if self.ledger is not None:
             self.ledger.close()
         self.ledger = MortalLedger(self.path)

@@ -11,7 +11,7 @@ from bridge.events import NoticeFailed, NoticesDropped, NoticeSent
 from bridge.ledger.outbox import OUTBOX_AGE_S, PAUSE_LONGEST_S, EventLedger
 from bridge.ledger.records import EndedAs, Entry, Notice, OutboxView, Parked
 from bridge.model import Move, Reason, Study, StudyState
-from bridge.notify.sending import AT_ONCE_MAX, WAY_PAUSE_LONGEST_S
+from bridge.notify.sending import AGE_EVERY_S, AT_ONCE_MAX, WAY_PAUSE_LONGEST_S
 from tests.unit.notify.events_world import STUDY, Killed, ManualClock, Steps, World, identifier
 
 STABLE = StudyState(stable=True, last_update="20261130T220000")
@@ -171,28 +171,62 @@ def test_a_clock_that_is_set_back_holds_no_event(world: World) -> None:
     assert len(world.inboxes[0].arrived) == 1
 
 
-def test_it_is_bounded_in_rows_and_in_age(tmp_path: Path) -> None:
+def test_it_is_bounded_in_rows(tmp_path: Path) -> None:
     now = 1_800_000_000.0
     with EventLedger(tmp_path / "state.sqlite3") as ledger:
-        ledger.tell([notice(n, at=now - OUTBOX_AGE_S - 1) for n in range(3)])
-        ledger.tell([notice(n, at=now - OUTBOX_AGE_S) for n in range(3, 6)])
-        assert ledger.drop_excess(now=now) == 3
-        assert ledger.drop_excess(now=now) == 0
-        assert ledger.drop_excess(now=now, rows_max=3) == 0
-        ledger.tell([notice(n, at=now) for n in range(6, 11)])
-        assert ledger.drop_excess(now=now, rows_max=3) == 5
+        ledger.tell([notice(n, at=now - 1) for n in range(3)])
+        assert ledger.drop_excess(rows_max=3) == 0
+        ledger.tell([notice(n, at=now) for n in range(3, 8)])
+        assert ledger.drop_excess(rows_max=3) == 5
         assert ledger.outbox() == OutboxView({"webhook": 3}, now, "")
         left = ledger.due("webhook", now=now)
         assert left is not None
-        assert left.notice.event_id == "event-8", "the oldest go"
-        assert ledger.meta("events_dropped") == "8"
+        assert left.notice.event_id == "event-5", "the oldest go"
+        assert ledger.meta("events_dropped") == "5"
+
+
+def test_it_is_bounded_in_age_by_a_clock_that_nobody_can_set(tmp_path: Path) -> None:
+    """Fails when the time that is written beside an event decides: it may be of any clock."""
+    with EventLedger(tmp_path / "state.sqlite3") as ledger:
+        ledger.tell([notice(1, at=0.0), notice(2, at=4e9)])
+        assert ledger.drop_old(1000.0) == 0
+        ledger.tell([notice(3, at=0.0)])
+        assert ledger.drop_old(1000.0 + OUTBOX_AGE_S - 1) == 0
+        assert ledger.drop_old(1000.0 + OUTBOX_AGE_S) == 2
+        assert ledger.drop_old(1000.0 + 2 * OUTBOX_AGE_S - 2) == 0
+        assert ledger.drop_old(5.0) == 0, "of a restored state file: younger, never older"
+        assert ledger.drop_old(4.0 + OUTBOX_AGE_S) == 0
+        assert ledger.drop_old(5.0 + OUTBOX_AGE_S) == 1
+        assert ledger.meta("events_dropped") == "3"
+
+
+@pytest.mark.parametrize("days", [8, 30, 4000])
+def test_a_clock_that_is_set_days_ahead_drops_no_event(world: World, days: int) -> None:
+    """Before a restart and after it, and when it is set back again."""
+    put(world, *(notice(n, at=world.clock.now) for n in range(4)))
+    world.inboxes[0].refuses = world.inboxes[1].refuses = 1000
+    world.turn()
+    world.clock.now += days * 86_400
+    world.turn(AGE_EVERY_S)
+    world.live()
+    world.turn(AGE_EVERY_S)
+    world.clock.now -= days * 86_400
+    world.turn(AGE_EVERY_S)
+    assert not [event for event in world.seen.events if isinstance(event, NoticesDropped)]
+    world.inboxes[0].refuses = 0
+    for _ in range(100):
+        world.turn(AGE_EVERY_S / 4)
+    assert {notice.event_id for notice in world.inboxes[0].arrived} >= {
+        f"event-{n}" for n in range(4)
+    }
 
 
 def test_what_is_dropped_is_told(world: World) -> None:
-    old = world.clock.now - OUTBOX_AGE_S - 10
-    put(world, *(notice(n, at=old) for n in range(4)))
+    put(world, *(notice(n, at=world.clock.now) for n in range(4)))
+    world.inboxes[0].refuses = 1000
     world.turn()
-    assert world.seen.events == [NoticesDropped(4)]
+    world.turn(OUTBOX_AGE_S)
+    assert NoticesDropped(4) in world.seen.events
 
 
 def test_what_was_sent_and_what_failed_is_told(world: World) -> None:
