@@ -2,6 +2,7 @@
 
     make bench
     make bench ARGS="--ways ours,floor --inputs j2k --count 200"
+    make bench ARGS="--parts distance --rounds 1"
 
 ``ours``, ``bare`` and the codec are what ratios are made of. With a selection nothing is written
 unless ``--write`` says so.
@@ -14,6 +15,7 @@ import os
 import sys
 import time
 
+from tests.benchmarks.distance import CASES, measure_distance
 from tests.benchmarks.growth import measure_growth
 from tests.benchmarks.inputs import BY_NAME, INPUTS, Input
 from tests.benchmarks.latency import measure_latency
@@ -24,6 +26,9 @@ from tests.benchmarks.throughput import measure
 from tests.benchmarks.ways import WAYS, WAYS_BY_NAME, Way
 
 PARTS = ("throughput", "latency", "sharing", "growth", "startup")
+BY_HAND = ("distance",)
+"""Parts that are measured only where they are asked for: they take long."""
+ALL_PARTS = (*PARTS, *BY_HAND)
 GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LATENCY_COUNTS = {1.0: 100, 0.1: 120}
 
@@ -75,6 +80,11 @@ def _other(report: Report, part: str, arguments: argparse.Namespace) -> None:
             )
     elif part == "sharing":
         report.sharing = measure_sharing(slice_, count=arguments.count, rounds=arguments.rounds)
+    elif part == "distance":
+        for far in CASES:
+            report.distances.append(
+                measure_distance(far, count=arguments.count, rounds=arguments.rounds)
+            )
     elif part == "growth":
         report.growths.extend(map(measure_growth, GROWTH_SIZES))
     else:
@@ -85,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--ways", type=_ways, default=WAYS, help=", ".join(WAYS_BY_NAME))
     parser.add_argument("--inputs", type=_inputs, default=INPUTS, help=", ".join(BY_NAME))
-    parser.add_argument("--parts", type=_parts, default=PARTS, help=", ".join(PARTS))
+    parser.add_argument("--parts", type=_parts, default=PARTS, help=", ".join(ALL_PARTS))
     parser.add_argument("--count", type=int, default=240, help="CT slices in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=40.0, help="nothing is begun after it")
@@ -102,7 +112,7 @@ def _inputs(text: str) -> tuple[Input, ...]:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    return tuple(PARTS[PARTS.index(name)] for name in text.split(","))
+    return tuple(ALL_PARTS[ALL_PARTS.index(name)] for name in text.split(","))
 
 
 def _say(text: str) -> None:

@@ -25,6 +25,7 @@ from bridge.demo.recipes import RECIPES, Recipe
 from bridge.dicom import syntaxes
 from bridge.dicom.transcode import transcode
 from bridge.model import TranscodeOptions
+from tests.dicom_samples import small_series
 
 WANTED = syntaxes.EXPLICIT_LE
 RADIOGRAPH = (
@@ -151,6 +152,10 @@ def _jpeg_ls(frame: bytes) -> object:
     return imagecodecs.jpegls_decode(frame)
 
 
+def _tiny() -> bytes:
+    return small_series(1, rows=32, columns=32)[0]
+
+
 _CT = "CT slice, 512 x 512, 16 bit"
 ULTRASOUND = TEST_FILES / "examples_ybr_color.dcm"
 
@@ -167,6 +172,7 @@ INPUTS = (
           ULTRASOUND.read_bytes, _jpeg_as_stored, 0.15, ULTRASOUND),
 )  # fmt: skip
 
+TINY = Input("tiny", "CT slice, 32 x 32, 16 bit, Explicit VR Little Endian", _tiny)
 BY_NAME = {each.name: each for each in INPUTS}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bridge
+from tests.benchmarks.distance import MEMORY_WANTED_MB, Distance, rows
 from tests.benchmarks.goals import RIVALS, Goal, best_rival, other_goals, throughput_goals
 from tests.benchmarks.growth import Growth
 from tests.benchmarks.latency import Latency
@@ -32,6 +33,7 @@ class Report:
     results: list[Result] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
+    distances: list[Distance] = field(default_factory=list)
     sharing: Sharing | None = None
     startup: Startup | None = None
 
@@ -53,6 +55,8 @@ class Report:
             parts.append(_sharing(self.sharing))
         if self.growths:
             parts.append(_growth(self.growths))
+        if self.distances:
+            parts.append(_distance(self.distances))
         if self.startup:
             parts.append(_startup(self.startup))
         return "\n\n".join(parts) + "\n"
@@ -252,6 +256,19 @@ def _growth(growths: Sequence[Growth]) -> str:
         "the pipeline, the ledger and the feed alone. Later growth: resident memory at the end "
         "beyond that at a tenth of the way."
     )
+
+
+def _distance(distances: Sequence[Distance]) -> str:
+    lines = (
+        "## Far away",
+        "",
+        "Instances a second, with the server next door and behind a proxy that holds every byte",
+        "for a while, each way. Memory: all workers together, each shared page counted once; at most",
+        f"{MEMORY_WANTED_MB} MB is wanted.",
+        "",
+        *rows(distances),
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _startup(startup: Startup) -> str:

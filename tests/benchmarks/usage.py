@@ -40,6 +40,19 @@ def of_all(pids: Iterable[int]) -> Usage:
     return sum(map(usage_of, pids), Usage())
 
 
+def proportional_bytes(pids: Iterable[int]) -> int:
+    """Return the memory of processes at this moment, each page that several share counted once."""
+    return sum(map(_proportional_bytes, pids))
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def children(pid: int) -> list[int]:
     """Return the living children of a process."""
     found: list[int] = []
