@@ -535,12 +535,19 @@ class Ledger:
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["end_sign"], asdict(due))
 
-    def signs_waiting(self) -> tuple[int, float | None]:
-        """Count what is to be signed, up to SIGNS_COUNTED_MAX, and tell since when, epoch s."""
+    def signs_waiting(self) -> tuple[int, float | None, float | None]:
+        """Count what is to be signed, up to SIGNS_COUNTED_MAX, and tell since when, epoch s.
+
+        The third: since when the first waits that was tried in vain.
+        """
         with explained(self.path):
             count = self._db.execute(self._sql["count_signs"], {"limit": SIGNS_COUNTED_MAX})
-            (since,) = self._db.execute(self._sql["first_sign"]).fetchone()
-            return count_of(count.fetchone()[0]), None if since is None else moment_of(since)
+            firsts = [
+                self._db.execute(self._sql[name]).fetchone()[0]
+                for name in ("first_sign", "first_sign_in_vain")
+            ]
+            since, in_vain = (None if at is None else moment_of(at) for at in firsts)
+            return count_of(count.fetchone()[0]), since, in_vain
 
     def begin_ages(self, now: float) -> None:
         """Let the age of whatever was delivered since the last time count from now."""

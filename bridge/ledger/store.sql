@@ -658,5 +658,9 @@ SELECT count(*) FROM (SELECT 1 FROM sign_due LIMIT :limit);
 -- name: first_sign
 SELECT min(noted_at) FROM sign_due;
 
+-- name: first_sign_in_vain
+-- What was never tried in vain is due at 0.
+SELECT min(noted_at) FROM sign_due WHERE next_at > 0;
+
 -- name: clear_signs
 DELETE FROM sign_due;

@@ -270,12 +270,14 @@ def carry_problems(
 class SignView:
     """What is known of signs at the source. Times: epoch seconds; None where not known.
 
-    ``waiting``: deliveries that are to be signed, ``waiting_since`` the first of them.
+    ``waiting``: deliveries that are to be signed, ``waiting_since`` the first of them,
+    ``refused_since`` the first of those that were tried in vain.
     ``stopped_since``, ``stopped``: nothing can be signed.
     """
 
     waiting: int = 0
     waiting_since: float | None = None
+    refused_since: float | None = None
     stopped_since: float | None = None
     stopped: str = ""
 
@@ -284,14 +286,16 @@ SIGN_ADVICE = "No delivery waits for it. What it needs: orthanc-bridge docs mirr
 
 
 def sign_problems(view: SignView, *, idle_at: float, held: bool, now: float) -> tuple[Problem, ...]:
-    """Say whether signs at the source lag. Arguments as those of ``carry_problems``."""
-    stopped, since = view.stopped_since, view.waiting_since
+    """Say whether what was delivered cannot be signed. Arguments as those of ``carry_problems``.
+
+    What only waits for its turn, while much is delivered, is no problem.
+    """
+    stopped, since = view.stopped_since, view.refused_since
     if stopped is not None and now - stopped >= CARRY_GRACE_S:
         text = f"Nothing was signed at the source for {lasting(now - stopped)}: {view.stopped}"
         return (Problem("sign_late", text, SIGN_ADVICE),)
     if since is not None and not held and now - max(since, idle_at) >= CARRY_GRACE_S:
-        count = counted(view.waiting, "delivered instance")
-        text = f"{count} could not be signed at the source, the first since {lasting(now - since)}."
+        text = f"Delivered instances could not be signed at the source for {lasting(now - since)}."
         advice = f"The log says why (sign_failed). {SIGN_ADVICE}"
         return (Problem("sign_late", text, advice),)
     return ()

@@ -389,7 +389,7 @@ def test_what_is_refused_waits_and_the_others_are_signed(scene: Scene, verb: str
     assert scene.signed() == {scene.ids[0], scene.ids[2]}
     failed = [event for event in scene.events if isinstance(event, SignFailed)]
     assert [event.instance_id for event in failed] == [bad]
-    assert scene.ledger.signs_waiting() == (1, scene.now)
+    assert scene.ledger.signs_waiting() == (1, scene.now, scene.now)
     assert scene.ledger.signs_due(scene.now, BATCH) == []
     (due,) = scene.ledger.signs_due(scene.now + INTERVALS_S[0], BATCH)
     assert due.tries == 1
@@ -469,6 +469,17 @@ def test_no_sign_is_carried_to_the_target(scene: Scene) -> None:
     carrier.carry(scene.ledger, scene.ids)
     assert target.labels == {scene.ids[0]: {"urgent"}}
     assert not target.metadata
+
+
+def test_what_waits_for_its_turn_is_told_apart_from_what_was_tried_in_vain(scene: Scene) -> None:
+    scene.deliver()
+    assert scene.ledger.signs_waiting() == (3, scene.now, None)
+    bad = scene.ledger.signs_due(scene.now, BATCH)[1]
+    scene.ledger.postpone_sign(bad, next_at=1e11)
+    scene.deliver(scene.ids[0])
+    assert scene.ledger.signs_waiting() == (3, bad.noted_at, bad.noted_at)
+    scene.deliver(bad.instance_id)
+    assert scene.ledger.signs_waiting()[2] is None, "it was delivered anew"
 
 
 def test_the_metrics_know_every_reason() -> None:

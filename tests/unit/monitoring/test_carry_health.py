@@ -93,7 +93,8 @@ def test_the_board_reads_the_state_file_and_hears_of_failures(tmp_path: Path) ->
     assert Board(path, HealthLimits()).carry() is None, "nothing is brought"
 
 
-LATE = SignView(waiting=3, waiting_since=NOW - CARRY_GRACE_S)
+SINCE = NOW - CARRY_GRACE_S
+LATE = SignView(waiting=3, waiting_since=SINCE, refused_since=SINCE)
 STOPPED = SignView(stopped_since=NOW - CARRY_GRACE_S, stopped="Down.")
 
 
@@ -101,10 +102,11 @@ STOPPED = SignView(stopped_since=NOW - CARRY_GRACE_S, stopped="Down.")
     ("view", "told"),
     [
         (SignView(), ""),
-        (replace(LATE, waiting_since=NOW - CARRY_GRACE_S + 1), ""),
+        (replace(LATE, refused_since=NOW - CARRY_GRACE_S + 1), ""),
+        (replace(LATE, refused_since=None), ""),  # it waits for its turn
         (
             LATE,
-            "3 delivered instances could not be signed at the source, the first since 1 h 0 min",
+            "Delivered instances could not be signed at the source for 1 h 0 min.",
         ),
         (replace(STOPPED, stopped_since=NOW - CARRY_GRACE_S + 1), ""),
         (STOPPED, "Nothing was signed at the source for 1 h 0 min: Down."),
