@@ -263,8 +263,8 @@ def _distance(distances: Sequence[Distance]) -> str:
         "## Far away",
         "",
         "Instances a second, with the server next door and behind a proxy that holds every byte",
-        "for a while, each way. Memory: all workers together, each shared page counted once; at most",
-        f"{MEMORY_WANTED_MB} MB is wanted.",
+        "for a while, each way. Memory: all workers together, each shared page counted once; at",
+        f"most {MEMORY_WANTED_MB} MB is wanted.",
         "",
         *rows(distances),
     )
