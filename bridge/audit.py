@@ -227,7 +227,7 @@ class AuditTrail:
             self._fail(exc)
             return
         if self._failing:
-            text = f"the audit file can be written again; {self._lost} lines were lost"
+            text = f"the audit file can be written again; {self._lost} lines were lost meanwhile"
             level = logging.ERROR if self._lost else logging.WARNING
             log(level, "audit_recovered", text, lost=self._lost)
             self._failing, self._lost = False, 0
@@ -248,7 +248,7 @@ class AuditTrail:
         self._dirty = True
         if written < len(line):
             os.ftruncate(self._file, size)
-            raise OSError(0, "the disk took only a part of a line")
+            raise OSError(0, "only a part of a line could be written")
 
     def _follow_path(self) -> None:
         """Open the file anew when another process has put ours aside."""

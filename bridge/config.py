@@ -94,7 +94,7 @@ def _base_url(value: str) -> str:
     if "@" in value:
         # Anywhere: a password with a slash ends the host for a parser, and would be logged.
         raise ValueError(
-            "must not contain a user name or password (nor any @); set the ..._USERNAME and "
+            "must not contain a user name, a password or an @; set the ..._USERNAME and "
             "..._PASSWORD (or ..._PASSWORD_FILE) variables instead"
         )
     try:
@@ -105,7 +105,9 @@ def _base_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise ValueError("must begin with http:// or https:// and name a host")
     if not _can_be_asked_for(parts.hostname or ""):
-        raise ValueError("names a host that cannot be: its parts have 1 to 63 characters each")
+        raise ValueError(
+            "names an impossible host: each part of a host name has 1 to 63 characters"
+        )
     if parts.query or parts.fragment:
         raise ValueError("must not contain ? or #")
     if port == 0:
@@ -276,9 +278,9 @@ def _check_carried(name: str) -> None:
     if not _CARRIED_NAME.fullmatch(name):
         raise ValueError(f"names {name[:80]!r}: a name has letters, digits, - and _ only")
     if name.isdigit() and int(name) not in USER_NUMBERS:
-        raise ValueError(f"names {name}: numbers of users are 1024 to 65535")
+        raise ValueError(f"names {name}: the number must be from 1024 to 65535")
     if name.lower() in ORTHANCS_OWN:
-        raise ValueError(f"names {name}, which is Orthanc's own: no server lets it be written")
+        raise ValueError(f"names {name}, which belongs to Orthanc and cannot be written")
 
 
 def sign_named(value: str) -> DeliveredSign:
@@ -420,13 +422,13 @@ class Settings(BaseSettings):
     )
     state_path: Path = Field(
         Path("state/bridge.sqlite3"),
-        description="The state file (SQLite), also called ledger. Keep it on a disk that lasts.",
+        description="The state file (SQLite). Keep it on a permanent local disk.",
     )
     shared_directory: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="When every user may write to the directory of the state file, the audit "
-        "file, .env or a file that a setting names: refuse (exit 2), or accept, where no other "
-        "user can reach it (a volume of a container).",
+        description="If every user may write to the directory of the state file, the audit file, "
+        ".env or a file that a setting names: refuse (exit 2), or accept. Accept only "
+        "where no other user can reach the directory (a volume of a container).",
     )
     start: Start = Field(
         "beginning",
@@ -445,7 +447,7 @@ class Settings(BaseSettings):
     )
     on_wrong_label: Literal["park", "decode"] = Field(
         "park",
-        description="A JPEG code stream that its label contradicts (another JPEG process, another "
+        description="A JPEG code stream that contradicts its label (another JPEG process, another "
         "colour): park, or decode as the code stream says.",
     )
     on_video: Literal["forward", "park"] = Field(
@@ -482,14 +484,15 @@ class Settings(BaseSettings):
         2048,
         ge=256,
         le=1_048_576,
-        description="Memory limit of each worker process, MB. An instance spooled to disk does "
-        "not count.",
+        description="Memory limit of each worker process, MB. A large instance that is written to "
+        "disk first does not count.",
     )
     spool_above_mb: int = Field(
         64,
         ge=1,
         le=1_048_576,
-        description="Larger instances are spooled to disk (TMPDIR) instead of memory, MB.",
+        description="Instances larger than this are written to disk (TMPDIR) instead of memory, "
+        "MB.",
     )
     max_instances_s: float = Field(
         0.0, ge=0, description="Limit of instances per second, on average; 0 means no limit."
@@ -524,15 +527,15 @@ class Settings(BaseSettings):
     )
     parked_retry: Literal["on", "off"] = Field(
         "on",
-        description="Try parked instances again by policy, beside the feed: on, or off, so that "
-        "only a person does (orthanc-bridge docs operations).",
+        description="Try parked instances again automatically: on or off (orthanc-bridge docs "
+        "operations parked).",
     )
     parked_retries_per_hour: int = Field(
         60,
         ge=1,
         le=100_000,
-        description="So many of them in an hour at most, one after the other, and only while "
-        "nothing else waits.",
+        description="Limit of automatic retries of parked instances per hour. They run one after "
+        "the other, and only while nothing else waits.",
     )
     poll_interval_s: float = Field(
         1.0, ge=0.05, le=3600, description="Seconds between two requests to an idle feed."
@@ -544,8 +547,8 @@ class Settings(BaseSettings):
         500,
         ge=1,
         le=100_000,
-        description="Sequences at the end of the feed that are read again, to notice changes that "
-        "became visible late and a feed that was replaced.",
+        description="Number of sequences at the end of the feed that are read again, to notice "
+        "late changes and a replaced feed.",
     )
     feed_gap_hours: float = Field(
         6.0,
@@ -558,8 +561,8 @@ class Settings(BaseSettings):
         50_000,
         ge=1,
         le=1_000_000,
-        description="Limit of remembered ranges of missing sequences; beyond it the oldest are "
-        "given up, and /health says so.",
+        description="Limit of remembered gaps (ranges of missing sequences). Beyond it the bridge "
+        "drops the oldest, and /health says so.",
     )
     recount_interval_s: float = Field(
         1800.0,
@@ -597,9 +600,9 @@ class Settings(BaseSettings):
     )
     verify_every: SpanOrOff = Field(
         "off",
-        description="Compare all instances of both servers again and again, beside everything "
-        "else: off, or how often, such as 7d (orthanc-bridge docs mirror). The target reads each "
-        "of its files for it.",
+        description="How often to compare all instances of both servers: off, or a duration such "
+        "as 7d (orthanc-bridge docs mirror). The target reads each of its files for "
+        "it.",
     )
     verify_rate: float = Field(
         10.0,
@@ -611,8 +614,8 @@ class Settings(BaseSettings):
     )
     verify_deep: Percent = Field(
         "0%",
-        description="Share of instances, such as 1%, whose files are fetched from both servers, "
-        "decoded and compared in each verification; chosen at random.",
+        description="Share of instances, such as 1%, chosen at random in each verification: their "
+        "files are fetched from both servers, decoded and compared.",
     )
     repair: Literal["off", "missing", "all"] = Field(
         "off",
@@ -627,41 +630,42 @@ class Settings(BaseSettings):
     )
     mirror_deletions: MirrorDeletions = Field(
         "off",
-        description="off; or after:DURATION: DELETE at the target what this bridge has delivered "
-        "and the source has lacked for so long. This deletes the last copy, also of what was "
-        "deleted at the source by mistake (orthanc-bridge docs mirror). Not with "
-        "BRIDGE_SOURCE_RETENTION.",
+        description="off, or after:DURATION: DELETE at the target what this bridge has delivered "
+        "and the source has lacked for that time. This deletes the last copy, also of "
+        "what was deleted at the source by mistake (orthanc-bridge docs mirror). Not "
+        "with BRIDGE_SOURCE_RETENTION.",
     )
     carry: Carry = Field(
         "",
-        description="What is brought to the target beside the files, separated by commas: labels, "
-        "metadata:NAME, attachments:NAME (user-defined ones, of all levels). The source wins for "
-        "these; what somebody else has written at the target stays (orthanc-bridge docs mirror). "
-        "Not with BRIDGE_SOURCE_RETENTION.",
+        description="What to copy to the target besides the files, separated by commas: labels, "
+        "metadata:NAME, attachments:NAME (user-defined ones, of all levels). Values "
+        "that this bridge wrote follow the source; what somebody else wrote at the "
+        "target stays (orthanc-bridge docs mirror). Not with BRIDGE_SOURCE_RETENTION.",
     )
     carry_every: Span = Field(
         "1d",
-        description="How often all of it is compared (BRIDGE_CARRY). Changes of labels are found "
-        "by that only.",
+        description="How often to compare everything that BRIDGE_CARRY copies. Only this finds "
+        "changes of labels.",
     )
     carry_max_mb: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="Larger attachments are not brought (BRIDGE_CARRY), MB. So much memory is used "
-        "for one.",
+        description="Attachments larger than this are not copied (BRIDGE_CARRY), MB. One "
+        "attachment takes up to this much memory.",
     )
     delivered_sign: Sign = Field(
         "",
-        description="What is set AT THE SOURCE at an instance that was delivered and proved: "
-        "label:NAME, metadata:NAME, or both (the metadata where the source is older than 1.12 and "
-        "has no labels). What somebody else has written under the name stays (orthanc-bridge docs "
-        "mirror).",
+        description="What the bridge sets AT THE SOURCE on an instance that is delivered and "
+        "proved: label:NAME, metadata:NAME, or both (then metadata only where the "
+        "source is older than 1.12 and has no labels). What somebody else wrote under "
+        "that name stays (orthanc-bridge docs mirror).",
     )
     servers_are_distinct: bool = Field(
         False,
-        description="Set it to true to assure that the two addresses are two servers, where the "
-        "bridge cannot tell (one is a copy of the other, and neither lets it set a mark).",
+        description="Set it to true if you know that the two addresses are two servers and the "
+        "bridge cannot tell (one is a copy of the other, and neither allows it to set "
+        "a mark).",
     )
     command_patience_s: float = Field(
         60.0,
@@ -674,16 +678,16 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         le=3650,
-        description="Days for which the bridge remembers of each study how many instances arrived "
-        "(page /studies), counted from the last one. 0: it remembers none.",
+        description="Days, after the last instance of a study, for which the bridge remembers how "
+        "many instances arrived (page /studies). 0: it remembers no studies.",
     )
     audit_path: Path | None = Field(
         None,
         description="Audit file (JSON Lines): one line for each instance (orthanc-bridge docs "
-        "audit). Not set: none is written.",
+        "audit). Not set: no audit file.",
     )
     audit_max_mb: int = Field(
-        100, ge=1, le=100_000, description="Size at which a new audit file is begun, MB."
+        100, ge=1, le=100_000, description="Size at which the bridge begins a new audit file, MB."
     )
     shutdown_timeout_s: float = Field(
         30.0,
@@ -700,11 +704,11 @@ class Settings(BaseSettings):
     )
     health_cert_file: File = Field(
         None,
-        description="Certificate (PEM, with those between it and the authority) of the monitoring "
-        "server, which then speaks HTTPS; read again when it is renewed.",
+        description="Certificate (PEM, with intermediate certificates) of the monitoring server. "
+        "Set: it speaks HTTPS. The bridge reads a renewed certificate automatically.",
     )
     health_key_file: File = Field(
-        None, description="Key of that certificate (PEM); not set: it is in the same file."
+        None, description="Key of that certificate (PEM). Not set: the key is in the same file."
     )
     name: Name = Field(
         "",
@@ -730,25 +734,25 @@ class Settings(BaseSettings):
     )
     events: Events = Field(
         ",".join(CHOICES),
-        description="Which events are sent, with commas between them; they need a way out, such as "
-        "BRIDGE_WEBHOOK_URL (orthanc-bridge docs events).",
+        description="Which events to send, separated by commas. Also set where to send them, such "
+        "as BRIDGE_WEBHOOK_URL (orthanc-bridge docs events).",
     )
     events_fold_s: float = Field(
         60.0,
         ge=0,
         le=3600,
-        description="Seconds for which parked instances are gathered into one event, and for which "
-        "a change of /health must last to be one.",
+        description="Seconds: parked instances within this time make one event, and a change of "
+        "/health must last this long to make an event.",
     )
     digest_at: DailyTime = Field(
         "07:00",
-        description="When the event digest is made each day, such as 07:00 Europe/Berlin (UTC "
-        "without a time zone).",
+        description="Time of the daily event digest, such as 07:00 Europe/Berlin (UTC without a "
+        "time zone).",
     )
     webhook_url: Url | None = Field(
         None,
         description="Address to which events are posted, signed with BRIDGE_WEBHOOK_SECRET. Not "
-        "set: none are.",
+        "set: no events are posted.",
     )
     webhook_ca_file: File = Field(
         None, description="CA certificates (PEM) that verify the receiver of events."
@@ -783,7 +787,7 @@ class Settings(BaseSettings):
         "text", description="Format of the log: text or json."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged: debug, info, warning or error."
+        "info", description="Lowest level that is logged: debug, info, warning or error."
     )
 
     @field_validator(
@@ -823,18 +827,18 @@ class Settings(BaseSettings):
             )
         if self.verify_every == "off" and self.mirror_deletions != "off":
             raise ValueError(
-                "BRIDGE_MIRROR_DELETIONS does nothing without verifications: set "
+                "BRIDGE_MIRROR_DELETIONS has no effect without verifications: set "
                 "BRIDGE_VERIFY_EVERY, such as BRIDGE_VERIFY_EVERY=7d"
             )
         if self.mirror_deletions != "off" and self.source_retention != "keep":
             raise ValueError(
-                "BRIDGE_MIRROR_DELETIONS and BRIDGE_SOURCE_RETENTION exclude each other: what "
-                "retention deletes at the source would be deleted at the target, too"
+                "BRIDGE_MIRROR_DELETIONS and BRIDGE_SOURCE_RETENTION cannot be combined: what "
+                "retention deletes at the source would also be deleted at the target"
             )
         if self.carry and self.source_retention != "keep":
             raise ValueError(
-                "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other: labels, metadata and "
-                "attachments may change after retention has deleted what they belong to"
+                "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION cannot be combined: labels, metadata "
+                "and attachments may change after retention has deleted their instance"
             )
         if self.sign.metadata and self.sign.metadata in self.carried.metadata:
             raise ValueError(
@@ -849,8 +853,8 @@ class Settings(BaseSettings):
             )
         if any(tls) and not self.executor.startswith("tls://"):
             raise ValueError(
-                "BRIDGE_DASK_TLS_... is set, but BRIDGE_EXECUTOR is no tls:// address: a cluster "
-                "would be spoken to without encryption"
+                "BRIDGE_DASK_TLS_... is set, but BRIDGE_EXECUTOR is not a tls:// address: the "
+                "connection to the cluster would not be encrypted"
             )
         return self
 
@@ -975,7 +979,7 @@ class Settings(BaseSettings):
         """
         if self.repair != "off" and self.verify_every == "off":
             raise ConfigurationError(
-                f"{variable_of('repair')} does nothing without verifications.",
+                f"{variable_of('repair')} has no effect without verifications.",
                 advice=f"Set {variable_of('verify_every')}, such as "
                 f"{variable_of('verify_every')}=7d, or {variable_of('repair')}=off.",
             )
@@ -993,9 +997,9 @@ class Settings(BaseSettings):
             if reason:
                 raise ConfigurationError(
                     f"{variable_of(name)} ({path}) {reason}.",
-                    advice="Make the directory writable for the bridge's user alone (chmod go-w), "
-                    "or put the file into a directory of its own. In a container whose volume "
-                    f"nobody else reaches: {variable_of('shared_directory')}=accept.",
+                    advice="Make the directory writable for the bridge's user only (chmod go-w), "
+                    "or move the file to a directory of its own. In a container, if nobody "
+                    f"else can reach the volume: {variable_of('shared_directory')}=accept.",
                 )
 
     def allowance(self) -> Allowance:
@@ -1111,7 +1115,7 @@ def load_settings(**overrides: object) -> Settings:
         errors = exc.errors(include_url=False)
         advice = "All settings: orthanc-bridge docs configuration."
         if any(error["type"] == "missing" for error in errors):
-            advice = f"To be asked for them: orthanc-bridge init. {advice}"
+            advice = f"To be asked for the settings: orthanc-bridge init. {advice}"
         raise ConfigurationError(
             "; ".join(_explain(error) for error in errors) + ".",
             advice=advice,
@@ -1123,7 +1127,7 @@ def load_settings(**overrides: object) -> Settings:
     notify_urls()
     if webhook_secret() is None and settings.webhook_url is not None:
         raise ConfigurationError(
-            f"BRIDGE_WEBHOOK_URL is set without {WEBHOOK_SECRET}: events are signed.",
+            f"BRIDGE_WEBHOOK_URL is set without {WEBHOOK_SECRET}, which signs the events.",
             advice="Make a secret with: openssl rand -hex 24",
         )
     settings.rules()

@@ -149,7 +149,7 @@ def credentials_of(
         other = named["USERNAME" if username is not None else "PASSWORD"]
         raise ConfigurationError(
             f"{named['TOKEN']} is set together with {other}.",
-            advice="A server takes a token or a login, not both: unset one of them.",
+            advice="Use a token or a login, not both: unset one of them.",
         )
     if password is not None and username is None:
         raise ConfigurationError(
@@ -243,7 +243,7 @@ def admin_tokens(
         raise ConfigurationError(f"{variable} has more than {ADMIN_TOKENS_MAX} tokens.")
     if poke_token(environ, dotenv_path) in found.values():
         raise ConfigurationError(
-            f"{variable} and {POKE_TOKEN} have the same token: whoever may poke could act, too.",
+            f"{variable} and {POKE_TOKEN} have the same token: whoever may poke could also act.",
             advice="Make another one with: openssl rand -hex 24",
         )
     return found
@@ -334,16 +334,18 @@ def env_file(path: Path = DOTENV_PATH) -> Path:
         if named and not place.is_file():
             raise ConfigurationError(
                 f"The file that {ENV_FILE} names does not exist, or is not a file.",
-                advice=f"Correct {ENV_FILE}, or unset it. A pipe will not do: workers read it too.",
+                advice=f"Correct {ENV_FILE}, or unset it. It cannot be a pipe, because workers "
+                "read it too.",
             )
         check_settings_file(place, shared=os.environ.get(SHARED_DIRECTORY) == "accept")
     except NotOurs as exc:
         raise ConfigurationError(
             f"The file {place} {exc.strerror}.",
-            advice="Let it belong to root or to the user that runs the bridge (chown; in a "
-            "container, to that user's number), and let no other user write to it or to its "
-            f"directory (chmod o-w); or put it elsewhere and name it in {ENV_FILE}. In a volume of "
-            f"a container that every user may write to: {SHARED_DIRECTORY}=accept.",
+            advice="Make root, or the user that runs the bridge, its owner (chown; in a "
+            "container, use that user's number). Make sure that no other user may write to "
+            "it or to its directory (chmod o-w). Or put it elsewhere and name it in "
+            f"{ENV_FILE}. In a volume of a container that every user may write to: "
+            f"{SHARED_DIRECTORY}=accept.",
         ) from exc
     except OSError as exc:
         raise _unreadable(place, exc) from exc

@@ -99,7 +99,7 @@ class _ForeignHandler(_Handler):
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
     name = ended.thread.name if ended.thread else "a thread"
     text = f"{name} ended: {ended.exc_type.__name__}{_place(ended.exc_traceback)}"
-    log(logging.ERROR, "thread_ended", f"{text}. A bug in the bridge: please report it.")
+    log(logging.ERROR, "thread_ended", f"{text}. This is a bug in the bridge: please report it.")
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -176,7 +176,11 @@ class MarksAtBest:
         try:
             return self._marks.put(mark)
         except StateError as exc:
-            log(logging.WARNING, "mark_not_on_record", f"{mark} is set: {exc.message}")
+            log(
+                logging.WARNING,
+                "mark_not_on_record",
+                f"the bridge sets {mark} and cannot note it in the state file: {exc.message}",
+            )
             return True
 
     def gone(self, mark: Mark) -> None:

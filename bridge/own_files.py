@@ -44,9 +44,9 @@ def why_not_trusted(directory: Path) -> str:
     if not stat.S_ISDIR(found.st_mode) or not found.st_mode & _OTHERS_WRITE:
         return ""
     if not found.st_mode & stat.S_ISVTX:
-        return "lies in a directory that every user may write to"
+        return "is in a directory that every user may write to"
     if found.st_uid not in (0, os.geteuid()):
-        return "lies in a directory of another user that every user may write to"
+        return "is in a directory of another user that every user may write to"
     return ""
 
 
@@ -236,7 +236,7 @@ def _check(found: os.stat_result, path: Path) -> None:
         raise NotOurs("is not a file")
     _check_owner(found, path)
     if is_shared(path.parent) and found.st_nlink > 1:
-        raise NotOurs("has another name too, in a directory that every user may write to")
+        raise NotOurs("has a second name (hard link), in a directory that every user may write to")
 
 
 def _check_owner(found: os.stat_result, path: Path) -> None:

@@ -119,7 +119,7 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         raise _wrong(f"it is not TOML: {exc}") from exc
     unknown = [name for name in document if name != "rule"]
     if unknown:
-        raise _wrong(f"it knows [[rule]] tables only, not {unknown[0]!r}")
+        raise _wrong(f"only [[rule]] tables are allowed, not {unknown[0]!r}")
     tables = document.get("rule", [])
     if not isinstance(tables, list) or not tables:
         raise _wrong("it has no [[rule]]")
@@ -167,12 +167,12 @@ def _check_priority(rule: Rule, value: object) -> None:
     if value != "urgent":
         raise _wrong(f'priority must be "urgent", not {value!r}', rule.line)
     if rule.action is RuleAction.SKIP:
-        raise _wrong("what is skipped is not urgent", rule.line)
+        raise _wrong("a rule that skips cannot be urgent", rule.line)
     late = [name for name, _ in rule.conditions if name not in METADATA]
     if late or rule.looks_at_size:
         raise _wrong(
-            "what is urgent must be known before its file is read: with priority, only "
-            f"{', '.join(METADATA)} can be conditions",
+            "a rule with priority can have only these conditions, because it decides before the "
+            f"file is read: {', '.join(METADATA)}",
             rule.line,
         )
 
@@ -205,7 +205,7 @@ def _attribute(name: str, line: int) -> str:
         raise _wrong(f"{name}: rules look at the data set, up to the pixel data", line)
     vr = public_vr(tag)
     if group & 1 == 0 and (vr in NOT_LOOKED_AT or " " in vr):
-        what = "a sequence" if vr == "SQ" else "no text and no number"
+        what = "a sequence" if vr == "SQ" else "neither text nor number"
         raise _wrong(f"{name} is {what}: rules cannot look into it", line)
     return attribute_name(tag)
 

@@ -222,9 +222,9 @@ class Service:
         forgotten = ledger.bind_deliveries(self._settings.target_url)
         if forgotten:
             text = (
-                "BRIDGE_TARGET_URL names another target than before: the records of "
-                f"{forgotten} deliveries to that one are forgotten. What the new target holds is "
-                "neither replaced nor deleted before this bridge has delivered it there."
+                "BRIDGE_TARGET_URL names another target than before. The bridge has forgotten the "
+                f"records of {forgotten} deliveries to the previous one: it replaces or deletes "
+                "nothing at the new target that it has not delivered there."
             )
             log(logging.WARNING, "deliveries_forgotten", text, deliveries=forgotten)
 
@@ -836,7 +836,7 @@ def look_at_feed(ledger: Ledger, source: FeedClient, *, overlap: int) -> None:
 def _refuse_start_beyond(end: FeedEnd, wanted: int) -> None:
     if end.place is not None and wanted > end.last:
         raise ConfigurationError(
-            f"BRIDGE_START={wanted + 1} is beyond the feed of the source: its last change is "
+            f"BRIDGE_START={wanted + 1} is beyond the source's feed: its last change is "
             f"{end.last}. Nothing was done.",
             advice=f"Set it to {end.last + 1} at most, or to now, beginning or snapshot.",
         )

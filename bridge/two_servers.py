@@ -150,10 +150,12 @@ def tell_apart(
         return Distinction(
             HowMany.TWO, "a peer that is added at one is not at the other", wrote=True
         )
-    nothing = "both are empty, or do not let us read feed and list"
+    nothing = "both are empty, or do not allow the bridge to read feed and list"
     what = "both show the same feed or files" if suspicious else nothing
     return Distinction(
-        HowMany.UNKNOWN, f"{what}, and neither lets us set a mark", suspicious=suspicious
+        HowMany.UNKNOWN,
+        f"{what}, and neither allows the bridge to set a mark",
+        suspicious=suspicious,
     )
 
 
@@ -299,16 +301,16 @@ _REFUSALS = {
     Verdict.REFUSE_ALIKE: (
         "BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL may lead to one server: {how}. "
         "Nothing is moved or deleted.",
-        "Allow our login PUT and DELETE on /peers/orthanc-bridge-probe-... and on "
-        "/instances/.../metadata/... at one of the two; or, if you know that one is a copy of "
-        "the other, set BRIDGE_SERVERS_ARE_DISTINCT=true.",
+        "Allow the bridge's login PUT and DELETE on /peers/orthanc-bridge-probe-... and on "
+        "/instances/.../metadata/... at one of the two. Or, if you know that one is a copy of the "
+        "other, set BRIDGE_SERVERS_ARE_DISTINCT=true.",
     ),
     Verdict.REFUSE_UNTOLD: (
-        "Whether BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL are two servers cannot be told: {how}. "
-        "The target may overwrite instances: were they one server, originals would be lost. "
-        "Nothing more is moved.",
-        "Allow our login GET on /changes or on /instances/... at the target, or set "
-        "OverwriteInstances to false there; or, if you know that they are two servers, set "
+        "The bridge cannot tell whether BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL are two servers: "
+        "{how}. The target may overwrite instances: if they were one server, originals would be "
+        "lost. Nothing more is moved.",
+        "Allow the bridge's login GET on /changes or on /instances/... at the target, or set "
+        "OverwriteInstances to false there. Or, if you know that they are two servers, set "
         "BRIDGE_SERVERS_ARE_DISTINCT=true.",
     ),
 }
@@ -463,8 +465,8 @@ class TwoServers:
             raise side_error(
                 side,
                 SideProblem.SERVER_ERROR,
-                f"The {side} answers; whether it is another server than the {other} could not be "
-                f"made sure of: {exc.message}",
+                f"The {side} answers, but the bridge cannot make sure that it is another server "
+                f"than the {other}: {exc.message}",
                 advice=exc.advice,
             ) from exc
         self._shown = answer.how_many is HowMany.TWO
@@ -475,7 +477,9 @@ class TwoServers:
             self._marked_until_s = self._steady_s() + WRITE_AGAIN_S
         if answer.how_many is HowMany.UNKNOWN and not self._said:
             self._said = True
-            text = f"whether the two addresses are two servers could not be told: {answer.how}"
+            text = (
+                f"the bridge could not tell whether the two addresses are two servers: {answer.how}"
+            )
             log(logging.WARNING, "servers_not_told_apart", text)
 
     def _clean(self, now_s: float) -> None:

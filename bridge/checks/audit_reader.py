@@ -54,7 +54,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     if not files:
         raise ConfigurationError(
             f"There is no audit file at BRIDGE_AUDIT_PATH ({path}).",
-            advice="It is written from the moment that the setting is there when the bridge runs.",
+            advice="The bridge writes it while it runs with BRIDGE_AUDIT_PATH set.",
         )
     for file in files:
         try:

@@ -90,9 +90,9 @@ def export(
 def _warnings(done: Cleaned) -> tuple[str, ...]:
     """What no program can promise (PS3.15 E.3.1, Clean Pixel Data, is not done)."""
     always = (
-        "The pixels are those of the instance. Look at them, if they can be seen at all: names "
-        "and dates may be burned in.",
-        "Compressed pixels may carry comments of their encoder.",
+        "The pixels are those of the instance. Look at them if you can: names and dates may be "
+        "part of the picture.",
+        "Compressed pixels may contain comments of their encoder.",
     )
     if done.burned_in == "NO":
         return always
@@ -125,6 +125,6 @@ def why_not_exported(error: InstanceError) -> str:
     if isinstance(error, InstanceGone):
         return error.message
     return (
-        f"It cannot be exported: {error.message} What cannot be read to its end cannot be "
+        f"It cannot be exported: {error.message} A file that cannot be read to its end cannot be "
         "anonymised with certainty."
     )

@@ -120,7 +120,7 @@ def _against_source(task: ImageTask, source: Buffer, target: Buffer) -> ImageCom
         return ImageComparison(task.instance_id, ImageResult.DIFFERENT, found)
     same = wanted.same_image(found)
     if same and task.with_content and content_sum(source) != content_sum(target):
-        text = "the images are the same, and other elements are not"
+        text = "the images are the same, but other elements differ"
         return ImageComparison(task.instance_id, ImageResult.OTHER_CONTENT, text)
     return _compared(task, same, _difference(wanted, found), found)
 
@@ -130,7 +130,7 @@ def _against_record(task: ImageTask, target: Buffer) -> ImageComparison:
     if isinstance(found, str):
         return ImageComparison(task.instance_id, ImageResult.DIFFERENT, found)
     same = found.samples_sha256 == task.samples_sha256
-    return _compared(task, same, "samples are not those of the audit file", found)
+    return _compared(task, same, "samples differ from those in the audit file", found)
 
 
 def _compared(task: ImageTask, same: bool, difference: str, found: Fingerprint) -> ImageComparison:

@@ -151,7 +151,7 @@ def make_plan(
                 plan.unreadable[seen.trouble] += 1
             else:
                 plan.gone += 1
-            show("looking at instances", number + 1, plan.changes)
+            show("inspecting instances", number + 1, plan.changes)
     plan.rows = sorted(rows.values(), key=lambda row: (-row.source_bytes, row.source_syntax))
     for row in plan.rows:
         row.work_s, row.measured = estimate_s(row, measured)

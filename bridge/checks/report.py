@@ -153,7 +153,7 @@ def _fate(seen: _Seen, compared: ImageComparison | None) -> tuple[Fate, str]:
 def _by_md5(seen: _Seen) -> tuple[Fate, str]:
     recorded = seen.record.text("target_md5")
     if not recorded:
-        return Fate.UNDECIDED, "the source let it go, and no sum of it is on record"
+        return Fate.UNDECIDED, "it was deleted at the source, and no checksum of it is on record"
     if seen.target_md5 == recorded:
         return Fate.ARRIVED, "the target's file is the one that was proved (MD5)"
     return Fate.DIFFERENT, "the target's file is not the one that was proved (MD5)"
@@ -172,6 +172,6 @@ def _why_missing(seen: _Seen) -> tuple[Fate, str]:
         case "skipped" if not seen.at_source:
             return Fate.GONE, "deleted at the source before it could be read"
         case "delivered" | "already_there":
-            return Fate.MISSING, "was delivered, and the target does not have it any more"
+            return Fate.MISSING, "was delivered, but the target no longer has it"
         case _:
-            return Fate.MISSING, "nothing is on record"
+            return Fate.MISSING, "there is no record of it"

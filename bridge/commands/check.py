@@ -50,8 +50,8 @@ def check(  # noqa: PLR0917 (typer gives them by name)
             "--repair",
             help="Deliver what is missing; replace copies that are damaged, older or in the wrong "
             "syntax: DELETES such a copy at the target, then sends the source's instance. "
-            "Delivers no parked instance. Makes the target read all its files. "
-            "BRIDGE_REPAIR_LIMIT bounds how many.",
+            "Delivers no parked instance. Makes the target read all its files. Replaces no "
+            "more than BRIDGE_REPAIR_LIMIT allows.",
         ),
     ] = False,
     beyond_limit: Annotated[
@@ -87,13 +87,13 @@ def check(  # noqa: PLR0917 (typer gives them by name)
 
     if (fix or sample is not None or confirm) and repair:
         raise ConfigurationError(
-            "--repair does not go with --fix, --sample or --confirm.",
-            advice="--repair alone also delivers what is missing.",
+            "--repair cannot be combined with --fix, --sample or --confirm.",
+            advice="Give --repair alone: it also delivers what is missing.",
         )
     if beyond_limit and not repair:
         raise ConfigurationError(
-            "--beyond-limit goes with --repair only.",
-            advice="To let a running bridge go on: orthanc-bridge check --confirm",
+            "--beyond-limit works with --repair only.",
+            advice="To allow a running bridge more repairs: orthanc-bridge check --confirm",
         )
     settings = load_settings()
     begin(settings, level="warning" if on_terminal() else None)

@@ -119,7 +119,7 @@ def repair_copies(settings: Settings, how: Format, *, deep: bool, beyond_limit: 
         )
     if held:
         text = "BRIDGE_REPAIR_LIMIT is reached. To repair them: check --repair --beyond-limit"
-        say(f"check: {counted(held, 'repair')} not made: {text}", err=True)
+        say(f"check: {counted(held, 'repair')} left to do: {text}", err=True)
     if parked:
         text = f"check: not at the target, parked or dropped: {counted(parked, 'instance')}."
         say(f"{text} check --repair does not deliver these. {SEE_PARKED}", err=True)

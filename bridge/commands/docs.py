@@ -63,7 +63,7 @@ def docs(
         text = "\n".join(sections(text, section))
         if not text:
             raise ConfigurationError(
-                f"The page {name} has no heading with {section!r}.",
+                f"The page {name} has no heading that contains {section!r}.",
                 advice=f"The whole page: orthanc-bridge docs {name}",
             )
     say(text.rstrip())

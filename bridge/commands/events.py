@@ -31,9 +31,9 @@ def try_events(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Send one test event to each receiver, and show its answer.
+    """Send one test event to each receiver and show its answer.
 
-    Exit code 3 if a receiver did not take it.
+    Exit code 3 if a receiver did not accept it.
     """
     from bridge.commands.output import print_json, print_table
     from bridge.config import load_settings
@@ -44,9 +44,8 @@ def try_events(
     ways = ways_out(settings)
     if not ways:
         raise ConfigurationError(
-            "Events have no way out.",
-            advice="Set BRIDGE_WEBHOOK_URL, or BRIDGE_NOTIFY_URLS. See: orthanc-bridge docs "
-            "events.",
+            "Events are sent nowhere.",
+            advice="Set BRIDGE_WEBHOOK_URL or BRIDGE_NOTIFY_URLS. See: orthanc-bridge docs events.",
         )
     event_id, now = uuid.uuid4().hex, time.time()
     body = event_body(EventKind.TEST, {}, event_id=event_id, bridge=settings.name, created_at=now)

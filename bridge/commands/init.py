@@ -95,8 +95,8 @@ def init(
         say(f"  export BRIDGE_ENV_FILE={env_file}")
     say("  orthanc-bridge doctor    check everything, change nothing")
     say("  orthanc-bridge run       deliver; its status page: http://127.0.0.1:8080/")
-    say("  orthanc-bridge check     later: did everything arrive?")
-    say("  orthanc-bridge report --study ID    later: is this study the same image there?")
+    say("  orthanc-bridge check     later: compare both servers")
+    say("  orthanc-bridge report --study ID    later: show whether a study arrived")
     return EXIT_DONE
 
 

@@ -95,12 +95,14 @@ def print_summary(summary: Summary, *, as_json: bool) -> None:
         )
     if summary.gaps:
         say(
-            f"{summary.gaps} sequences of the feed have no row: they may still become visible, or "
-            "never. See: orthanc-bridge docs operations gaps."
+            f"{summary.gaps} sequences of the feed have no row yet. They may be instances that "
+            "become visible later, or nothing. See: orthanc-bridge docs operations gaps."
         )
     if summary.stopped:
-        left = f" with {counted(summary.abandoned, 'instance')} under way" * bool(summary.abandoned)
-        say(f"interrupted{left}: what is above is done, the rest is not")
+        left = f" with {counted(summary.abandoned, 'instance')} in progress" * bool(
+            summary.abandoned
+        )
+        say(f"interrupted{left}: only what is listed above is done")
 
 
 def _print_dry_run(summary: Summary) -> None:
@@ -111,7 +113,7 @@ def _print_dry_run(summary: Summary) -> None:
         {f"would be {word}": count for word, count in sorted(summary.would.items())}
         | ({"would not be sent, at the target": summary.present} if summary.present else {})
         | ({"deleted at the source": gone} if gone else {})
-        | ({"cannot be told": _counted(summary.parked)} if summary.parked else {})
+        | ({"cannot be predicted": _counted(summary.parked)} if summary.parked else {})
     )
 
 

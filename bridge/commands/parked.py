@@ -435,7 +435,9 @@ def _in_short(told: NextRetry) -> str:
         return "due" if told.at <= time.time() else moment(told.at)
     if told.trigger is Trigger.NONE:
         return "never"
-    return "when the bridge changes" if told.trigger is Trigger.BRIDGE else "when codecs change"
+    return (
+        "when the bridge changes" if told.trigger is Trigger.BRIDGE else ("when the codecs change")
+    )
 
 
 def _fields(parked: Parked, told_next: Callable[[Parked], NextRetry] | None) -> dict[str, object]:

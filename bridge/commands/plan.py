@@ -81,8 +81,8 @@ def basis(measured_share: float, workers: int) -> str:
     """Say how good the estimate is; ``measured_share``: of its time, 0 to 1."""
     if not measured_share:
         return f"rough estimate: nothing measured yet (orthanc-bridge docs plan); {workers} workers"
-    share = f"{measured_share:.0%} of it measured by this bridge"
-    rest = ", the rest assumed" if measured_share < 1 else ""
+    share = f"{measured_share:.0%} of it is measured by this bridge"
+    rest = ", the rest is assumed" if measured_share < 1 else ""
     return f"{share}{rest} (orthanc-bridge docs plan); {workers} workers"
 
 

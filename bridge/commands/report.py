@@ -59,7 +59,7 @@ def report(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="What was settled since then: 24h, 7d, 2026-11-22T08:00 (UTC).",
+            help="Everything settled since then: 24h, 7d, 2026-11-22T08:00 (UTC).",
         ),
     ] = None,
     how: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
@@ -153,8 +153,8 @@ def _lines(settings: Settings, *, needed: bool) -> Iterator[Line]:
         return read_lines(settings.audit_path)
     if needed:
         raise ConfigurationError(
-            "BRIDGE_AUDIT_PATH is not set: there is no record to report from.",
-            advice="Ask with --study, which needs the two servers only.",
+            "BRIDGE_AUDIT_PATH is not set, so there is no record of deliveries.",
+            advice="Use --study, which needs only the two servers.",
         )
     return iter(())
 
@@ -179,7 +179,8 @@ def _ask_for_study(settings: Settings, asked: Records, study: str) -> None:
     if not (found or on_record):
         raise ConfigurationError(
             f"Neither server has a study {study}, and no line of an audit file is about it.",
-            advice="If both servers have lost it: the audit file knows it by its Orthanc ID only.",
+            advice="If both servers have lost it, give its Orthanc ID: the audit file has no "
+            "other name of it.",
         )
 
 
@@ -281,7 +282,7 @@ def moment_of(text: str, *, now_s: float) -> float:
     moment_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if moment_s > now_s:
         raise ConfigurationError(
-            f"{text!r} has not come yet: nothing is settled since then.",
+            f"{text!r} is in the future.",
             advice="Times are UTC unless they say otherwise, such as 2026-11-22T08:00+01:00.",
         )
     return max(0.0, moment_s)

@@ -30,8 +30,8 @@ def retention(
         typer.Option(
             "--confirm",
             help="Allow a running bridge to delete again after it stopped deleting, and to exceed "
-            "BRIDGE_RETENTION_DAY_SHARE for one day; stop trying to remove marks of the bridge "
-            "that a server keeps.",
+            "BRIDGE_RETENTION_DAY_SHARE for one day. Also forget marks that the bridge could "
+            "not remove from a server.",
         ),
     ] = False,
     forget: Annotated[
@@ -72,10 +72,10 @@ def _confirm(settings: Settings, ledger: Ledger) -> int:
 
     confirm(ledger, now=AgeClock().now_s(ledger))
     for mark in forget_marks(ledger, time.time()):
-        say(f"No longer looked for: {visible(str(mark))}.")
+        say(f"Forgotten, and perhaps still at the server: {visible(str(mark))}.")
     say("The bridge may delete again, and may exceed BRIDGE_RETENTION_DAY_SHARE for one day.")
     if settings.retention_s is None:
-        say("BRIDGE_SOURCE_RETENTION is keep: as long as it is, nothing is deleted at the source.")
+        say("But BRIDGE_SOURCE_RETENTION is keep, so nothing is deleted at the source.")
     return EXIT_DONE
 
 
@@ -98,7 +98,7 @@ def _forget(settings: Settings, ledger: Ledger, name: str) -> int:
         except SideError as exc:
             if side is SideName.SOURCE:
                 raise
-            say(f"Its notes at the target may still be there: {visible(exc.message)}")
+            say(f"Its notes at the target could not be removed: {visible(exc.message)}")
         finally:
             client.close()
     if not known:

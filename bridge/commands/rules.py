@@ -33,8 +33,8 @@ def try_rules(
 ) -> int:
     """Show which rule decides for a file or instance, and why.
 
-    Moves nothing and prints no value of an instance. A file counts as uploaded by REST, without a
-    sending modality. Exit code 3 if one cannot be judged.
+    Moves nothing and prints no attribute values. A file is treated as uploaded by REST, without a
+    sending modality. Exit code 3 if one cannot be decided.
     """
     from bridge.commands.output import print_json, say
     from bridge.config import load_settings
@@ -99,7 +99,7 @@ def _judged(job: Job, handling: Handling, facts: Facts) -> dict[str, object]:
 
 def _lines(one: dict[str, object]) -> list[str]:
     if "error" in one:
-        return [f"{one['what']}: cannot be judged ({one['reason']}): {one['error']}"]
+        return [f"{one['what']}: cannot be decided ({one['reason']}): {one['error']}"]
     line = one["rule_at_line"]
     decides = "no rule decides" if line is None else f"the rule at line {line} decides"
     ways = " -> ".join(str(one[name]) for name in ("source_syntax", "target_syntax") if one[name])

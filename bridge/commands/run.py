@@ -192,9 +192,11 @@ def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions |
     tokens = admin_tokens()
     if not tokens:
         return None
-    log(logging.INFO, "actions", f"may act over HTTP: {', '.join(tokens)}")
+    log(logging.INFO, "actions", f"these tokens may act over HTTP: {', '.join(tokens)}")
     if settings.health_cert_file is None and not is_loopback(settings.health_host):
-        text = "BRIDGE_ADMIN_TOKEN is set, and the monitoring server listens beyond this machine "
+        text = (
+            "BRIDGE_ADMIN_TOKEN is set, and the monitoring server is reachable from other machines "
+        )
         text += "without TLS: let nobody reach it but a proxy with TLS, or set "
         log(logging.WARNING, "actions_in_clear", f"{text}BRIDGE_HEALTH_CERT_FILE")
     return Actions(

@@ -197,11 +197,11 @@ def _gaps(gaps: object) -> str:
     parts = []
     if gaps["open"]:
         parts.append(
-            f"{gaps['sequences']} sequences have no row yet, the oldest for {gaps['oldest_s']} s: "
-            "late, undone or deleted"
+            f"{gaps['sequences']} sequences have no row yet, the oldest for {gaps['oldest_s']} s "
+            "(orthanc-bridge docs operations gaps)"
         )
     if gaps["given_up"]:
-        parts.append(f"{gaps['given_up']} GIVEN UP unseen: run orthanc-bridge check --fix")
+        parts.append(f"{gaps['given_up']} DROPPED unseen: run orthanc-bridge check --fix")
     return "; ".join(parts)
 
 

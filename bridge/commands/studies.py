@@ -81,8 +81,8 @@ def show_study(
         if not found:
             raise ConfigurationError(
                 f"No study {study} is on record.",
-                advice="Give a Study Instance UID or an Orthanc ID of a study of which an instance "
-                "came within BRIDGE_KEEP_STUDIES_DAYS.",
+                advice="Give the Study Instance UID or the Orthanc ID of a study that got an "
+                "instance within BRIDGE_KEEP_STUDIES_DAYS.",
             )
         (record,) = found
         parked = list(itertools.islice(ledger.parked_of_study(record.study.uid), PARKED_MAX))

@@ -114,12 +114,12 @@ def _by_parts(frame: bytes, info: StreamInfo, decode: Callable[[bytes], Array]) 
         samples = np.asarray(decode(part.stream))
         shape = (part.rows, info.columns, len(part.components))
         if samples.size != np.prod(shape):
-            raise SamplesError(f"{samples.size} samples in a part, {np.prod(shape)} announced")
+            raise SamplesError(f"{samples.size} samples in a part, {np.prod(shape)} expected")
         shifted = samples.reshape(shape).astype(np.uint16) << part.shift
         array[part.row : part.row + part.rows, :, list(part.components)] = shifted
         filled += samples.size
     if filled != array.size:
-        raise SamplesError(f"{filled} samples in all parts, {array.size} announced")
+        raise SamplesError(f"{filled} samples in all parts, {array.size} expected")
     return array
 
 
@@ -138,7 +138,7 @@ def openjpeg_pylibjpeg(frame: bytes, info: StreamInfo, d: Description) -> Array:
     width = {1: 1, 2: 2, 3: 4, 4: 4}[(info.precision + 7) // 8]
     array = flat.view(f"<{'i' if info.signed else 'u'}{width}")
     if array.size != d.frame_samples:
-        raise SamplesError(f"{array.size} samples decoded, {d.frame_samples} announced")
+        raise SamplesError(f"{array.size} samples decoded, {d.frame_samples} expected")
     return _fit(array.reshape(info.rows, info.columns, -1), info, d)
 
 

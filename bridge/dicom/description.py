@@ -154,7 +154,7 @@ def _found_once(reader: Reader, elements: Iterable[Element]) -> dict[int, Elemen
         before = found.setdefault(e.tag, e)
         if reader.data[before.value : before.stop] != reader.data[e.value : e.stop]:
             where = f"({e.tag >> 16:04X},{e.tag & 0xFFFF:04X})"
-            raise _contradiction(f"{where} is there twice, with two values")
+            raise _contradiction(f"{where} is in the data set twice, with two values")
     return {tag: e for tag, e in found.items() if e.stop > e.value}
 
 

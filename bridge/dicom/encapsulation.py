@@ -120,7 +120,8 @@ def group_frames(
     if frame_count == 1:
         if len(begun) > 1:
             raise InstanceError(
-                Reason.UNDECODABLE, f"One frame is announced, {len(begun)} code streams are there."
+                Reason.UNDECODABLE,
+                f"The data set says one frame, but {len(begun)} code streams are there.",
             )
         return [list(spans)] if spans else _cannot_group(0, 1)
     for table in (extended_table, fragments.table):
@@ -169,7 +170,7 @@ def _refuse_another_order(table: Sequence[int], offsets: list[int], frame_count:
         return
     if len(set(table)) == frame_count and -1 not in _indices(table, offsets):
         raise InstanceError(
-            Reason.UNDECODABLE, "The offset table has the frames in another order than they lie in."
+            Reason.UNDECODABLE, "The offset table lists the frames in another order than the file."
         )
 
 

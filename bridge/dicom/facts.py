@@ -71,7 +71,7 @@ def _facts_of_deflated(
         if names <= facts.keys() or (len(dataset) <= limit and not whole):
             return facts
         if limit >= INFLATED_MAX:
-            text = "What a rule asks for lies too far behind the beginning of the data set."
+            text = "An attribute that a rule uses is too far from the beginning of the data set."
             raise InstanceError(Reason.TOO_LARGE, text)
         limit *= HEAD_GROWS
 

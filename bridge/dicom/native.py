@@ -107,7 +107,7 @@ class NativeFrames:
         padding = surplus * d.frames < total and not bytes(self._value[total:]).strip(b"\0")
         if surplus < 0 or (surplus > 1 and not padding):
             raise InstanceError(
-                Reason.UNDECODABLE, f"{len(self._value)} bytes of pixels, {total} announced."
+                Reason.UNDECODABLE, f"{len(self._value)} bytes of pixels, {total} expected."
             )
 
     @staticmethod

@@ -134,7 +134,8 @@ class EncodedPlan:
             ) from exc
         if not same or not self._label_holds(info):
             raise InstanceError(
-                Reason.VERIFICATION_FAILED, f"{where}: {self._checker.name} reads it differently."
+                Reason.VERIFICATION_FAILED,
+                f"{where}: {self._checker.name} decodes it to other samples.",
             )
         return stream + b"\0" * (len(stream) & 1)
 

@@ -31,7 +31,7 @@ def to_container(array: Array, d: Description, *, precision: int, stream_signed:
     shape = (d.rows, d.columns) if d.samples == 1 else (d.rows, d.columns, d.samples)
     if array.shape != shape:
         if array.size != d.frame_samples or array.shape[:2] != shape[:2]:
-            raise SamplesError(f"decoded shape {array.shape}, announced {shape}")
+            raise SamplesError(f"decoded shape {array.shape}, expected {shape}")
         array = array.reshape(shape)
     if precision > d.allocated:
         raise SamplesError(f"{precision} bits decoded, {d.allocated} allocated")

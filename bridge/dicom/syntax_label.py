@@ -279,7 +279,7 @@ def fragments_in(data: memoryview, start: int, stop: int) -> bool:
 def _refuse(syntax: Syntax, meta: FileMeta, tag: int, kind: str, place: str = "") -> NoReturn:
     given = syntax.keyword
     if not meta.text(_SYNTAX):
-        given = f"none is given and the data set looks like {syntax.keyword}"
+        given = f"none is given, and the data set looks like {syntax.keyword}"
     where = f" in {place}" if place else ""
     name = "the pixel data" if tag == PIXEL_DATA else "the float pixel data"
     raise wrong_label(f"{given}, but {name}{where} is {kind}")

@@ -235,7 +235,7 @@ class Transcoding:
             return self._without_pixels(), 0
         twice = len(self._by_tag) < len(self._elements)
         if twice and sum(e.tag == PIXEL_DATA for e in self._elements) > 1:
-            raise InstanceError(Reason.UNDECODABLE, "Pixel Data is there twice.")
+            raise InstanceError(Reason.UNDECODABLE, "The data set contains Pixel Data twice.")
         if self.syntax.encapsulated:
             return self._from_compressed(pixel)
         if self.target.encapsulated:

@@ -30,8 +30,8 @@ def check_cluster(settings: Settings) -> Iterator[Diagnosis]:
             WARNING,
             SUBJECT,
             f"{settings.executor} is neither encrypted nor authenticated",
-            "Whoever reaches the scheduler may run code on the cluster and in the bridge: use "
-            "tls://, or a network of its own. See: orthanc-bridge docs cluster.",
+            "Anybody who can connect to the scheduler can run code on the cluster and in the "
+            "bridge. Use tls://, or a separate network. See: orthanc-bridge docs cluster.",
         )
     with closing(cluster_executor(settings, _ignore)) as executor:
         workforce = _settled(executor)

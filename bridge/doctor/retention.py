@@ -52,8 +52,8 @@ def check_two_servers(settings: Settings) -> Iterator[Diagnosis]:
             WARNING,
             "settings",
             f"the bridge cannot tell whether source and target are two servers: {answer.how}",
-            "The bridge asks again before it moves anything, and sends nothing to a target that "
-            "may overwrite instances: allow GET /changes there, or set "
+            "The bridge tries again before it moves anything. Until it can tell, it sends nothing "
+            "to a target that may overwrite instances. Allow GET /changes there, or set "
             "BRIDGE_SERVERS_ARE_DISTINCT=true.",
         )
 
@@ -103,8 +103,8 @@ def check_retention(settings: Settings) -> Iterator[Diagnosis]:
     dangers = (
         (
             here.overwrite_instances,
-            "OverwriteInstances is on at the source: an instance that is sent again in the very "
-            "moment of its deletion is lost",
+            "OverwriteInstances is on at the source: an instance that arrives again at the moment "
+            "of its deletion is lost",
             "Set OverwriteInstances to false at the source, or BRIDGE_SOURCE_RETENTION=keep.",
         ),
         (
@@ -116,7 +116,8 @@ def check_retention(settings: Settings) -> Iterator[Diagnosis]:
             rules.retention_s < RETENTION_S_SENSIBLE,
             f"BRIDGE_SOURCE_RETENTION is {settings.source_retention}: that leaves little time to "
             "notice a problem with the target",
-            "A day or more also bridges the loss of the target's last hours, before its backup.",
+            "Set a day or more: then you can restore the target from a backup that lacks its last "
+            "hours.",
         ),
     )
     for holds, message, advice in dangers:
@@ -181,5 +182,6 @@ def _verifying(settings: Settings, target: ServerInfo) -> Iterator[Diagnosis]:
         NOTE,
         "retention",
         f"Orthanc {target.version} does not report MaximumStorageCacheSize",
-        "Check that it is 0 at the target, or it may verify files that only its memory has.",
+        "Check that it is 0 at the target. Otherwise the target may verify files that are only in "
+        "its memory.",
     )

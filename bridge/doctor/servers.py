@@ -65,7 +65,8 @@ def check_target(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis(
             OK,
             "target",
-            f"{_index(info)}; any database will do, because the bridge does not read its feed",
+            f"{_index(info)}; any database is fine, because the bridge does not read the target's "
+            "feed",
         )
         if info.read_only:
             yield Diagnosis(
@@ -97,14 +98,14 @@ def check_clocks(settings: Settings) -> Iterator[Diagnosis]:
                 )
             continue
         if abs(ahead_s) <= SKEW_S_MAX:
-            yield Diagnosis(OK, side, "its clock agrees with ours")
+            yield Diagnosis(OK, side, "its clock agrees with the clock of this machine")
             continue
         word = "ahead of" if ahead_s > 0 else "behind"
         yield Diagnosis(
             WARNING,
             side,
-            f"its clock is {abs(ahead_s):.0f} s {word} ours: lag in seconds, ages and log times "
-            "are wrong by that much",
+            f"its clock is {abs(ahead_s):.0f} s {word} the clock of this machine: lag in seconds, "
+            "ages and log times are wrong by that much",
             "Synchronise both machines (NTP).",
         )
 
@@ -140,7 +141,7 @@ def _database_of_source(settings: Settings, info: ServerInfo) -> Diagnosis:
             "(BRIDGE_RECOUNT_INTERVAL_S)"
         )
     else:
-        text += "; nothing finds what comes later (BRIDGE_RECOUNT_INTERVAL_S is 0)"
+        text += "; nothing finds changes that become visible later (BRIDGE_RECOUNT_INTERVAL_S is 0)"
     advice = (
         "Nothing must be done. To avoid late changes: IndexConnectionsCount 1 at the source (one "
         "Orthanc on the database; slower), or TransactionMode Serializable (half the speed, and "
@@ -197,7 +198,7 @@ def _may_fetch(
             WARNING,
             "source",
             f"an instance is listed but cannot be fetched: {exc.message}",
-            "If it was not deleted just now, files are missing in the storage area of the source.",
+            "If nobody deleted it just now, files are missing in the storage area of the source.",
         )
     else:
         yield Diagnosis(OK, "source", "instances can be listed and fetched")

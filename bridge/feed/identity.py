@@ -77,28 +77,28 @@ from bridge.feed.pages import (
 from bridge.model import REMEMBERED, CounterLag, Move
 
 RESET_ADVICE = (
-    "Decide: set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target lacks "
-    "and follow the new feed, or restore the old source. See: orthanc-bridge docs operations "
-    "backwards."
+    "If the source is new or restored, set BRIDGE_ON_FEED_RESET=snapshot: the bridge moves "
+    "everything that the target lacks and follows the new feed. If not, correct BRIDGE_SOURCE_URL "
+    "or restore the old source. See: orthanc-bridge docs operations backwards."
 )
 EMPTIED_ADVICE = (
-    "Set BRIDGE_ON_FEED_RESET=snapshot to move everything that the target lacks and follow the new "
-    "feed. See: orthanc-bridge docs operations backwards."
+    "Set BRIDGE_ON_FEED_RESET=snapshot: the bridge moves everything that the target lacks and "
+    "follows the new feed. See: orthanc-bridge docs operations backwards."
 )
 
 
 def another_history(difference: str) -> FeedWentBackwards:
     """Return the error for a feed that differs from the one that was followed."""
     return FeedWentBackwards(
-        f"The source's feed has another history: {difference}.", advice=RESET_ADVICE
+        f"The source's feed is not the one that was followed: {difference}.", advice=RESET_ADVICE
     )
 
 
 def emptied(what: str) -> FeedWentBackwards:
     """Return the error for a feed whose rows were deleted before all were read."""
     return FeedWentBackwards(
-        f"The source's feed was emptied: {what} before they were read, and which instances they "
-        "named cannot be told.",
+        f"The source's feed was emptied: {what} before the bridge read them, so it does not know "
+        "which instances they named.",
         advice=EMPTIED_ADVICE,
     )
 
@@ -237,7 +237,7 @@ class FeedMemory:
         younger = any(not "" < move.changed_at <= self.newest_date for move in unknown)
         if younger and not same and any(page.since < sequence <= read_to for sequence in rows):
             raise another_history(
-                f"none of the changes remembered between {page.since} and {read_to} is there now"
+                f"none of the remembered changes between {page.since} and {read_to} is there now"
             )
         known = bool(same) or not rows
         self._note_fresh(fresh, ahead=page.ahead)

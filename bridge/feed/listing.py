@@ -161,9 +161,9 @@ class Listing(FixedMoves):
         if self._begun_anew > BEGINNINGS_MAX:
             self._begun_anew = 0
             raise self._wrong(
-                f"The {self._side}'s list of instances does not hold together from page to page.",
-                "Is something there deleting or replacing instances without pause? Does a "
-                "plugin hide instances from the list? It is tried again.",
+                f"The pages of the {self._side}'s list of instances do not fit together.",
+                "Does something there delete or replace instances all the time? Does a plugin "
+                "hide instances from the list? The bridge tries again.",
             )
 
     def _wrong(self, message: str, advice: str) -> SideError:
@@ -180,8 +180,8 @@ def _endless(side: SideName) -> SideError:
     return side_error(
         side,
         SideProblem.NOT_ORTHANC,
-        f"The {side}'s list goes on for more than {LISTED_PAGES_MAX} pages.",
-        advice="Look at GET /instances there: is it an Orthanc? It is tried again.",
+        f"The {side}'s list has more than {LISTED_PAGES_MAX} pages.",
+        advice="Look at GET /instances there: is it an Orthanc? The bridge tries again.",
     )
 
 

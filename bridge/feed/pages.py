@@ -282,9 +282,9 @@ def pages_asked() -> Iterator[int]:
     raise side_error(
         SideName.SOURCE,
         SideProblem.NOT_ORTHANC,
-        f"The source's feed goes on for more than {ASKED_PAGES_MAX} pages.",
-        advice="Look at GET /changes there: is it an Orthanc? A higher BRIDGE_PAGE_SIZE needs "
-        "fewer pages. It is tried again.",
+        f"The source's feed has more than {ASKED_PAGES_MAX} pages.",
+        advice="Look at GET /changes there: is it an Orthanc? With a higher BRIDGE_PAGE_SIZE "
+        "there are fewer pages. The bridge tries again.",
     )
 
 

@@ -189,7 +189,7 @@ def _prove(part: Path, copy: Path) -> None:
 
 def _no_state(path: Path, why: str) -> StateError:
     return StateError(
-        f"{path} is not a whole state file of orthanc-bridge: {why}.",
+        f"{path} is not a complete state file of orthanc-bridge: {why}.",
         advice="Name a file that orthanc-bridge state backup made.",
     )
 
@@ -257,8 +257,8 @@ def _put_aside(real: Path, *, readable: bool) -> Path:
             break
     else:
         raise StateError(
-            f"{real} cannot be put aside: too many files beside it were, within this second.",
-            advice="Restore again a second later.",
+            f"{real} cannot be renamed: too many files were restored within this second.",
+            advice="Wait a second, then restore again.",
         )
     for companion in [] if readable else COMPANIONS[1:]:
         with suppress(FileNotFoundError):

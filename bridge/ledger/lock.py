@@ -49,7 +49,7 @@ def locked(path: Path) -> IO[str]:
         holder = lock.read(20).strip() or "unknown"
         lock.close()
         raise StateError(
-            f"The state file {path} is held by another bridge (process {holder}).",
+            f"The state file {path} is in use by another bridge (process {holder}).",
             advice="Stop the other one, or give this one its own BRIDGE_STATE_PATH.",
         ) from None
     with explained(path):
@@ -104,20 +104,23 @@ def _advice(text: str) -> str:
     if "full" in text:
         return "Free space on the disk under BRIDGE_STATE_PATH; the bridge resumes automatically."
     if "locked" in text:
-        return "Another process has kept it locked for long. Find that process with fuser or lsof."
+        return (
+            "Another process has locked it for a long time. Find that process with fuser or lsof."
+        )
     if "malformed" in text or "not a database" in text:
         return _RESTORE
     return (
-        "Make BRIDGE_STATE_PATH a file in a directory that this user may write to; if it is there, "
-        "this user must be able to write to it and to what lies beside it (-wal, -shm, .lock)."
+        "BRIDGE_STATE_PATH must be a file in a directory that this user may write to. If the file "
+        "exists, this user must be able to write to it and to the files beside it (-wal, -shm, "
+        ".lock)."
     )
 
 
 def _advice_of(exc: OSError) -> str:
     if isinstance(exc, NotOurs):
         return (
-            "Somebody else may have put it there. Look at it, and put BRIDGE_STATE_PATH into a "
-            "directory that only this user may write to."
+            "Another user may have put it there. Look at it, and set BRIDGE_STATE_PATH to a file "
+            "in a directory that only this user may write to."
         )
     if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "Free space on the disk under BRIDGE_STATE_PATH and start again."

@@ -204,7 +204,7 @@ class Carrier:
             except SideError as exc:
                 if not self._failures.about(exc, here.resource_id):
                     raise
-                message = f"The {exc.side} refused it ({exc.problem})."
+                message = f"The {exc.side} refused the request ({exc.problem})."
             else:
                 if left:
                     counts.left += 1
@@ -275,7 +275,9 @@ class Carrier:
             return "", ""  # it went meanwhile
         target = self._target.metadata_of(kind, resource_id, name)
         if target is not None and MARK.fullmatch(target.data.decode("utf-8", "replace")):
-            raise CannotWrite("A mark of a bridge is in its place at the target.")
+            raise CannotWrite(
+                "A bridge has set a mark under the same name at the target for a moment."
+            )
         digest = _digest(source.data)
         key = f"metadata {name}"
         held = None if target is None else _digest(target.data)
@@ -321,14 +323,14 @@ class Carrier:
                 return "", ""
         data = self._data(self._source, here, name) if data is None else data
         if _md5(data) != md5:
-            raise CannotWrite("It is not the file that the source has described.")
+            raise CannotWrite("The source sent another file than it had described.")
         self._note_writing(ledger, here, key, digest, held)
         etag = "" if target is None else target.etag
         self._target.put_attachment(kind, resource_id, name, data, etag=etag)
         # 1.10 answers 200 for a study that is not there.
         stored = self._target.attachment(kind, resource_id, name)
         if stored is None or (stored.md5 or md5) != md5 or stored.size_bytes != len(data):
-            raise CannotWrite("The target has taken it and does not hold it.")
+            raise CannotWrite("The target accepted it but does not hold it.")
         return ATTACHMENTS, ""
 
     def _data(self, server: CarrySource, here: Resource, name: str) -> bytes:

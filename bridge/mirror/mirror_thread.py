@@ -358,7 +358,10 @@ class MirrorThread:
                 self._told_deleted.add(taken)
                 raise
             if noted:
-                text = f"the source lacks {counted(noted, 'delivered instance')}, as it has told"
+                text = (
+                    "the source reported deletions, and lacks "
+                    f"{counted(noted, 'delivered instance')}"
+                )
                 log(logging.INFO, "lack_noted", text, instances=noted)
 
     def _work(self) -> None:
@@ -391,7 +394,9 @@ class MirrorThread:
             if said != self._said:
                 self._said = said
                 log(
-                    logging.ERROR, "verification_failed", f"both servers cannot be verified: {said}"
+                    logging.ERROR,
+                    "verification_failed",
+                    f"the verification of both servers cannot continue: {said}",
                 )
             return PAUSE_S * self._failures
         if not ended:

@@ -211,7 +211,7 @@ class Repairer:
             return RepairEnd.HELD
         if is_repair_begun(ledger):
             # Its prepared file may be the last copy of another instance: nothing takes its place.
-            return self._failed(instance_id, state, "Another repair is not at its end.")
+            return self._failed(instance_id, state, "Another repair is unfinished.")
         self.be_sure(ledger)
         path = prepared_path(ledger)
         before = self._copy(instance_id) if state in REPLACED else None
@@ -270,7 +270,7 @@ class Repairer:
         with PreparedFile(path).opened() as file:
             instance_id = self._identify(memoryview(file.read(HEAD_BYTES)))
         if not instance_id:
-            _put_aside(path, md5, "its identifier cannot be told")
+            _put_aside(path, md5, "its identifier could not be read")
             return None
         intent = RepairIntent(instance_id, str(CopyState.MISSING), "", md5)
         held = self._copy(instance_id)
@@ -332,7 +332,7 @@ class Repairer:
     def _let_go(self, ledger: Ledger, intent: RepairIntent, held: StoredFile) -> RepairEnd:
         """End it, unless the copy was deleted and the prepared file is the only good one."""
         if intent.kept and not self._source_md5(intent):
-            text = "The target cannot read its file, and the source does not hold it any more: "
+            text = "The target cannot read its file, and the source no longer holds the instance: "
             return self._keep(ledger, intent, text + "the prepared file is kept.")
         return self._overtaken(ledger, intent, held)
 
@@ -357,20 +357,23 @@ class Repairer:
             return self._not_taken(ledger, intent, exc.reason, exc.message)
         held = self._copy(intent.instance_id)
         if held is None:
-            text = "The target has taken it and does not hold it."
+            text = "The target accepted it but does not hold it."
             return self._not_taken(ledger, intent, Reason.PROOF_MISMATCH, text)
         if held.md5 != intent.target_md5:
             if held.md5 and answer.status == "AlreadyStored":
                 return self._overtaken(ledger, intent, held)
             # It changes what it stores. Whether the content is the source's is not proved: the next
             # verification compares both files.
-            text = f"The target holds other bytes than were sent: MD5 {held.md5}."
+            text = f"The target holds other bytes than the bridge sent: MD5 {held.md5}."
             if not held.md5:
-                text = "The target notes no MD5 of what was sent (StoreMD5ForAttachments)."
+                text = (
+                    "The target stores no MD5 of the file, so its arrival is not proved "
+                    "(set StoreMD5ForAttachments there)."
+                )
             self._finish(ledger, intent, held.md5, proved=False)
             return self._failed(intent.instance_id, CopyState(intent.state), text)
         if not self._reads(intent.instance_id):
-            text = "The target cannot read the file that it has just stored."
+            text = "The target cannot read the file that it has just stored. Look at its disk."
             return self._keep(ledger, intent, text)
         return None
 
@@ -405,7 +408,7 @@ class Repairer:
         """Leave it to the next verification: nothing was deleted, or somebody has sent it since."""
         self._drop(intent, held, prepared_path(ledger))
         ledger.set_meta(INTENT_KEY, None)
-        text = "It has changed meanwhile; the next verification looks at it anew."
+        text = "It has changed meanwhile; the next verification compares it again."
         self._report(CopyNotRepaired(intent.instance_id, intent.state, text))
         return RepairEnd.OVERTAKEN
 
@@ -420,7 +423,7 @@ class Repairer:
         if readable or self._source_md5(intent):
             _unlink(path)
         else:
-            _put_aside(path, intent.target_md5, "neither server is known to hold a good one")
+            _put_aside(path, intent.target_md5, "perhaps neither server holds a good copy")
 
     def _not_taken(
         self, ledger: Ledger, intent: RepairIntent, reason: Reason, message: str
@@ -437,7 +440,9 @@ class Repairer:
         """The target lacks it: the file and the note stay, and it is tried again."""
         ledger.set_meta(INTENT_KEY, intent_text(replace(intent, kept="yes")))
         text = (
-            f"After the copy of instance {intent.instance_id} was deleted at the target: {message}"
+            f"The copy of instance {intent.instance_id} was deleted at the target, and the new "
+            f"one could not be stored yet: {message} The bridge keeps the new copy and tries "
+            "again."
         )
         if intent.state in REPLACED:
             log(logging.ERROR, "repair_unfinished", text, instance=intent.instance_id)
@@ -573,8 +578,11 @@ def _differ(one: str, other: str) -> bool:
 def _put_aside(path: Path, md5: str, why: str) -> None:
     aside = path.with_name(f"{path.name}.{md5}")
     path.rename(aside)
-    text = f"{aside} was prepared for the target, and {why}: look whether the target holds it; "
-    text += "upload the file there if not, and delete it."
+    text = (
+        f"The bridge keeps the file {aside}, which it had prepared for the target: {why}. "
+        "Check whether the target holds the instance; "
+    )
+    text += "if not, upload the file there. Then delete the file."
     log(logging.CRITICAL, "repair_put_aside", text)
 
 

@@ -56,11 +56,11 @@ BATCH = 100
 LISTED_A_REQUEST = 1000
 SEQUENCE_DIGITS = 16
 UNVERIFIABLE = (
-    "It cannot be verified: the target neither reads its file for us nor gives it. Allow POST "
-    "/instances/{id}/attachments/dicom/verify-md5 or GET /instances/{id}/file there, and have it "
-    "note MD5 (StoreMD5ForAttachments)."
+    "It cannot be verified: the target neither verifies its file nor sends it. Allow POST "
+    "/instances/{id}/attachments/dicom/verify-md5 or GET /instances/{id}/file there, and set "
+    "StoreMD5ForAttachments to true."
 )
-UNFINISHED = "a repair cannot be ended: the target does not take or not keep the file"
+UNFINISHED = "a repair cannot be finished: the target does not accept or does not keep the file"
 
 Metadata = Mapping[str, str]
 

@@ -69,7 +69,7 @@ def read_request(action: str, body: object) -> ActionRequest:
         raise BadRequestToAct(f"{action} takes {_named(FIELDS[action])}; there is another field.")
     confirm = body.get("confirm", "")
     if not isinstance(confirm, str) or len(confirm) > CONFIRM_CHARACTERS_MAX:
-        raise BadRequestToAct("confirm must be the text that the answer before has given.")
+        raise BadRequestToAct("confirm must be the text from the previous answer.")
     if action in (RETRY, DROP):
         return _read_choice(action, confirm, body)
     if action == REPLAY:
@@ -77,7 +77,7 @@ def read_request(action: str, body: object) -> ActionRequest:
         if first is None:
             raise BadRequestToAct("from is missing: the first sequence of the range.")
         if last is not None and last < first:
-            raise BadRequestToAct("to is below from: the range would hold nothing.")
+            raise BadRequestToAct("to is below from: the range is empty.")
         return ActionRequest(action, confirm, first=first, last=last)
     return ActionRequest(action, confirm)
 
@@ -89,7 +89,9 @@ def _named(fields: frozenset[str]) -> str:
 def _read_choice(action: str, confirm: str, body: Mapping[str, object]) -> ActionRequest:
     given = [name for name in FIELDS[action] if name in body]
     if len(given) != 1:
-        raise BadRequestToAct("Say which: exactly one of instances, reason, study and all.")
+        raise BadRequestToAct(
+            "Choose the instances with exactly one of: instances, reason, study, all."
+        )
     value = body[given[0]]
     match given[0], value:
         case "instances", list() as found if 1 <= len(found) <= INSTANCES_MAX:

@@ -163,8 +163,9 @@ class Actions:
             if _elsewhere(request):
                 raise Refusal(
                     403,
-                    "This request comes from another web page. Nothing was done. Where the bridge "
-                    "is behind a proxy: use HTTPS, or let the proxy pass on the Host header.",
+                    "This request comes from another web page, so nothing was done. If the bridge "
+                    "is behind a proxy, use HTTPS, or configure the proxy to pass on the Host "
+                    "header.",
                 )
             if request.headers.get("content-type", "").partition(";")[0] != "application/json":
                 raise Refusal(415, "Send Content-Type: application/json.")
@@ -172,7 +173,7 @@ class Actions:
             wanted = read_request(action, _parsed(await request.body()))
             told = await self._in_turn(who, wanted)
         except ClientDisconnect:
-            refusal = Refusal(400, "The body did not come.")
+            refusal = Refusal(400, "The body of the request did not arrive.")
         except BadRequestToAct as exc:
             refusal = Refusal(400, str(exc))
         except Refusal as exc:
@@ -235,7 +236,7 @@ class Actions:
         with Ledger(self._state_path, create=False) as ledger:
             plan = self._plan(ledger, wanted)
             if wanted.confirm != plan.confirm:
-                text = f"{plan.text} Nothing was done yet: it must be confirmed."
+                text = f"{plan.text} Nothing was done yet: please confirm."
                 raise Refusal(409, text, result=UNCONFIRMED, confirm=plan.confirm)
             report(ActionTaken(who, wanted.action, plan.detail, "begins"))
             try:
@@ -251,12 +252,14 @@ class Actions:
         """Say what a request would do now. Raises Refusal where it cannot be done."""
         if wanted.action in (RETRY, REPLAY) and self.commands.runs:
             running = self.commands.state.text if self.commands.state else ""
-            raise Refusal(409, f"A command runs already: {running}. Wait until it has ended.")
+            raise Refusal(409, f"Another command is running: {running}. Wait until it has ended.")
         match wanted.action:
             case "pause":
                 if paused_since(ledger) is not None:
-                    raise Refusal(409, "The bridge is paused already.")
-                return ActionPlan("This starts no new instance until somebody resumes.", PAUSE)
+                    raise Refusal(409, "The bridge is already paused.")
+                return ActionPlan(
+                    "The bridge will start no new instance until somebody resumes.", PAUSE
+                )
             case "resume":
                 if paused_since(ledger) is None:
                     raise Refusal(409, "The bridge is not paused.")
@@ -267,7 +270,7 @@ class Actions:
                         409, "BRIDGE_VERIFY_EVERY is off. Set it, or run: orthanc-bridge check."
                     )
                 if under_way(ledger) is not None:
-                    raise Refusal(409, "A verification is under way already.")
+                    raise Refusal(409, "A verification is already running.")
                 text = "This compares all instances of both servers, and repairs what "
                 return ActionPlan(f"{text}BRIDGE_REPAIR says.", VERIFY)
             case "replay":
@@ -278,7 +281,10 @@ class Actions:
     def _plan_replay(self, wanted: ActionRequest) -> ActionPlan:
         newest = self._newest()
         if newest is None:
-            raise Refusal(409, "The end of the source's feed is not known yet.")
+            raise Refusal(
+                409,
+                "The bridge has not read the end of the source's feed yet. Try again in a moment.",
+            )
         if max(wanted.first, wanted.last or 0) > newest:
             raise Refusal(409, f"The range is beyond the feed: its last change is {newest}.")
         end = newest if wanted.last is None else wanted.last
@@ -325,7 +331,7 @@ class Actions:
         except OSError as exc:
             raise Refusal(503, f"The command cannot be started: {exc.strerror}.") from exc
         if not started:
-            raise Refusal(409, "A command runs already, or the bridge is stopping.")
+            raise Refusal(409, "Another command is running, or the bridge is stopping.")
         return f"Started: {text}."
 
 
@@ -335,7 +341,7 @@ def _plan_parked(ledger: Ledger, wanted: ActionRequest) -> ActionPlan:
         found = [(one, ledger.parked_one(one)) for one in wanted.instances]
         missing = [one for one, parked in found if parked is None]
         if missing:
-            raise Refusal(409, f"Not parked any more: {', '.join(missing)}.")
+            raise Refusal(409, f"No longer parked: {', '.join(missing)}.")
         chosen = tuple(parked for _, parked in found if parked is not None)
         arguments, detail = wanted.instances, ", ".join(wanted.instances)
     else:
@@ -349,7 +355,7 @@ def _plan_parked(ledger: Ledger, wanted: ActionRequest) -> ActionPlan:
             arguments = ("--all",)
         detail = " ".join(arguments).removeprefix("--")
     if not chosen:
-        raise Refusal(409, "Nothing like that is parked.")
+        raise Refusal(409, "No parked instance matches.")
     number = counted(len(chosen), "parked instance")
     detail = f"{detail} ({len(chosen)})"
     if wanted.action == RETRY:
@@ -358,8 +364,8 @@ def _plan_parked(ledger: Ledger, wanted: ActionRequest) -> ActionPlan:
     names = "\n".join(sorted(one.move.instance_id for one in chosen))
     digest = hashlib.sha256(names.encode()).hexdigest()[:DIGEST_CHARACTERS]
     text = (
-        f"This drops {number}: what was not delivered stays undelivered, and is not tried again. "
-        "Nothing is deleted at either server."
+        f"This drops {number}: the bridge stops trying to deliver them. Nothing is deleted at "
+        "either server."
     )
     return ActionPlan(text, f"{DROP} {len(chosen)} {digest}", detail, chosen=chosen)
 

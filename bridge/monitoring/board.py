@@ -387,7 +387,7 @@ class Board:
         if self._sweep_error:
             advice = (
                 "Nothing is deleted at the source meanwhile. To see why: orthanc-bridge retention "
-                "--dry-run. The rights it needs: orthanc-bridge docs security."
+                "--dry-run. Which rights the logins need: orthanc-bridge docs security."
             )
             found = (*found, Problem("retention_failing", self._sweep_error, advice))
         if lacking := self.lacking():
@@ -395,11 +395,12 @@ class Board:
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
         if self._certificate_refused:
-            advice = "The certificate from before is still shown. Correct the files."
+            advice = "The monitoring server still uses the previous certificate. Correct the files."
             found = (*found, Problem("certificate_refused", self._certificate_refused, advice))
         if self._rules_refused:
             advice = (
-                "The bridge keeps using the rules from before. Correct the file: it is read again."
+                "The bridge keeps using the previous rules. Correct the file: the bridge then "
+                "reads it again."
             )
             found = (*found, Problem("rules_refused", self._rules_refused, advice))
         mirror = self.mirror()

@@ -150,7 +150,11 @@ class Guard:
             return _refuse(400, "malformed Host")
         names = [found["name"] for found in parsed if found]
         if self._only_local and not all(_is_local(name) for name in names):
-            return _refuse(421, "not a name of this machine; see: orthanc-bridge docs security")
+            return _refuse(
+                421,
+                "the Host header names another host than this machine; see: "
+                "orthanc-bridge docs security",
+            )
         return None
 
 

@@ -15,7 +15,7 @@ from bridge.monitoring.time_left import TimeLeft, left_in_words
 HOLDS = {
     "paused": "paused by an operator; to continue: orthanc-bridge resume",
     "quiet_hours": "waiting for the end of the quiet hours (BRIDGE_SCHEDULE)",
-    "rate_limit": "limited to the configured rate",
+    "rate_limit": "limited by BRIDGE_MAX_INSTANCES_S, BRIDGE_MAX_MBIT_S or BRIDGE_RATE_TIMETABLE",
 }
 STANDING_HOLDS = ("paused", "quiet_hours")
 """While these last nothing is started at all."""

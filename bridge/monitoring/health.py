@@ -21,7 +21,7 @@ FEED_RESET_ADVICE = (
 
 GAPS_ADVICE = (
     "Run orthanc-bridge check --fix: it delivers what is missing and clears this message when "
-    "nothing is. Raise BRIDGE_FEED_GAPS_MAX if it happens again."
+    "nothing is missing. Raise BRIDGE_FEED_GAPS_MAX if it happens again."
 )
 CAME_BACK_TOLD_S = 3600.0
 CAME_BACK_ADVICE = (
@@ -127,8 +127,8 @@ def judge(
         found.insert(0, Problem("feed_went_backwards", feed_reset, FEED_RESET_ADVICE))
     if gaps_given_up:
         text = (
-            f"{gaps_given_up} sequences of the feed were given up before they became visible. They "
-            "may have been instances."
+            f"The bridge dropped {gaps_given_up} sequences of the feed before their rows became "
+            "visible. They may have been instances."
         )
         found.append(Problem("feed_gaps_given_up", text, GAPS_ADVICE))
     found.extend(_stall(progress, limits, now=now))
@@ -198,8 +198,11 @@ def mirror_problems(
         return _unfinished(view)
     found = []
     if view.held:
-        text = f"{counted(view.held, 'repair')} or deletions wait: BRIDGE_REPAIR_LIMIT is reached."
-        advice = "Look at both servers; to let the bridge go on: orthanc-bridge check --confirm."
+        text = (
+            f"BRIDGE_REPAIR_LIMIT is reached: {counted(view.held, 'repair or deletion')} "
+            f"at the target {'waits' if view.held == 1 else 'wait'}."
+        )
+        advice = "Look at both servers. To allow more for one day: orthanc-bridge check --confirm."
         found.append(Problem("repairs_held", text, advice))
     if view.unresolved:
         text = f"The last verification found {counted(view.unresolved, 'difference')}."
@@ -208,19 +211,22 @@ def mirror_problems(
     verified_at = started_at if view.begun_at is None else view.begun_at
     late_s = now - verified_at - every_s
     if late_s > max(every_s, VERIFY_GRACE_S):
-        text = f"No verification came to its end that began within {lasting(now - verified_at)}."
+        text = (
+            f"No verification that began in the last {lasting(now - verified_at)} has been "
+            "completed."
+        )
         advice = "Raise BRIDGE_VERIFY_RATE, or BRIDGE_VERIFY_EVERY."
         found.append(Problem("verification_late", text, advice))
     since = view.failing_since
     if since is not None and now - since >= VERIFY_FAILING_S:
-        advice = "What a verification needs: orthanc-bridge docs mirror."
+        advice = "See: orthanc-bridge docs mirror."
         found.append(Problem("verification_failing", view.failure, advice))
     return tuple(found)
 
 
 CARRY_GRACE_S = 3600.0
 """So long something beside the files may wait, or nothing of it be brought, before it is told."""
-CARRY_ADVICE = "No delivery waits for it. What it needs: orthanc-bridge docs mirror labels."
+CARRY_ADVICE = "Deliveries do not wait for it. See: orthanc-bridge docs mirror labels."
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,17 +257,23 @@ def carry_problems(
     """
     stopped = view.stopped_since
     if stopped is not None and now - stopped >= CARRY_GRACE_S:
-        text = f"Nothing was brought beside the files for {lasting(now - stopped)}: {view.stopped}"
+        text = (
+            f"No labels, metadata or attachments were copied for {lasting(now - stopped)}: "
+            f"{view.stopped}"
+        )
         return (Problem("carry_late", text, CARRY_ADVICE),)
     since = view.waiting_since
     if since is not None and now - since >= CARRY_GRACE_S:
         count = counted(view.waiting, "resource")
-        text = f"Labels, metadata or attachments of {count} could not be brought to the target."
-        advice = "The log says why (carry_failed). What it needs: orthanc-bridge docs mirror."
+        text = f"Labels, metadata or attachments of {count} could not be copied to the target."
+        advice = "The log says why (carry_failed). See: orthanc-bridge docs mirror labels."
         return (Problem("carry_late", text, advice),)
     behind_s = now - max(idle_at, view.caught_up_at or 0.0)
     if not held and behind_s >= CARRY_GRACE_S:
-        text = f"What lies beside the files is behind for {lasting(behind_s)}."
+        text = (
+            "Labels, metadata and attachments at the target have been behind for "
+            f"{lasting(behind_s)}."
+        )
         return (Problem("carry_late", text, CARRY_ADVICE),)
     return ()
 
@@ -316,8 +328,12 @@ def carry_in_words(view: CarryView, *, now: float) -> str:
     else:
         ago = lasting(max(0.0, now - view.compared_at))
         last = f"all compared {ago} ago, {counted(view.resources, 'resource')}"
-        last += f", {view.left:,} left as others wrote them" if view.left else ""
-    waiting = f"; {counted(view.waiting, 'resource')} wait" if view.waiting else ""
+        last += f", {view.left:,} left because others wrote them" if view.left else ""
+    waiting = ""
+    if view.waiting:
+        waiting = (
+            f"; {counted(view.waiting, 'resource')} {'waits' if view.waiting == 1 else 'wait'}"
+        )
     return f"{last}{waiting}"
 
 
@@ -332,14 +348,14 @@ def events_problems(
 
     ``failing``: since when it cannot be learned what they tell, epoch seconds, and why.
     """
-    advice = "Nothing is lost of the images. See: orthanc-bridge docs events."
+    advice = "Deliveries continue. See: orthanc-bridge docs events."
     found = []
     oldest_at = outbox.oldest_at
     if oldest_at is not None and now - oldest_at > EVENTS_GRACE_S:
         text = f"{counted(sum(outbox.waiting.values()), 'event')} could not be sent, the oldest "
         text += f"for {lasting(now - oldest_at)}"
         text += f": {outbox.problem}." if outbox.problem else "."
-        advice = f"To try it: orthanc-bridge events test. {advice}"
+        advice = f"To test it: orthanc-bridge events test. {advice}"
         found.append(Problem("events_failing", text, advice))
     elif failing is not None and now - failing[0] > EVENTS_GRACE_S:
         found.append(Problem("events_failing", f"Studies cannot be judged: {failing[1]}", advice))
@@ -353,10 +369,11 @@ def _unfinished(view: MirrorView) -> tuple[Problem, ...]:
     """
     if not view.unfinished:
         return ()
-    text = "A repair is not at its end: the target may lack a copy that was to be replaced."
+    text = "A repair is unfinished: the target may lack the copy that was to be replaced."
     text += f" {view.failure}" if view.failure else ""
     advice = (
-        "The prepared file lies beside the state file. To end it: orthanc-bridge check --repair."
+        "The bridge keeps the new copy beside the state file. To finish the repair: "
+        "orthanc-bridge check --repair."
     )
     return (Problem("verification_failing", text, advice),)
 
@@ -364,7 +381,7 @@ def _unfinished(view: MirrorView) -> tuple[Problem, ...]:
 def verification_in_words(view: MirrorView, *, now: float) -> str:
     """Say when both servers were verified last, and what was found."""
     if view.ended_at is None:
-        last = "no verification has come to its end yet"
+        last = "no verification completed yet"
     else:
         ago = lasting(max(0.0, now - view.ended_at))
         found = counted(view.unresolved, "difference")
@@ -372,8 +389,8 @@ def verification_in_words(view: MirrorView, *, now: float) -> str:
         last += found
         last += f", {view.repaired:,} repaired" if view.repaired else ""
         last += f", {view.deleted:,} deleted at the target" if view.deleted else ""
-    under_way = "" if view.done is None else f"; under way, {view.done:,} done"
-    unfinished = "; a repair is not at its end" if view.unfinished else ""
+    under_way = "" if view.done is None else f"; the next one is running, {view.done:,} done"
+    unfinished = "; a repair is unfinished" if view.unfinished else ""
     return f"{last}{under_way}{unfinished}"
 
 
@@ -390,8 +407,8 @@ def lacking_problem(instances: int) -> Problem:
     text = f"The target lacks {counted(instances, 'instance')} that this bridge delivered, or"
     text += " cannot read the file. They stay at the source."
     advice = (
-        "Was it restored from a backup? To deliver what is missing: orthanc-bridge check --fix. To "
-        "replace what is damaged: orthanc-bridge check --repair."
+        "Was the target restored from a backup? To deliver what is missing: orthanc-bridge check "
+        "--fix. To replace what is damaged: orthanc-bridge check --repair."
     )
     return Problem("delivered_lacking", text, advice)
 
@@ -400,11 +417,14 @@ def marks_problem(marks: Sequence[str]) -> Problem:
     """Tell that marks which were set at a server could not be removed."""
     names = ", ".join(marks[:NAMED_MAX])
     more = len(marks) - NAMED_MAX
-    text = f"A server does not give up what was set there to tell source and target apart: {names}"
+    text = (
+        "The bridge cannot remove marks that it set at a server to tell source and target "
+        f"apart: {names}"
+    )
     text += f" and {more} more." if more > 0 else "."
     advice = (
-        "The server's log may say why. It is tried again; remove it yourself, or have it forgotten "
-        "(orthanc-bridge retention --confirm)."
+        "The server's log may say why. The bridge tries again. Remove them yourself, or make the "
+        "bridge forget them: orthanc-bridge retention --confirm."
     )
     return Problem("marks_left", text, advice)
 
@@ -414,7 +434,7 @@ def _refused_problem(progress: Progress) -> Problem:
     many = "1 instance is" if count == 1 else f"{count} instances are"
     alone = [refused for refused in progress.refused if refused.alone]
     names = ", ".join(refused.instance_id for refused in alone[:NAMED_MAX])
-    text = f"{many} refused while others are served: {names}"
+    text = f"{many} refused by a server that serves others: {names}"
     more = count - len(alone[:NAMED_MAX])
     text += f" and {more} more." if more else "."
     if not alone:
@@ -429,8 +449,8 @@ def _side_problems(side: SideName, view: SideView) -> tuple[Problem, ...]:
     if view.instance_id:
         times = "once" if view.times == 1 else f"{view.times} times"
         text += (
-            f" It failed {times} at instance {view.instance_id}. Until it serves another instance, "
-            "this may be an outage or trouble with this instance."
+            f" It failed {times} at instance {view.instance_id}. Until it has served another "
+            "instance, the bridge cannot tell an outage from a problem with this instance."
         )
     return (Problem(f"{side}_{view.problem}", text, view.advice),)
 
@@ -440,12 +460,12 @@ def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Pro
         return ()
     if progress.hold or progress.workforce.problem:
         return ()  # told already; or somebody wanted it so: pause, quiet hours, a rate limit
-    advice = "Read the log; if nothing explains it, restart the bridge: nothing is lost."
+    advice = "Read the log. If it does not say why, restart the bridge: nothing is lost."
     busy = bool(progress.waiting or progress.delayed or progress.in_flight)
     # An idle night, a pause and an outage are no standstill: it begins when work could be done.
     still_s = now - max(progress.last_progress_at, progress.able_since)
     if busy and still_s > limits.stall_after_s:
-        text = f"No instance was finished for {still_s:.0f} s."
+        text = f"There is work, but no instance was finished for {still_s:.0f} s."
         return (Problem("stalled", text, advice),)
     read_at = progress.feed_read_at
     if busy or read_at is None:

@@ -68,7 +68,7 @@ REPEAT_S = 60.0
 CARRY_LEFT = {
     "foreign": "somebody else has written another value there",
     "too_large": "it is larger than BRIDGE_CARRY_MAX_MB",
-    "no_labels": "a server is older than Orthanc 1.12 and has no labels; it is said once",
+    "no_labels": "a server is older than Orthanc 1.12 and has no labels (this is logged once)",
 }
 SIGN_LEFT = {
     "changed": "it holds another file than was delivered",
@@ -147,7 +147,10 @@ class LogObserver:
             case InstanceRetried(move=move, outcome=ExecutorFailed() as failed):
                 if self._quiet_since("executor"):
                     why = f"{failed.message} {failed.advice}".strip()
-                    text = f"lost an attempt at {_name(move)}: {why}"
+                    text = (
+                        f"the attempt at {_name(move)} failed for a reason outside of the "
+                        f"instance: {why}"
+                    )
                     log(logging.ERROR, "executor_failed", text, **_of(move))
             case InstanceRetried(move=move, outcome=outcome, attempts=attempts, after_s=after_s):
                 why = f"{getattr(outcome, 'message', '')} {getattr(outcome, 'advice', '')}".strip()
@@ -170,7 +173,9 @@ class LogObserver:
         match event:
             case NoticeFailed(kind=kind, way=way, message=message):
                 if self._quiet_since(f"events by {way}"):
-                    text = f"event {kind} could not be sent ({way}), and is sent again: {message}"
+                    text = (
+                        f"event {kind} could not be sent ({way}): {message}; the bridge tries again"
+                    )
                     log(logging.WARNING, "event_not_sent", text, kind=kind, way=way)
             case SideDown(failure=failure, instance_id=name):
                 self._said_s[failure.side] = self._steady_s()
@@ -219,11 +224,12 @@ def _log_page(read: PageRead) -> None:
 
 def _log_gaps(closed: GapsClosed) -> None:
     text = (
-        f"gaps of the feed: {closed.filled} sequences got a row, {closed.expired} expired without"
+        f"gaps of the feed: {closed.filled} sequences got a row, {closed.expired} expired without "
+        "one"
     )
     if closed.given_up:
         text += (
-            f"; {closed.given_up} GIVEN UP because there were more than BRIDGE_FEED_GAPS_MAX; "
+            f"; {closed.given_up} DROPPED because there were more gaps than BRIDGE_FEED_GAPS_MAX; "
             "run orthanc-bridge check --fix"
         )
     level = logging.ERROR if closed.given_up else logging.DEBUG
@@ -238,10 +244,17 @@ def _log_notice(event: NoticeSent | NoticesDropped | TellingFailed | TellingWork
             text = f"{counted(count, 'event')} DROPPED unsent: they were too old, or too many"
             log(logging.ERROR, "events_dropped", text, count=count)
         case TellingFailed(message=message):
-            text = f"studies cannot be judged, so no event tells of them: {message}"
+            text = (
+                "the bridge cannot find out which studies are complete, so it sends no "
+                f"event about them: {message}"
+            )
             log(logging.WARNING, "telling_failed", text)
         case TellingWorks():
-            log(logging.INFO, "telling_works", "studies can be judged again")
+            log(
+                logging.INFO,
+                "telling_works",
+                "the bridge can find out again which studies are complete",
+            )
 
 
 def _failed_at(instance_id: str) -> dict[str, str]:
@@ -257,7 +270,7 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             text = f"dropped {_name(move)} ({reason}): it was not delivered and is not tried again"
             log(logging.WARNING, "instance_dropped", text, **_of(move), reason=reason)
         case ActionTaken(who=who, action=action, detail=detail, result=result):
-            text = f"{who} by token: {action} {detail}".rstrip() + f": {result}"
+            text = f"{who} (token): {action} {detail}".rstrip() + f": {result}"
             fields = {"who": who, "action": action, "detail": detail, "result": result}
             log(logging.WARNING, "action", text, **fields)
         case GapsClosed():
@@ -266,7 +279,8 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             text = f"deleted {deleted} delivered instances from the source"
             if differing:
                 text += (
-                    f"; kept {differing} that differ from what was moved, or could not be compared"
+                    f"; kept {differing} that differ from what was delivered, or could not be "
+                    "compared"
                 )
             level = logging.WARNING if differing else logging.INFO
             log(level, "source_swept", text, deleted=deleted, differing=differing)
@@ -303,14 +317,14 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             text = f"stopping: {in_flight} instances may finish"
             log(logging.INFO, "draining", text, in_flight=in_flight)
         case Abandoned(in_flight=in_flight):
-            text = f"left {in_flight} instances unfinished; the next start delivers them"
+            text = f"stopped with {in_flight} instances unfinished; the next start delivers them"
             log(logging.WARNING, "abandoned", text, in_flight=in_flight)
 
 
 def _log_rules(event: RulesRead | RulesRefused) -> None:
     match event:
         case RulesRead(generation=generation, rules=rules):
-            text = f"the rules file has changed: {counted(rules, 'rule')}, generation {generation}"
+            text = f"read the changed rules file: {counted(rules, 'rule')}, generation {generation}"
             log(logging.INFO, "rules_read", text, generation=generation, rules=rules)
         case RulesRefused(message=message, generation=generation):
             text = f"{message} The bridge keeps using the rules of generation {generation}."
@@ -330,19 +344,21 @@ def _log_copy(
                 text = f"the copy of {instance_id} at the target ({state}): {advice}"
             log(logging.WARNING, "copy_found", text, **of, state=state)
         case CopyReplaces(instance_id=instance_id, state=state):
-            text = f"replaces the target's copy of {instance_id} ({state}): deletes it, then sends "
+            text = (
+                f"replacing the target's copy of {instance_id} ({state}): deletes it, then sends "
+            )
             text += "the source's instance"
             if state == "missing":
-                text = f"sends {instance_id} to the target, which lacks it"
+                text = f"sending {instance_id} to the target, which lacks it"
             log(logging.WARNING, "copy_replaces", text, **of, state=state)
         case CopyRepaired(instance_id=instance_id, state=state):
             text = f"repaired {instance_id} at the target; it was: {state}"
             log(logging.WARNING, "copy_repaired", text, **of, state=state)
         case CopyNotRepaired(instance_id=instance_id, state=state, message=message):
-            text = f"the copy of {instance_id} at the target ({state}) is not repaired: {message}"
+            text = f"could not repair the copy of {instance_id} at the target ({state}): {message}"
             log(logging.ERROR, "copy_not_repaired", text, **of, state=state)
         case TargetDeletes(instance_id=instance_id, lacking_s=lacking_s):
-            text = f"deletes {instance_id} at the target: the source has lacked it for "
+            text = f"deleting {instance_id} at the target: the source has lacked it for "
             log(logging.WARNING, "target_deletes", f"{text}{lasting(lacking_s)}", **of)
 
 
@@ -350,16 +366,19 @@ def _log_carry(event: Carried | CarryLeft | CarryFailed | CarryRoundEnded) -> No
     """Name what an operator has listed; never a value or a label, which a user has written."""
     match event:
         case Carried(resource_id=resource_id, written=written):
-            text = f"wrote beside the files of {resource_id} at the target"
+            text = f"wrote labels, metadata or attachments of {resource_id} at the target"
             log(logging.DEBUG, "carried", text, resource=resource_id, **written)
         case CarryLeft(resource_id=resource_id, name=name, why=why):
-            text = f"{name} of {resource_id} stays as it is at the target: {CARRY_LEFT[why]}"
+            text = f"left {name} of {resource_id} unchanged at the target: {CARRY_LEFT[why]}"
             log(logging.WARNING, "carry_left", text, resource=resource_id, name=name, reason=why)
         case CarryFailed(resource_id=resource_id, name=name, message=message):
-            text = f"{name} of {resource_id} is not at the target, and is tried again: {message}"
+            text = (
+                f"could not copy {name} of {resource_id} to the target: {message} The "
+                "bridge tries again."
+            )
             log(logging.WARNING, "carry_failed", text, resource=resource_id, name=name)
         case CarryRoundEnded(resources=resources, left=left, failed=failed):
-            text = f"compared what lies beside the files: {counted(resources, 'resource')}, "
+            text = f"compared labels, metadata and attachments: {counted(resources, 'resource')}, "
             text += f"{left} values left as they are, {failed} resources wait"
             log(logging.INFO, "carry_round", text, resources=resources, left=left, failed=failed)
 
@@ -382,7 +401,7 @@ def _log_recount(event: Recounted | MissedFound | RecountFailed) -> None:
         case Recounted(held=held, unexplained=unexplained):
             text = "the source holds what its feed reported"
             if held is None:
-                text = "everything that the source's feed names was seen"
+                text = "the bridge has seen everything that the source's feed names"
             level = logging.DEBUG
             if unexplained:
                 level = logging.WARNING
@@ -401,7 +420,7 @@ def _log_recount(event: Recounted | MissedFound | RecountFailed) -> None:
 
 def _log_parked(event: InstanceParked) -> None:
     tries = counted(event.attempts, "attempt")
-    did = "left parked" if event.retries else "parked"
+    did = "tried again and left parked" if event.retries else "parked"
     text = f"{did} {_name(event.move)} after {tries}: {event.reason}: {event.message}"
     log(
         logging.INFO if event.retries else logging.ERROR,
@@ -422,13 +441,13 @@ def _log_delivered(move: Move, done: Delivered, attempt: int) -> None:
     stages = done.stages
     what = "already there" if done.already_there else str(done.action)
     if done.differing:
-        what += " with OTHER BYTES than were sent now; the target kept its own:"
+        what += "; the target kept its own file, with OTHER BYTES than the bridge sent:"
     if done.trusted:
         what += f" against its label ({done.trusted})"
     syntaxes = f"{keyword_of(done.source_syntax)} -> {keyword_of(done.target_syntax)}"
     text = (
-        f"{what} {_name(move)} {syntaxes} "
-        f"{done.source_bytes} -> {done.target_bytes} B in {stages.total_s * 1000:.0f} ms"
+        f"{what} {_name(move)} {syntaxes} {done.source_bytes} -> {done.target_bytes} B in "
+        f"{stages.total_s * 1000:.0f} ms"
     )
     log(
         level,

@@ -111,9 +111,9 @@ class Metrics:
         )
         self._source_bytes = self._counter("source_bytes", "Bytes fetched from the source.")
         self._target_bytes = self._counter("target_bytes", "Bytes delivered to the target.")
-        self._retries = self._counter("retries", "Attempts that will be repeated.", "reason")
+        self._retries = self._counter("retries", "Failed attempts that will be repeated.", "reason")
         self._parked_retries = self._counter(
-            "parked_retries", "Parked instances tried again by policy, by result.", "result"
+            "parked_retries", "Parked instances that the bridge tried again, by result.", "result"
         )
         for result in RETRY_RESULTS:
             self._parked_retries.labels(result)
@@ -126,29 +126,29 @@ class Metrics:
             "missing_changes", "Changes gone from the feed before they were read."
         )
         self._refused = self._counter(
-            "refused_changes", "Rows of the feed whose ID is no identifier of Orthanc's."
+            "refused_changes", "Rows of the feed whose ID is not an identifier of Orthanc."
         )
         self._gaps_filled = self._counter(
-            "feed_gaps_filled", "Sequences without a row of which one became visible."
+            "feed_gaps_filled", "Sequences in gaps whose row became visible."
         )
         self._gaps_expired = self._counter(
             "feed_gaps_expired",
-            "Sequences that stayed without a row for BRIDGE_FEED_GAP_HOURS.",
+            "Sequences without a row for BRIDGE_FEED_GAP_HOURS.",
         )
         self._gaps_given_up = self._counter(
             "feed_gaps_given_up", "Sequences dropped before that: more than BRIDGE_FEED_GAPS_MAX."
         )
         self._resets = self._counter("feed_resets", "Times the feed went backwards.")
-        self._recounts = self._counter("recounts", "Recounts of the source that ended well.")
+        self._recounts = self._counter("recounts", "Recounts of the source that were completed.")
         self._recount_failures = self._counter(
-            "recount_failures", "Recounts of the source that could not be made."
+            "recount_failures", "Recounts of the source that failed."
         )
         self._recount_found = self._counter(
             "recount_found", "Instances that the feed did not report, found by a recount and moved."
         )
         self._recount_unexplained = self._counter(
             "recount_unexplained",
-            "Instances at the source that neither its feed nor a search has shown.",
+            "Instances that the source holds and its feed does not have.",
         )
         self._deletions = self._counter(
             "source_deletions", "Delivered instances deleted from the source."
@@ -157,25 +157,25 @@ class Metrics:
             "sweep_failures", "Sweeps of the source that could not delete anything."
         )
         self._copies_found = self._counter(
-            "copies_found", "Copies that a verification found not to be as they should.", "state"
+            "copies_found", "Differences that a verification found, by state of the copy.", "state"
         )
         self._copy_repairs = self._counter(
             "copy_repairs", "Repairs of copies at the target, by result.", "result"
         )
         self._target_deletions = self._counter(
-            "target_deletions", "Deletions at the target that follow those at the source."
+            "target_deletions", "Instances deleted at the target because the source lacks them."
         )
         self._verification_failures = self._counter(
-            "verification_failures", "Verifications that could not go on."
+            "verification_failures", "Times that a verification could not continue."
         )
         self._carried = self._counter(
             "carried", "Labels, metadata and attachments written at the target, by kind.", "kind"
         )
         self._carry_left = self._counter(
-            "carry_left", "Times that one of them was left as it is at the target.", "reason"
+            "carry_left", "Times that one of them was left unchanged at the target.", "reason"
         )
         self._carry_failures = self._counter(
-            "carry_failures", "Times that one of them could not be brought."
+            "carry_failures", "Times that one of them could not be copied."
         )
         self._signed = self._counter(
             "signed", "Delivered instances that were signed at the source.", "kind"
@@ -187,10 +187,10 @@ class Metrics:
             "sign_failures", "Times that a delivered instance could not be signed."
         )
         self._events_sent = self._counter(
-            "events_sent", "Events that their receiver has taken.", "event", "way"
+            "events_sent", "Events that their receiver accepted.", "event", "way"
         )
         self._event_failures = self._counter(
-            "event_failures", "Attempts to send an event that came to nothing.", "way"
+            "event_failures", "Failed attempts to send an event.", "way"
         )
         self._events_dropped = self._counter(
             "events_dropped", "Events dropped unsent: too old, or too many."
@@ -202,9 +202,7 @@ class Metrics:
             self._traces.labels(result)
         self._outages = self._counter("side_outages", "Outages that began.", "side", "problem")
         self._pokes = self._counter("pokes", "Pokes received, by result.", "result")
-        self._actions = self._counter(
-            "actions", "Actions that were asked for over HTTP.", "action", "result"
-        )
+        self._actions = self._counter("actions", "Requests to act over HTTP.", "action", "result")
         self._stages = Histogram(
             f"{NAMESPACE}_stage_seconds",
             "Duration of each stage of a delivered instance.",
@@ -524,14 +522,14 @@ class Gauges:
         )
         yield _labelled(
             "hold",
-            "1 while nothing is started on purpose.",
+            "1 while the bridge intentionally starts nothing.",
             "reason",
             {progress.hold: 1} if progress.hold else {},
         )
         now = standing_of(progress, found, now=time.time())
         yield _labelled(
             "standing",
-            "1 for how it stands now, as the page says by its colour.",
+            "1 for the standing that the status page shows.",
             "standing",
             {standing: standing is now for standing in BridgeStanding},
         )
@@ -555,20 +553,24 @@ def _plain_gauges(
     lag = lag_of(progress, now=now)
     started = [item.started_at for item in progress.in_flight]
     yield "healthy", "1 when /health answers 200.", healthy
-    yield "state_writable", "1 when the ledger can be written.", not progress.state_error
-    yield "checkpoint_sequence", "Everything up to it is settled.", progress.checkpoint
+    yield "state_writable", "1 when the state file can be written.", not progress.state_error
+    yield "checkpoint_sequence", "Every change up to it is settled.", progress.checkpoint
     yield "last_sequence", "Newest sequence of the feed.", progress.last
     yield "oldest_unfinished_sequence", "The first change not settled.", progress.oldest_open
     yield "lag_changes", "Changes not settled yet.", lag.changes
     yield "lag_seconds", "Age of the oldest unfinished change.", lag.seconds
     gaps = progress.gaps
-    yield "feed_gaps", "Ranges of sequences below the feed's end without a row.", gaps.gaps
-    yield "feed_gap_sequences", "Sequences in them.", gaps.sequences
+    yield "feed_gaps", "Gaps: ranges of sequences without a row.", gaps.gaps
+    yield "feed_gap_sequences", "Sequences in gaps.", gaps.sequences
     gap_s = 0.0 if gaps.oldest_at is None else max(0.0, now - gaps.oldest_at)
-    yield "feed_gap_oldest_seconds", "How long the oldest of them is known.", gap_s
+    yield "feed_gap_oldest_seconds", "How long the oldest gap has been known.", gap_s
     yield "in_flight", "Instances in workers or queued for them.", len(started)
     oldest_s = max(0.0, now - min(started)) if started else 0.0
-    yield "in_flight_oldest_seconds", "How long the oldest of them has been there.", oldest_s
+    yield (
+        "in_flight_oldest_seconds",
+        "How long the oldest instance in flight has been there.",
+        oldest_s,
+    )
     yield "waiting", "Instances read and not started.", progress.waiting + progress.delayed
     yield "came_back", "Instances that came back from the target.", progress.came_back.count
     yield "refused", "Instances refused while others are served.", progress.refused_count
@@ -578,7 +580,7 @@ def _plain_gauges(
         "Worker processes, or workers of the cluster, that can be used.",
         workforce.workers,
     )
-    yield "worker_threads", "Instances that they can have in work at once.", workforce.threads
+    yield "worker_threads", "Instances that the workers can process at once.", workforce.threads
     yield "workers_refused", "Workers of the cluster that get no work.", workforce.refused_count
     yield (
         "last_progress_timestamp_seconds",
@@ -598,18 +600,22 @@ def _mirror_gauges(view: MirrorView | None) -> Iterator[Metric]:
     begun_at = view.begun_at
     age_s = None if begun_at is None else round(max(0.0, time.time() - begun_at))
     plain = (
-        ("repairs_held", "Repairs and deletions that wait for a person's word.", view.held),
+        (
+            "repairs_held",
+            "Repairs and deletions that wait for orthanc-bridge check --confirm.",
+            view.held,
+        ),
         (
             "verified_instances",
             "Instances of the last complete verification.",
             None if begun_at is None else view.instances,
         ),
-        ("verified_age_seconds", "Age of the oldest instance that is not verified.", age_s),
+        ("verified_age_seconds", "Time since the last complete verification began.", age_s),
     )
     for name, text, value in plain:
         number = None if value is None else float(value)
         yield GaugeMetricFamily(f"{NAMESPACE}_{name}", text, value=number)
-    text = "Instances of the last complete verification, by what their copy is."
+    text = "Instances in the last complete verification, by state of their copy."
     yield _labelled("copies", text, "state", view.counts)
 
 
@@ -620,8 +626,16 @@ def _carry_gauges(view: CarryView | None) -> Iterator[Metric]:
         lag_s = round(max(0.0, time.time() - view.caught_up_at))
     waiting = None if view is None else view.waiting
     plain = (
-        ("carry_waiting", "Resources whose labels, metadata or attachments wait.", waiting),
-        ("carry_lag_seconds", "Time since nothing was left to be brought.", lag_s),
+        (
+            "carry_waiting",
+            "Resources whose labels, metadata or attachments could not be copied yet.",
+            waiting,
+        ),
+        (
+            "carry_lag_seconds",
+            "Time since all labels, metadata and attachments were copied.",
+            lag_s,
+        ),
     )
     for name, text, value in plain:
         number = None if value is None else float(value)
@@ -648,7 +662,7 @@ def _outbox_gauges(view: OutboxView) -> Iterator[Metric]:
     text = "Events that wait to be sent."
     yield _labelled("events_waiting", text, "way", view.waiting)
     oldest_s = 0.0 if view.oldest_at is None else max(0.0, time.time() - view.oldest_at)
-    text = "How long the oldest of them has waited."
+    text = "How long the oldest event has waited."
     yield GaugeMetricFamily(f"{NAMESPACE}_events_oldest_seconds", text, value=oldest_s)
 
 

@@ -195,14 +195,15 @@ def _action(name: str) -> Schema:
     answers = {
         "200": _answer("Done or, of a command, started.", record(message=TEXT, command=COMMAND)),
         "409": _answer(
-            "To be confirmed with that text, or, without it, not possible now.", ASKED_FOR_MORE
+            "With a text in confirm: send the request again with it. Without: not possible now.",
+            ASKED_FOR_MORE,
         ),
     }
     refusals = {
-        "400": "The body says nothing that we can do.",
-        "401": "Not a token.",
-        "403": "Another web page has sent it.",
-        "415": "Not declared as JSON.",
+        "400": "The body is not a valid request.",
+        "401": "No token, or a wrong one.",
+        "403": "The request comes from another web page.",
+        "415": "The content type is not JSON.",
         "429": "Too many wrong tokens, or requests.",
         "503": "The bridge starts, or its state file cannot be used.",
     }
@@ -222,18 +223,18 @@ READ: dict[str, Schema] = {
         "Both servers can be used, and the state can be written.",
         {
             code: _answer(text, record(ready=FLAG, reasons=several(PROBLEM)))
-            for code, text in (("200", "Yes."), ("503", "No, for these reasons."))
+            for code, text in (("200", "Yes."), ("503", "Not ready, for these reasons."))
         },
     ),
     "/health": _get(
-        "Whether a person should look.",
+        "Whether a person must act.",
         {
-            "200": _answer("Nobody need look.", record(**HEALTH)),
-            "503": _answer("Somebody should, for these reasons.", record(**HEALTH)),
+            "200": _answer("All is well.", record(**HEALTH)),
+            "503": _answer("A person must look, for these reasons.", record(**HEALTH)),
         },
     ),
     "/metrics": _get(
-        "For Prometheus.",
+        "Metrics for Prometheus.",
         {
             "200": {
                 "description": "Metrics; as OpenMetrics, with exemplars, where the header Accept "
@@ -245,9 +246,9 @@ READ: dict[str, Schema] = {
             }
         },
     ),
-    "/api/status": _get("Everything known.", {"200": _answer("It.", record(**STATUS))}),
+    "/api/status": _get("The complete status.", {"200": _answer("It.", record(**STATUS))}),
     "/api/studies": _get(
-        "Studies, those first of which an instance came last.",
+        "Studies, the latest arrival first.",
         {
             "200": _answer("They.", STUDIES),
             "503": _answer("The state file cannot be read.", MESSAGE),
@@ -255,14 +256,14 @@ READ: dict[str, Schema] = {
         parameters=[
             _query("search", "A Study Instance UID, an Orthanc ID, or a parked instance's ID."),
             _query("incomplete", "1: only studies that lack instances."),
-            _query("after", "The UID after which the page begins: ``older`` of the one before."),
+            _query("after", "The UID after which the page begins: ``older`` of the previous page."),
         ],
     ),
     "/api/throughput": _get(
-        "What was delivered in the last hour, day and month, also before a restart.",
+        "What was delivered in the last hour, 24 hours and 30 days, also before a restart.",
         {
             "200": _answer(
-                "Each in intervals.",
+                "Deliveries in each interval.",
                 record(**{name: schema_of_fields(ThroughputOf) for name in SPANS}),
             )
         },
@@ -271,19 +272,19 @@ READ: dict[str, Schema] = {
 }
 POKE: Schema = {
     "post": {
-        "summary": "Look at the feed soon; without a body.",
+        "summary": "Make the bridge read the feed now; send no body.",
         "security": [{"token": []}],
         "responses": {
-            "202": _answer("The bridge looks.", kind="text/plain"),
-            "401": _answer("Not the token.", kind="text/plain"),
+            "202": _answer("The bridge reads the feed.", kind="text/plain"),
+            "401": _answer("No token, or a wrong one.", kind="text/plain"),
         },
     }
 }
 WHO = _get(
-    "Whose token it is, and which command runs or has run last.",
+    "The name of the token, and the running or last command.",
     {
         "200": _answer("It.", record(who=TEXT, actions=several(TEXT), command=COMMAND)),
-        "401": _answer("Not a token.", MESSAGE),
+        "401": _answer("No token, or a wrong one.", MESSAGE),
         "429": _answer("Too many wrong tokens, or requests.", MESSAGE),
     },
     security=[{"token": []}],

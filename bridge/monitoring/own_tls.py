@@ -93,7 +93,7 @@ class RenewedCertificate:
             if not self._told and now_s - since_s >= RENEWAL_S:
                 self._told = True
                 self._refused(exc.message)
-                text = f"{exc.message} The certificate from before is still shown."
+                text = f"{exc.message} The monitoring server still uses the previous certificate."
                 log(logging.ERROR, "certificate_refused", text)
             return
         self._stamp, self._context = stamp, context

@@ -44,7 +44,7 @@ ENDS = {
     EXIT_DONE: "done",
     EXIT_BUG: "failed: a bug in the bridge, see the log",
     EXIT_CONFIGURATION: "refused",
-    EXIT_INCOMPLETE: "ended; instances are parked, or the feed has gaps",
+    EXIT_INCOMPLETE: "done; but instances are parked, or the feed has gaps",
     EXIT_SOURCE: "ended early: the source cannot be used",
     EXIT_TARGET: "ended early: the target cannot be used",
     EXIT_STATE: "failed: the state file cannot be used",

@@ -67,7 +67,7 @@ def left_in_words(left: TimeLeft | None) -> str:
     if left is None:
         return ""
     if left.from_s is None:
-        return "more comes in than is delivered"
+        return "more arrives than is delivered"
     first = _rough(left.from_s)
     if left.to_s is None:
         return f"at least {first} left"

@@ -149,7 +149,7 @@ def in_words(body: str) -> tuple[str, str]:
             )
             text += f" ({', '.join(data['reasons'])})." if data["reasons"] else "."
         case _:
-            what, text = "Test", "Somebody has asked this bridge for a test event."
+            what, text = "Test", "This is a test: somebody ran orthanc-bridge events test."
     return f"{name}: {what}", text.strip() or what
 
 

@@ -33,7 +33,7 @@ GONE = 410
 SERVICE_TIMEOUT_S = 20.0
 KEY_CHARACTERS_MIN = 8
 """A part of an address that is as long may be a key."""
-WITHHELD = "(it repeats a part of the address or the secret: not shown)"
+WITHHELD = "(not shown: the answer repeats a part of the address or of the secret)"
 _SEPARATORS = re.compile(r"[/?&=#;]")
 DIGITS = 8
 """Of the digest by which an address of apprise is known in the state file."""
@@ -81,7 +81,7 @@ def signing_key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(SECRET_BEGIN), validate=True)
     except binascii.Error as exc:
         raise ConfigurationError(
-            "BRIDGE_WEBHOOK_SECRET begins with whsec_, and the rest is not base64.",
+            "BRIDGE_WEBHOOK_SECRET begins with whsec_, but the rest is not base64.",
             advice="Copy the whole secret.",
         ) from exc
 
@@ -149,13 +149,13 @@ class ApprisePlace:
         )
         self._places = apprise.Apprise(asset=asset)
         if not self._places.add(address) or len(self._places) != 1:
-            raise ValueError("apprise knows no such address")
+            raise ValueError("apprise does not know this kind of address")
 
     def send(self, notice: Notice) -> Sent:
         """Send its title and text."""
         title, text = in_words(notice.body)
         if self._places.notify(title=title, body=text):
-            return Sent(taken=True, text="it was taken")
+            return Sent(taken=True, text="the receiver accepted it")
         return Sent(taken=False, text="apprise could not send it")
 
 
@@ -176,7 +176,7 @@ def apprise_places(addresses: Sequence[str]) -> tuple[ApprisePlace, ...]:
             places.append(ApprisePlace(address))
         except ValueError as exc:
             raise ConfigurationError(
-                f"Address {number} of BRIDGE_NOTIFY_URLS is none that apprise knows.",
-                advice="How they are written: orthanc-bridge docs events.",
+                f"apprise does not know the kind of address number {number} in BRIDGE_NOTIFY_URLS.",
+                advice="For examples: orthanc-bridge docs events.",
             ) from exc
     return tuple(places)

@@ -128,6 +128,4 @@ class _Pieces:
             raise self._wrong_length(f"only {sent} of {self._announced_bytes}")
 
     def _wrong_length(self, seen: str) -> InstanceError:
-        return InstanceError(
-            Reason.INTERNAL, f"The file to send came out with {seen} bytes.", final=False
-        )
+        return InstanceError(Reason.INTERNAL, f"The file to send had {seen} bytes.", final=False)

@@ -589,14 +589,12 @@ class OrthancClient:
                 # Orthanc answers 404 as well when the file is missing in its storage area.
                 raise InstanceError(
                     Reason.SERVER_REFUSES_INSTANCE,
-                    f"The {self.endpoint.side} lists instance {instance_id} but gives no file of "
+                    f"The {self.endpoint.side} lists instance {instance_id}, but sends no file of "
                     "it, or no MD5 (StoreMD5ForAttachments).",
                     final=False,
                 ) from exc
             if self.endpoint.side is SideName.SOURCE:
-                raise InstanceGone(
-                    f"Instance {instance_id} is not in the source any more."
-                ) from exc
+                raise InstanceGone(f"The source no longer holds instance {instance_id}.") from exc
             raise InstanceError(
                 Reason.PROOF_MISMATCH,
                 f"The target does not hold instance {instance_id}.",
@@ -710,7 +708,7 @@ def resource_path(kind: str, resource_id: str, rest: str = "") -> str:
         raise InstanceError(
             Reason.INTERNAL,
             f"{visible(shortened(resource_id, SHOWN_CHARACTERS_MAX))!r} is not an identifier of "
-            "Orthanc's: nothing is asked for it.",
+            "Orthanc: the bridge sends no request with it.",
         )
     return f"/{kind}/{resource_id}{rest}"
 

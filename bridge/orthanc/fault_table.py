@@ -105,8 +105,8 @@ class OurFault(Enum):
 
 _CHECK_RUNNING = "Check that it is running and that {url} is right."
 _CHECK_BEHIND = "Check that it is running, and where the proxy passes {url} on to."
-_CHECK_PORT = "If this stays, check the port in {url}, and http:// against https://."
-_CHECK_LOGS = "If this stays, read the log of the server, and of any proxy in front of it."
+_CHECK_PORT = "If this does not end, check the port in {url}, and http:// against https://."
+_CHECK_LOGS = "If this does not end, read the log of the server, and of any proxy in front of it."
 _CHECK_LOAD = "It may be overloaded or suspended; if it is merely slow, raise {timeout}."
 
 HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
@@ -114,7 +114,7 @@ HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
         SideProblem.TIMED_OUT, "did not accept a connection in time", _CHECK_RUNNING
     ),
     httpx.ReadTimeout: Fault(SideProblem.TIMED_OUT, "did not answer in time", _CHECK_LOAD),
-    httpx.WriteTimeout: Fault(SideProblem.TIMED_OUT, "stopped reading our request", _CHECK_LOAD),
+    httpx.WriteTimeout: Fault(SideProblem.TIMED_OUT, "stopped reading the request", _CHECK_LOAD),
     httpx.ConnectError: Fault(SideProblem.UNREACHABLE, "refuses connections", _CHECK_RUNNING),
     httpx.ReadError: Fault(
         SideProblem.UNREACHABLE,
@@ -122,11 +122,9 @@ HTTPX_FAULTS: Mapping[type[Exception], Fault | OurFault] = {
         _CHECK_PORT,
     ),
     httpx.WriteError: Fault(
-        SideProblem.UNREACHABLE, "broke the connection while we wrote", _CHECK_LOGS
+        SideProblem.UNREACHABLE, "broke the connection while the request was sent", _CHECK_LOGS
     ),
-    httpx.CloseError: Fault(
-        SideProblem.UNREACHABLE, "broke the connection at its end", _CHECK_LOGS
-    ),
+    httpx.CloseError: Fault(SideProblem.UNREACHABLE, "closed the connection", _CHECK_LOGS),
     httpx.RemoteProtocolError: Fault(
         SideProblem.UNREACHABLE,
         "ended the connection before its answer was complete",
@@ -162,8 +160,8 @@ HTTPX_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.S
 NO_DNS = Fault(SideProblem.UNREACHABLE, "has a host name that does not resolve", "Check {url}.")
 NO_MORE_FILES = Fault(
     SideProblem.UNREACHABLE,
-    "could not be asked: this process may open no more files and connections",
-    "That is not the server's fault: raise the limit of the bridge (ulimit -n, LimitNOFILE=).",
+    "could not be asked: this process may not open more files or connections",
+    "The server is not the cause: raise the limit of the bridge (ulimit -n, LimitNOFILE=).",
 )
 NOT_HTTP = Fault(
     SideProblem.NOT_ORTHANC,
@@ -187,7 +185,7 @@ TLS_UNKNOWN_CA = Fault(
 )
 TLS_CLIENT = Fault(
     SideProblem.TLS,
-    "refused our client certificate, or that we sent none",
+    "refused the bridge's client certificate, or requires one",
     "Check {certificate}: it must be signed by an authority that the server trusts.",
 )
 TLS_NOT_TLS = Fault(
@@ -200,12 +198,14 @@ TLS_OTHER = Fault(
 )
 
 TLS_SPOKEN = Fault(
-    SideProblem.TLS, "wants TLS on this port", "Use https:// in {url}, or the port that does not."
+    SideProblem.TLS,
+    "requires TLS on this port",
+    "Use https:// in {url}, or the port that does not.",
 )
 COMPRESSED = Fault(
     SideProblem.NOT_ORTHANC,
     "compressed its answer although it was asked not to",
-    "A proxy in front of it must pass our Accept-Encoding on as it is (nginx: no proxy_set_header "
+    "A proxy in front of it must pass on Accept-Encoding unchanged (nginx: no proxy_set_header "
     "Accept-Encoding).",
 )
 
@@ -220,12 +220,12 @@ PROXY_PAGES: tuple[tuple[bytes, Fault], ...] = (
 )
 
 STATUS_FAULTS: Mapping[int, Fault] = {
-    401: Fault(SideProblem.LOGIN_REFUSED, "refused our login", "Check {login}."),
+    401: Fault(SideProblem.LOGIN_REFUSED, "refused the login", "Check {login}."),
     403: Fault(
         SideProblem.FORBIDDEN,
         "forbids this request",
-        "Allow it for our user or address (Orthanc: RemoteAccessAllowed, or a filter script; "
-        "a proxy in front of it: its rules, its log).",
+        "Allow it for the bridge's user or address (Orthanc: RemoteAccessAllowed, or a filter "
+        "script; a proxy in front of it: its rules, its log).",
     ),
     404: Fault(SideProblem.NOT_FOUND, "does not know this path", "Check the path in {url}."),
     405: Fault(
@@ -233,8 +233,8 @@ STATUS_FAULTS: Mapping[int, Fault] = {
         "does not allow this method",
         "Check whether the server is read-only, and whether {url} is right.",
     ),
-    407: Fault(SideProblem.FORBIDDEN, "is behind a proxy that wants a login", "Check {url}."),
-    408: Fault(SideProblem.SERVER_ERROR, "gave up waiting for our request", _CHECK_LOAD),
+    407: Fault(SideProblem.FORBIDDEN, "is behind a proxy that requires a login", "Check {url}."),
+    408: Fault(SideProblem.SERVER_ERROR, "gave up waiting for the request", _CHECK_LOAD),
     411: Fault(
         SideProblem.BODY_LIMIT,
         "is behind a proxy that refuses chunked uploads",
@@ -245,7 +245,7 @@ STATUS_FAULTS: Mapping[int, Fault] = {
         "is behind a proxy that refuses a body of this size",
         "Raise the proxy's limit (nginx: client_max_body_size).",
     ),
-    429: Fault(SideProblem.SERVER_ERROR, "asks us to slow down", _ASK_ITS_LOG),
+    429: Fault(SideProblem.SERVER_ERROR, "asks the bridge to slow down", _ASK_ITS_LOG),
     502: Fault(
         SideProblem.SERVER_ERROR,
         "is behind a proxy that cannot reach it, or lost it while it worked",
@@ -289,7 +289,7 @@ SERVER_ERROR = Fault(
 )
 REFUSED = Fault(SideProblem.SERVER_ERROR, "refused this request", _ASK_ITS_LOG, specific=True)
 UNEXPECTED = Fault(
-    SideProblem.NOT_ORTHANC, "gave an answer that Orthanc would not give", _CHECK_RUNNING
+    SideProblem.NOT_ORTHANC, "gave an answer that Orthanc does not give", _CHECK_RUNNING
 )
 
 

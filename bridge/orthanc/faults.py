@@ -35,13 +35,13 @@ def error_of_exception(
         )
     if isinstance(entry, OurFault):
         return BridgeError(
-            f"{request.method} {request.shown} to the {request.side} was sent wrongly: "
-            f"{type(exc).__name__}.",
-            advice="This is a defect of orthanc-bridge: please report it.",
+            f"The bridge sent {request.method} {request.shown} to the {request.side} in a wrong "
+            f"way: {type(exc).__name__}.",
+            advice="This is a bug in the bridge: please report it.",
         )
     seen = entry.seen
     if entry.problem is SideProblem.TIMED_OUT and deadline_passed:
-        seen = "was too slow: the time for the whole transfer is over"
+        seen = "was too slow: the whole transfer took longer than allowed"
     # What is not HTTP, or does not decode, says nothing of the instance, and may be about that one.
     strange = entry in (fault_table.NOT_HTTP, fault_table.HTTPX_FAULTS[httpx.DecodingError])
     specific = entry.specific or (strange and request.about_instance)
@@ -139,9 +139,13 @@ def _redirected(status: int, location: str, request: Request) -> SideError:
     if not same_port:
         return _redirect(request, status, "another port", "Put the final address into {url}.")
     if there.path == f"{here.path}/":
-        advice = "Let the proxy pass our paths on as they are: Orthanc's end without a slash."
+        advice = (
+            "Configure the proxy to pass on paths unchanged: Orthanc's paths end without a slash."
+        )
         return _redirect(request, status, "the same path with a slash at its end", advice)
-    advice = "If that is a page to log in at, let {login} do instead; else correct {url}."
+    advice = (
+        "If that is a login page, make the server accept {login} instead. If not, correct {url}."
+    )
     return _redirect(request, status, "another path", advice)
 
 

@@ -44,7 +44,7 @@ _SEEN: Mapping[type[Exception], str] = {
     httpx.ConnectTimeout: "it did not accept a connection in time",
     httpx.ConnectError: "it refuses connections, or its certificate is not trusted",
     httpx.WriteTimeout: "it stopped reading",
-    httpx.WriteError: "it broke the connection while it was written to",
+    httpx.WriteError: "it broke the connection while the request was sent",
     httpx.ReadTimeout: "it did not answer in time",
     httpx.ReadError: "it broke the connection before its answer was complete",
     httpx.RemoteProtocolError: "its answer was cut short, or is no HTTP",

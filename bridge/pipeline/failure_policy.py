@@ -215,10 +215,11 @@ def decide(  # noqa: PLR0911 (a table of outcomes)
 
 
 _SEEN = {
-    Others.SERVED: "serves other instances but not this one",
-    Others.WELL: "gave the file of another instance but not of this one",
-    Others.SOLE: "answers otherwise, and does not give the file of this instance, the only one",
-    Others.ABSENT: "answers, and does not give the file of this instance, nor of any other",
+    Others.SERVED: "serves other instances, but not this one",
+    Others.WELL: "sent the file of another instance, but not of this one",
+    Others.SOLE: "answers other requests, but does not send the file of this instance, the only "
+    "one",
+    Others.ABSENT: "answers, but sends the file of neither this instance nor any other",
 }
 """What was found of others, where that makes a failure the instance's fault."""
 _DEATHS = {SideName.SOURCE: Reason.SOURCE_DIED, SideName.TARGET: Reason.TARGET_DIED}

@@ -265,7 +265,7 @@ class Outcomes:
             return False
         text = (
             f"It was delivered {rounds} times within an hour and came to the source again each "
-            "time: another bridge, or a rule of the target, brings it back."
+            "time: another bridge, or a rule of the target, sends it back."
         )
         failed = InstanceFailed(Reason.CAME_BACK, text, final=True)
         self._note_return(item)
@@ -646,7 +646,7 @@ class Outcomes:
         if not (self._window.only_failed_left and self._servers.only_fails_at_work(side)):
             return None
         left = [refused for refused in self.told() if refused.side == side]
-        return _unfinished(left, f"The {side} served other instances and did not serve these")
+        return _unfinished(left, f"The {side} served other instances, but not these")
 
     def left_waiting(self, patience_s: float) -> InstancesRefused | None:
         """Return what to end with when only instances are left that wait for a setting or a disk.
@@ -660,7 +660,7 @@ class Outcomes:
             return None
         if self._window.under_way or self._clock.now_s() - self.last_progress_at < patience_s:
             return None
-        return _unfinished(list(self.told()), "Others were served, and these were not")
+        return _unfinished(list(self.told()), "The server served other instances, but not these")
 
     def take_probe(self, side: SideName, *, died: bool) -> None:
         """Decide about a suspect that failed alone, now that a probe has told how the server is."""
@@ -680,7 +680,7 @@ def _unfinished(left: list[Refused], what: str) -> InstancesRefused | None:
     if not left:
         return None
     names = ", ".join(refused.instance_id for refused in left)
-    later = "The next run tries them again; they are parked when others are served after them."
+    later = "The next run tries them again. It parks them if others are served after them."
     return InstancesRefused(
         f"{what}, which are unfinished: {names}. {left[-1].message}",
         advice=f"{left[-1].advice} {later}".strip(),

@@ -57,16 +57,16 @@ def _never(why: str) -> Retry:
 
 
 RETRIES: Mapping[Reason, Retry] = {
-    Reason.FILTERED_OUT: Retry(Trigger.TIME, "a filter of the target may be changed", _GROWING),
-    Reason.REJECTED_BY_TARGET: Retry(
-        Trigger.TIME, "what made the target reject it may be gone", _GROWING
+    Reason.FILTERED_OUT: Retry(
+        Trigger.TIME, "somebody may change the filter of the target", _GROWING
     ),
+    Reason.REJECTED_BY_TARGET: Retry(Trigger.TIME, "the target may accept it later", _GROWING),
     Reason.SERVER_REFUSES_INSTANCE: Retry(
-        Trigger.TIME, "the server may be repaired, or its file restored", _GROWING
+        Trigger.TIME, "somebody may repair the server, or restore the file", _GROWING
     ),
     Reason.TARGET_DIED: Retry(
         Trigger.TIME,
-        "the target may be repaired; it is tried alone, and three times at most",
+        "somebody may repair the target; the bridge sends it alone, three times at most",
         _DEATHS,
         ends=True,
         alone=True,
@@ -74,18 +74,22 @@ RETRIES: Mapping[Reason, Retry] = {
     Reason.UNDECODABLE: Retry(Trigger.CODECS, "other codecs may decode it"),
     Reason.UNSUPPORTED_SYNTAX: Retry(Trigger.CODECS, "other codecs may know it"),
     Reason.INTERNAL: Retry(Trigger.BRIDGE, "another version of the bridge may have the bug fixed"),
-    Reason.WRONG_SYNTAX_LABEL: _never("the file stays wrong; BRIDGE_ON_WRONG_LABEL decides"),
-    Reason.NOT_DICOM: _never("the file stays what it is"),
+    Reason.WRONG_SYNTAX_LABEL: _never(
+        "the file stays wrong; BRIDGE_ON_WRONG_LABEL decides what to do"
+    ),
+    Reason.NOT_DICOM: _never("the file stays as it is"),
     Reason.TOO_LARGE: _never("the file stays as large"),
-    Reason.VIDEO: _never("BRIDGE_ON_VIDEO decides"),
-    Reason.VERIFICATION_FAILED: _never("two decoders differ: a person must look at the pixels"),
-    Reason.IDENTITY_CHANGED: _never("a person must find out what changes its identity"),
+    Reason.VIDEO: _never("BRIDGE_ON_VIDEO decides what to do"),
+    Reason.VERIFICATION_FAILED: _never("a person must look at the pixels"),
+    Reason.IDENTITY_CHANGED: _never("a person must find out what changes its identifier"),
     Reason.PROOF_MISMATCH: _never("a person must compare what both servers hold"),
-    Reason.SOURCE_DIED: _never("the server that holds the original is not put at risk again"),
-    Reason.TIMED_OUT: _never("it takes as long again; BRIDGE_TASK_TIMEOUT_S decides"),
-    Reason.WORKER_DIED: _never("it has ended worker processes, and would again"),
-    Reason.OUT_OF_MEMORY: _never("it needs as much again; BRIDGE_WORKER_MEMORY_MB decides"),
-    Reason.CAME_BACK: _never("it goes in a circle that a person must break"),
+    Reason.SOURCE_DIED: _never("it would put the server with the original at risk again"),
+    Reason.TIMED_OUT: _never("it would take as long again; raise BRIDGE_TASK_TIMEOUT_S first"),
+    Reason.WORKER_DIED: _never("it would crash worker processes again"),
+    Reason.OUT_OF_MEMORY: _never(
+        "it would need as much memory again; raise BRIDGE_WORKER_MEMORY_MB first"
+    ),
+    Reason.CAME_BACK: _never("it goes in a circle that a person must stop"),
     Reason.GONE: _never("there is nothing to try"),
     Reason.RULE: _never("a rule has decided"),
     Reason.DRY_RUN: _never("nothing was tried"),

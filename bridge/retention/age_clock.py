@@ -54,7 +54,7 @@ class AgeClock:
                 shown += max(0.0, min(passed_s, walked_s))
                 if walked_s - passed_s > JUMP_S:
                     text = f"the clock was set forward by {walked_s - passed_s:.0f} s"
-                    text += ": nothing is deleted earlier for it"
+                    text += ": this makes no instance old enough for deletion"
                     log(logging.WARNING, "clock_jumped", text)
         if keep:
             ledger.set_meta(AGE_CLOCK_KEY, f"{shown!r} {now_s!r} {steady_s!r} {boot or '-'}")

@@ -107,15 +107,15 @@ class Prover:
         if shows is None:
             raise InstanceError(
                 Reason.SERVER_REFUSES_INSTANCE,
-                f"A mark that was set on instance {kept.instance_id} at the source did not stay "
-                "there, or there is no free number for one.",
+                f"The bridge set a mark (metadata) on instance {kept.instance_id} at the source, "
+                "and the source did not keep it; or no number is free for one.",
                 final=False,
             )
         if shows:
             raise ConfigurationError(
-                "BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL lead to one server: what is marked at one "
-                "shows at the other. Nothing more is deleted.",
-                advice="Correct them, or set BRIDGE_SOURCE_RETENTION=keep.",
+                "BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL lead to one server: a mark that was set "
+                "at one is at the other. Nothing more is deleted.",
+                advice="Correct the addresses, or set BRIDGE_SOURCE_RETENTION=keep.",
             )
         try:
             file = self._source.file_of(kept.instance_id, bytes_max=HELD_BYTES_MAX)
@@ -139,15 +139,17 @@ class Prover:
         left = marks.left()
         if len(left) >= MARKS_LEFT_MAX:
             raise ConfigurationError(
-                f"The servers do not give up the marks that are set to tell them apart: {left[0]} "
-                f"and {len(left) - 1} others. Nothing is deleted before some are removed.",
-                advice="Allow our login DELETE on /instances/.../metadata/...; the log of the "
-                "source may say why it fails. Remove them yourself, and they are forgotten.",
+                "The servers keep marks that the bridge set to tell them apart and cannot remove: "
+                f"{left[0]} and {len(left) - 1} others. Nothing is deleted at the source before "
+                "some are removed.",
+                advice="Allow the bridge's login DELETE on /instances/.../metadata/... at the "
+                "source; the source's log may say why it fails. Or remove the marks "
+                "yourself: the bridge notices.",
             )
         if any(mark.instance_id == kept.instance_id for mark in left):
             raise InstanceError(
                 Reason.SERVER_REFUSES_INSTANCE,
-                f"The source does not give up the mark on instance {kept.instance_id}.",
+                f"The bridge cannot remove its mark on instance {kept.instance_id} at the source.",
                 final=False,
             )
 
@@ -162,8 +164,8 @@ class Prover:
             if not lacks_right(exc, Need.WRITE):
                 raise
             raise risky(
-                "The target does not tell whether it recycles (Orthanc tells from 1.12 on), and "
-                f"does not let us protect patients from it: {exc.message}",
+                "The target does not say whether it recycles (Orthanc 1.12 and newer do), and "
+                f"does not allow the bridge to protect patients from recycling: {exc.message}",
                 Risk.TARGET_UNTOLD,
             ) from exc
 
@@ -187,8 +189,8 @@ def refuse_target(rules: RetentionRules, info: ServerInfo) -> bool:
     if limited and info.maximum_storage_mode != "Reject":
         if not rules.accepts(Risk.TARGET_RECYCLES):
             raise risky(
-                "The target recycles (MaximumStorageSize or MaximumPatientCount): what is "
-                "deleted at the source would then be nowhere",
+                "The target recycles (MaximumStorageSize or MaximumPatientCount): it may delete "
+                "what was deleted at the source, and the last copy would be lost",
                 Risk.TARGET_RECYCLES,
             )
         return False

@@ -174,9 +174,9 @@ def bridge_id(ledger: Ledger) -> str:
             # Before the new name: a crash in between must not leave the first one unknown.
             remember_followers(ledger, {first: UNSAID})
             text = (
-                f"The state file is a copy, moved or restored from a backup: this is bridge "
-                f"{known} now, and {first} is another one. If no bridge uses the first file any "
-                f"more: orthanc-bridge retention --forget {first}."
+                "The state file was copied, moved or restored from a backup. So this bridge now "
+                f"has the name {known}, and {first} counts as another bridge. If no bridge uses "
+                f"the first file any more: orthanc-bridge retention --forget {first}."
             )
             log(logging.WARNING, "state_file_copied", text)
         ledger.set_meta(BRIDGE_ID_KEY, known)

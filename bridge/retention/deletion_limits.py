@@ -87,8 +87,8 @@ class DeletionLimits:
                 f"{today} instances were deleted at the source within a day, more than "
                 f"{self._rules.day_share:.0%} of the {instances} that it held. No more are "
                 "deleted until you allow it.",
-                advice="orthanc-bridge retention --confirm allows it for one day; "
-                "BRIDGE_RETENTION_DAY_SHARE is the limit (1: none).",
+                advice="To allow more for one day: orthanc-bridge retention --confirm. The limit "
+                "is BRIDGE_RETENTION_DAY_SHARE (1: no limit).",
             )
 
 

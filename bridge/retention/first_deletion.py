@@ -52,7 +52,7 @@ UNVERIFIED_KEY = "retention_unverified"
 """Ledger: the deletion after which the target's file was not verified yet, as JSON."""
 FATE_S = 900.0
 """A deletion without an answer that the source has not done after this time is done no more."""
-FATE_AWAITED = "the source may still do a deletion that it has not answered, or not done"
+FATE_AWAITED = "a deletion at the source was not answered or not done yet, and may still happen"
 ANSWERED = "answered"
 """Of the note: the source has answered that it deleted it."""
 IGNORED_KEY = "retention_ignored"
@@ -108,10 +108,10 @@ class FirstDeletion:
             count, instance_id = int(noted["count"]), str(noted["instance_id"])
         if count >= IGNORED_MAX and self._is_there(instance_id) is not False:
             raise ConfigurationError(
-                f"The source answered {count} deletions in a row as done, and still holds the "
-                f"instances, the last one is {instance_id}.",
+                f"The source answered {count} deletions in a row as done, but still holds the "
+                f"instances. The last one is {instance_id}.",
                 advice="Look for a proxy or a plugin in front of the source that answers for it, "
-                "and read its log. One deletion is tried every 15 minutes.",
+                "and read its log. The bridge tries one deletion every 15 minutes.",
             )
 
     def verify(self, ledger: Ledger, *, now: float, answered: bool = False) -> bool:
@@ -166,13 +166,16 @@ class FirstDeletion:
     def _give_back(self, ledger: Ledger, kept: Kept, objection: Objection) -> None:
         """Upload what was deleted to the source again, and delete nothing any more."""
         held = held_path(ledger)
-        how = "Its bytes were not held: look for it in a backup."
+        how = "The bridge did not keep its file: look for the instance in a backup."
         file = _read(held, kept.source_md5)
         if file is not None:
             refused = self._refused(kept, file)
-            how = "It was given back to the source."
+            how = "The bridge sent it back to the source."
             if refused:
-                how = f"It could not be given back ({refused}) and lies in {_rescue(held, kept)}."
+                how = (
+                    f"The bridge could not send it back to the source ({refused}) and saved "
+                    f"it as {_rescue(held, kept)}."
+                )
         text = (
             f"After instance {kept.instance_id} was deleted at the source, the target no longer "
             f"has it ({objection}): do the two servers share their files? {how}"
@@ -191,7 +194,7 @@ class FirstDeletion:
         except BridgeError as exc:
             return exc.message
         stored = answer.instance_id == kept.instance_id and answer.status in STORED
-        return "" if stored else f"the source answers {answer.status}"
+        return "" if stored else f"the source answered {answer.status}"
 
 
 def take_over(before: Ledger, restored: Ledger) -> None:
@@ -237,12 +240,12 @@ def _begin_wait(
 ) -> None:
     note = asdict(kept) | {AWAITED_FROM: now, ANSWERED: said_done}
     ledger.set_meta(UNVERIFIED_KEY, json.dumps(note), durably=True)
-    asked = "and still holds it" if there else "and does not tell whether it still holds it"
+    asked = "and still holds it" if there else "and does not say whether it still holds it"
     text, event = f"the source has not answered, {asked}", "deletion_unanswered"
     if said_done:
         text, event = f"the source answered that it is done, {asked}", "deletion_not_done"
     text = f"the deletion of instance {kept.instance_id}: {text}. "
-    text += f"Nothing else is deleted within {FATE_S / 60:.0f} minutes"
+    text += f"Nothing else is deleted for {FATE_S / 60:.0f} minutes"
     log(logging.WARNING, event, text, instance=kept.instance_id)
 
 
@@ -273,9 +276,9 @@ def _rescue(held: Path, kept: Kept) -> Path:
         # Nothing is noted: the next sweep begins here again.
         raise StateError(
             f"Instance {kept.instance_id} was deleted at the source, and the target no longer has "
-            f"it. It lies in {held}, and could neither be given back nor be called {path.name}: "
-            f"{failure.strerror}.",
-            advice="Keep that file. Have the source take it, or make it possible to rename it; "
-            "it is tried again.",
+            f"it. Its file is {held}. The bridge could neither send it back to the source nor "
+            f"rename it to {path.name}: {failure.strerror}.",
+            advice="Keep that file. Upload it to the source yourself, or make the directory "
+            "writable: the bridge tries again.",
         ) from failure
     return path

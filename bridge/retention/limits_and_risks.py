@@ -45,6 +45,6 @@ def risky(text: str, risk: Risk) -> ConfigurationError:
     """Build the error that says what could be lost, and which risk would accept it."""
     return ConfigurationError(
         f"{text}. Nothing is deleted.",
-        advice=f"Change that, or set BRIDGE_RETENTION_RISK={risk} if you accept it, or "
+        advice=f"Change that, or accept the risk with BRIDGE_RETENTION_RISK={risk}, or set "
         "BRIDGE_SOURCE_RETENTION=keep.",
     )

@@ -20,16 +20,16 @@ class Objection(StrEnum):
     """What speaks against deleting, as it is logged."""
 
     GONE = "the source no longer holds it"
-    SOURCE_DIFFERS = "the source holds other bytes than those that were moved"
-    SOURCE_FILE = "the source's file is not the one that was moved"
+    SOURCE_DIFFERS = "the source holds other bytes than were delivered"
+    SOURCE_FILE = "the source's file is not the one that was delivered"
     SOURCE_UNREADABLE = "the source does not report the file's name and MD5"
-    TARGET_DIFFERS = "the target holds other bytes than those that were sent"
+    TARGET_DIFFERS = "the target holds other bytes than were sent"
     TARGET_FILE = "the target's file is not the one that was proved"
     TARGET_LACKS = "the target no longer holds it"
     DAMAGED = "the target's file is damaged or lost"
     UNVERIFIED = "the target holds it but does not allow to verify its file"
     ONE_FILE = "both servers report the same file: one storage directory, or a copy of it"
-    UNLEARNED = "the file names were unknown until now; its retention time begins again"
+    UNLEARNED = "its files were not known until now; its retention time begins again"
 
 
 ASKED_AGAIN = (

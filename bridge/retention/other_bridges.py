@@ -72,32 +72,32 @@ class OtherBridges:
         emptied = {n.bridge_id: n.retention for n in there if n.role is Role.FOLLOWS}
         if emptied.pop(own, None) is not None:
             raise ConfigurationError(
-                "This bridge has its own note at the target, as one that follows it: the two "
-                "addresses lead to one server, or were exchanged. Nothing is deleted.",
-                advice="Correct BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL; after an exchange that is "
-                f"meant, restart the new target, or delete the peer {exchanged[0]} there, and use "
-                "another BRIDGE_STATE_PATH.",
+                "A note at the target says that this bridge follows the target: the two addresses "
+                "lead to one server, or were exchanged. Nothing is deleted.",
+                advice="Correct BRIDGE_SOURCE_URL and BRIDGE_TARGET_URL. If you exchanged them on "
+                f"purpose, restart the new target, or delete the peer {exchanged[0]} "
+                "there, and use another BRIDGE_STATE_PATH.",
             )
         emptied = {name: retention for name, retention in emptied.items() if retention != KEEP}
         mirrors = _delivering(there, own, mirror=True)
         opposite = sorted({n.bridge_id for n in here if n.role is Role.DELIVERS} & set(emptied))
         if opposite:
             raise ConfigurationError(
-                f"Bridge {opposite[0]} goes the opposite way, from this target to this source, and "
-                "deletes there what this one delivers. Nothing is deleted.",
-                advice="Set BRIDGE_SOURCE_RETENTION=keep in one of the two.",
+                f"Bridge {opposite[0]} goes the opposite way, from this target to this source, "
+                "and deletes at this target what this bridge delivers. Nothing is deleted.",
+                advice="Set BRIDGE_SOURCE_RETENTION=keep in one of the two bridges.",
             )
         if emptied and not self._rules.accepts(Risk.TARGET_EMPTIED):
             raise risky(
                 f"Bridge {min(emptied)} deletes at the target what it has moved on from there (if "
-                f"it is gone for good: orthanc-bridge retention --forget {min(emptied)})",
+                f"that bridge is gone for good: orthanc-bridge retention --forget {min(emptied)})",
                 Risk.TARGET_EMPTIED,
             )
         if mirrors and not self._rules.accepts(Risk.TARGET_EMPTIED):
             raise risky(
-                f"Bridge {mirrors[0]} deletes at the target what another source lacks "
-                "(BRIDGE_MIRROR_DELETIONS), also what this one has delivered (if it is gone for "
-                f"good: orthanc-bridge retention --forget {mirrors[0]})",
+                f"Bridge {mirrors[0]} deletes at the target what its own source lacks "
+                "(BRIDGE_MIRROR_DELETIONS), also what this bridge has delivered (if that bridge "
+                f"is gone for good: orthanc-bridge retention --forget {mirrors[0]})",
                 Risk.TARGET_EMPTIED,
             )
 
@@ -128,8 +128,8 @@ class OtherBridges:
             raise exc
         if not self._rules.accepts(Risk.UNREGISTERED):
             raise risky(
-                "The bridge cannot tell whether another bridge needs the source or empties the "
-                f"target: {exc.message} Allow GET, PUT and DELETE on /peers",
+                "The bridge cannot find out whether another bridge needs the source or empties "
+                f"the target: {exc.message} Allow GET, PUT and DELETE on /peers",
                 Risk.UNREGISTERED,
             ) from exc
 
@@ -168,8 +168,8 @@ def awaits_notes_at_target(
         if Risk.UNREGISTERED in accepted:
             return False
         raise ConfigurationError(
-            "The bridge cannot tell whether another bridge counts on what the target holds: "
-            f"{exc.message} No deletion is mirrored.",
+            "The bridge cannot find out whether another bridge relies on what the target holds: "
+            f"{exc.message} Nothing is deleted at the target.",
             advice="Allow GET, PUT and DELETE on /peers at the target, or, if no bridge with "
             f"retention delivers there, set BRIDGE_RETENTION_RISK={Risk.UNREGISTERED}.",
         ) from exc
@@ -177,10 +177,12 @@ def awaits_notes_at_target(
     if others and Risk.TARGET_EMPTIED not in accepted:
         raise ConfigurationError(
             f"Bridge {others[0]} delivers to this target too, and deletes at its source what it "
-            "has delivered: the copy here may be the last one. No deletion is mirrored.",
+            "has delivered: the copy at the target may be the last one. Nothing is deleted at the "
+            "target.",
             advice="Set BRIDGE_MIRROR_DELETIONS=off, or BRIDGE_SOURCE_RETENTION=keep in that "
-            f"bridge, or BRIDGE_RETENTION_RISK={Risk.TARGET_EMPTIED} here if you accept it. If it "
-            f"is gone for good: orthanc-bridge retention --forget {others[0]}.",
+            f"bridge, or BRIDGE_RETENTION_RISK={Risk.TARGET_EMPTIED} here if you accept "
+            "that. If that bridge is gone for good: orthanc-bridge retention --forget "
+            f"{others[0]}.",
         )
     begin_wait(ledger, now)
     return notes_awaited(ledger, now)
@@ -210,8 +212,8 @@ def _refuse_known(known: dict[str, str]) -> None:
     if known:
         names = ", ".join(sorted(known)[:NAMED_MAX])
         raise ConfigurationError(
-            f"Another bridge follows this source ({names}): it may still need what would be "
-            "deleted. Nothing is deleted.",
-            advice="If it is gone for good, or its state file is: orthanc-bridge retention "
+            f"Another bridge follows this source ({names}) and may still need the instances. "
+            "Nothing is deleted.",
+            advice="If that bridge, or its state file, is gone for good: orthanc-bridge retention "
             "--forget NAME.",
         )

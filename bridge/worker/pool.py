@@ -410,7 +410,7 @@ def end_of(  # noqa: PLR0911 (a table of ends)
             return InstanceFailed(
                 Reason.TIMED_OUT,
                 f"Not finished within BRIDGE_TASK_TIMEOUT_S ({timeout_s:g} s); its worker was "
-                "ended.",
+                "stopped.",
             )
         case ProcessExpired(exitcode=exit_code):
             return InstanceFailed(Reason.WORKER_DIED, _death(exit_code))
@@ -494,5 +494,5 @@ def _death(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         known = -exit_code in {number.value for number in signal.Signals}
         name = signal.Signals(-exit_code).name if known else str(-exit_code)
-        return f"Its worker process was ended by signal {name}."
+        return f"Its worker process was killed by signal {name}."
     return f"Its worker process ended with code {exit_code}."

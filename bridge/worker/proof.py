@@ -104,9 +104,9 @@ def check_answer(answer: StoreAnswer, instance_id: str) -> None:
     if answer.instance_id != instance_id:
         raise InstanceError(
             Reason.IDENTITY_CHANGED,
-            f"The target stored it under the ID {answer.instance_id}: something there changes "
-            "identifiers (an anonymising script or plugin), or it reads them in another "
-            "DefaultEncoding than the source.",
+            f"The target stored it under another ID, {answer.instance_id}: something there "
+            "changes identifiers (an anonymising script or plugin), or its DefaultEncoding "
+            "differs from the source's.",
         )
 
 
@@ -119,8 +119,9 @@ def check_source_file(data: memoryview, instance_id: str) -> None:
     if found and found != instance_id:
         raise InstanceError(
             Reason.IDENTITY_CHANGED,
-            f"The source gave the file of another instance, {found}: something in front of it "
-            "mixes up answers, or its storage does. The target has stored that file as what it is.",
+            f"The source sent the file of another instance, {found}: its storage, or something in "
+            "front of it, mixes up files. The target has stored that file under the ID that it "
+            "belongs to.",
             final=False,
         )
 
@@ -130,7 +131,7 @@ def check_stored(stored: str, sent: str, status: str) -> None:
     if stored == sent:
         return
     seen = (
-        "had another file under this ID before, and kept it"
+        "already had another file under this ID, and kept it"
         if status == ALREADY_STORED
         else "holds other bytes than were sent"
     )

@@ -171,7 +171,7 @@ def moved(  # noqa: PLR0911 (a table of errors)
         with traced(trace):
             return _move(attempt)
     except AlreadyAtTarget:
-        text = "this bridge has delivered it, and the target holds it just so"
+        text = "this bridge has delivered it, and the target holds exactly this file"
         syntax, study = attempt.source_syntax, attempt.study
         return Skipped(Reason.CAME_BACK, text, syntax, file_read=True, study=study)
     except InstanceGone as exc:
@@ -187,7 +187,7 @@ def moved(  # noqa: PLR0911 (a table of errors)
         if exc.errno == errno.ENOMEM:
             return attempt.failed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY, final=False)
         return ExecutorFailed(
-            f"A worker cannot spool to disk: {exc.strerror}.",
+            f"A worker cannot write a large instance to disk: {exc.strerror}.",
             advice="Free space under TMPDIR.",
             specific=exc.errno in NO_ROOM,
         )
@@ -270,7 +270,7 @@ def _metadata(attempt: Attempt) -> dict[str, str]:
             SideName.SOURCE,
             SideProblem.SERVER_ERROR,
             f"The source lists instance {attempt.instance_id} but gives no metadata of it.",
-            advice="Rules need them: make sure that nothing hides /instances/.../metadata there.",
+            advice="The rules need it: make sure that nothing hides /instances/.../metadata there.",
             specific=True,
         ) from exc
 
@@ -370,4 +370,4 @@ def _side_failed(error: SideError) -> SideFailed:
 def _kind_and_place(exc: Exception) -> str:
     last = traceback.extract_tb(exc.__traceback__)[-1]
     place = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
-    return f"A bug in the bridge: {type(exc).__name__} at {place}. Please report it."
+    return f"This is a bug in the bridge: {type(exc).__name__} at {place}. Please report it."

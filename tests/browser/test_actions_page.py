@@ -76,7 +76,7 @@ def test_pause_and_resume_after_a_yes(page: Page, acting: Acting, photograph: Ph
     page.wait("document.querySelectorAll('#parked-last td[data-label=Act]').length === 5")
     photograph(page, "unlocked")
     click(page, "#act-pause")
-    assert "starts no new instance" in answer(page, "no")
+    assert "will start no new instance" in answer(page, "no")
     page.wait_text("#acted", "Nothing was done.")
     assert not acting.paused()
     click(page, "#act-pause")

@@ -118,7 +118,7 @@ CASES = {
     ),
     "http to the port of TLS": Case(
         SideProblem.TLS,
-        "wants TLS on this port",
+        "requires TLS on this port",
         f"https:// in {URL}",
         url=lambda behind: f"http://127.0.0.1:{behind.port}/orthanc",
     ),
@@ -134,7 +134,7 @@ CASES = {
         f"Put the final address into {URL}",
         {LOGIN: "return 308 https://pacs.example$request_uri;"},
     ),
-    "a page to log in at": Case(
+    "is a login page": Case(
         SideProblem.REDIRECTED,
         "redirects us to another path: HTTP 302",
         LOGIN_SETTINGS,
@@ -143,12 +143,12 @@ CASES = {
     "a slash at the end": Case(
         SideProblem.REDIRECTED,
         "the same path with a slash at its end: HTTP 301",
-        "pass our paths on as they are",
+        "pass on paths unchanged",
         {LOCATION: f"rewrite ^(/orthanc/[a-z]+)$ $1/ permanent; {LOCATION}"},
     ),
     "no client certificate": Case(
         SideProblem.TLS,
-        "refused our client certificate, or that we sent none",
+        "refused the bridge's client certificate, or requires one",
         "BRIDGE_TARGET_CLIENT_CERT_FILE",
         {LOCATION: f"ssl_client_certificate CA; ssl_verify_client on; {LOCATION}"},
     ),

@@ -91,13 +91,13 @@ REFUSALS = {
     "no client certificate": (
         "server",
         {"CLIENT_CERT_FILE": "", "CLIENT_KEY_FILE": ""},
-        "refused our client certificate, or that we sent none",
+        "refused the bridge's client certificate, or requires one",
         "BRIDGE_{side}_CLIENT_CERT_FILE",
     ),
     "wrong client certificate": (
         "server",
         {"CLIENT_CERT_FILE": "strange", "CLIENT_KEY_FILE": "strange"},
-        "refused our client certificate, or that we sent none",
+        "refused the bridge's client certificate, or requires one",
         "BRIDGE_{side}_CLIENT_CERT_FILE",
     ),
 }

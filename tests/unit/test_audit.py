@@ -270,7 +270,7 @@ def test_waiting_lines_are_bounded_and_lost_ones_are_counted(
             deliver(written, number)
     written.on_progress(Progress())
     assert [line["sequence"] for line in lines(tmp_path / "audit.jsonl")] == [2, 3, 4]
-    assert "2 lines were lost" in caplog.text
+    assert "2 lines were lost meanwhile" in caplog.text
     written.close()
 
 
@@ -506,8 +506,8 @@ def test_each_trouble_counts_its_own_losses(
         states.append(written.failing)
         assert states == [True, False]
         told += [record.getMessage() for record in caplog.records]
-    assert [text for text in told if "3 lines were lost" in text], told
-    assert [text for text in told if "1 lines were lost" in text], told
+    assert [text for text in told if "3 lines were lost meanwhile" in text], told
+    assert [text for text in told if "1 lines were lost meanwhile" in text], told
     written.close()
     assert [line["sequence"] for line in lines(tmp_path / "audit.jsonl")] == [13, 14, 21, 22]
 

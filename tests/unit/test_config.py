@@ -432,7 +432,7 @@ def test_what_is_brought_beside_the_files(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.carry_every_s == 6 * 3600
     assert settings.health_limits().carries
     said = refused(monkeypatch, CARRY="labels", SOURCE_RETENTION="24h")
-    assert "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION exclude each other" in said
+    assert "BRIDGE_CARRY and BRIDGE_SOURCE_RETENTION cannot be combined" in said
 
 
 def test_what_says_delivered_at_the_source(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,7 @@ def test_a_source_that_gives_up_no_mark_stops_the_sweeps(rig: Rig) -> None:
             break
         except SideError:  # of each batch, the last one
             continue
-    assert "do not give up the marks" in told
+    assert "keep marks that the bridge set" in told
     assert rig.deletions == 0
     assert len(marks_on_record(rig.ledger)) == MARKS_LEFT_MAX
 

@@ -188,7 +188,7 @@ def test_a_second_name_in_a_sticky_directory_is_refused(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.touch()
     (home / "bridge.sqlite3.lock").hardlink_to(victim)
-    with pytest.raises(StateError, match="has another name too"):
+    with pytest.raises(StateError, match="has a second name"):
         Ledger(home / "bridge.sqlite3", follow=True)
     private = tmp_path / "private"
     private.mkdir()

@@ -62,7 +62,7 @@ def build_of_this_installation() -> Build:
     except subprocess.TimeoutExpired:
         problem = f"its codecs were not loaded within {TIMEOUT_S:g} s"
     except (OSError, ValueError) as exc:
-        problem = f"its codecs cannot be asked for: {type(exc).__name__}"
+        problem = f"its codecs are unknown: {type(exc).__name__}"
     return Build(bridge.__version__, "", (), problem)
 
 
@@ -71,7 +71,9 @@ def build_refusal(worker: Build, own: Build) -> str:
     if worker.version != own.version:
         return f"It runs orthanc-bridge {worker.version}, this bridge is {own.version}."
     if own.problem:
-        return f"It cannot be compared: this bridge cannot decode everything: {own.problem}."
+        return (
+            f"It cannot be compared, because this bridge cannot decode everything: {own.problem}."
+        )
     if worker.problem:
         return f"It cannot decode everything: {worker.problem}."
     if worker.codecs != own.codecs:
@@ -80,9 +82,9 @@ def build_refusal(worker: Build, own: Build) -> str:
             f"{name}: {', '.join(sorted(lines)) or 'none'}"
             for name, lines in (("there", there - here), ("here", here - there))
         )
-        return f"Its codecs are others ({differ[:SAID_MAX]})."
+        return f"Its codecs differ from the bridge's ({differ[:SAID_MAX]})."
     if worker.code != own.code:
-        return f"Its code differs although it calls itself {worker.version} too."
+        return f"Its code differs from the bridge's, although both say version {worker.version}."
     return ""
 
 

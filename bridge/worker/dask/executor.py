@@ -106,7 +106,7 @@ class DaskExecutor:
         """
         ended = self._thread is not None and not self._thread.is_alive() and not self._closing
         if ended and time.monotonic() >= self._started_s + RETRY_S:
-            self._disconnected("the thread that speaks with it has ended by a bug")
+            self._disconnected("the bridge's thread for it ended because of a bug")
             self.start()
         return self._workforce
 
@@ -160,7 +160,7 @@ class DaskExecutor:
             case Task() as task if self._workforce.threads:
                 self._waiting.append(task)
             case Task() as task:
-                text = self._workforce.message or "There is no worker any more."
+                text = self._workforce.message or "No worker is left."
                 self._done(task, ExecutorFailed(text))
             case _Said(text=text):
                 self._listen(text)
@@ -196,7 +196,7 @@ class DaskExecutor:
     def _look(self, link: Link) -> None:
         """Ask the scheduler who is there, and see whether anything was lost."""
         for lost in self._roster.see(link.workers(), time.monotonic()):
-            what = f"has been silent for {self._silent_s:g} s" if lost.silent else "is gone"
+            what = f"has sent nothing for {self._silent_s:g} s" if lost.silent else "is gone"
             for number in lost.numbers:
                 self._finished(number, ExecutorFailed(f"The worker {lost.address} {what}."))
         for address in self._roster.to_ask():
@@ -205,7 +205,7 @@ class DaskExecutor:
         self._miss_tasks()
         self._workforce = self._roster.workforce()
         if not self._workforce.threads:
-            self._give_back(self._workforce.message or "The last worker of the cluster is gone.")
+            self._give_back(self._workforce.message or "The cluster has lost its last worker.")
 
     def _hear_refusals(self) -> None:
         """Workers that could not even say who they are."""
@@ -213,7 +213,7 @@ class DaskExecutor:
             if handle.failure:
                 del self._asked[address]
                 identity = self._roster.identity(address)
-                text = f"It cannot say who it is: {handle.failure}."
+                text = f"It cannot report its version and codecs: {handle.failure}."
                 self._roster.answered(address, identity, text)
 
     def _miss_tasks(self) -> None:

@@ -119,7 +119,7 @@ def run(topic: str, digest: str, address: str, payload: str) -> None:
         if own_build().digest == digest:
             outcome = open_pool(_threads()).run(_with_own_paths(task))
         else:
-            text = f"The worker at {address} is of another build than when it was asked."
+            text = f"The worker at {address} now runs another build than before."
             outcome = ExecutorFailed(text)
         said = {"number": task.number, "outcome": outcome_to_plain(outcome)}
         worker.log_event(topic, json.dumps(said))

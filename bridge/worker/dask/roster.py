@@ -215,7 +215,7 @@ class Roster:
     def _refused(self) -> list[RefusedWorker]:
         return [
             RefusedWorker(
-                address, worker.reason or f"It has not said who it is for {self._silent_s:g} s."
+                address, worker.reason or f"It has not reported its build for {self._silent_s:g} s."
             )
             for address, worker in sorted(self._workers.items())
             if worker.standing is Standing.REFUSED
@@ -228,5 +228,5 @@ class Roster:
             text = f"The scheduler has {len(refused)} workers and all are refused; {first}"
             return text, "See: orthanc-bridge docs cluster refused."
         if self._workers:
-            return "No worker of the cluster answers or takes work.", "Look at the workers' logs."
+            return "No worker of the cluster answers or accepts work.", "Look at the workers' logs."
         return "The scheduler has no worker.", "Start workers. See: orthanc-bridge docs cluster."

@@ -48,11 +48,11 @@ def test_anonymous_access_is_off(orthanc: Orthancs, tmp_path: Path) -> None:
     with Bench(source.url, target.url, tmp_path, {"COMMAND_PATIENCE_S": "1"}) as bench:
         nowhere = bench.run("run", "--once")
         assert nowhere.exit_code == 10
-        assert f"The source at {source.url} refused our login" in nowhere.stderr
+        assert f"The source at {source.url} refused the login" in nowhere.stderr
         assert "BRIDGE_SOURCE_USERNAME" in nowhere.stderr
         half = bench.run("run", "--once", **at_source)
         assert half.exit_code == 11
-        assert f"The target at {target.url} refused our login" in half.stderr
+        assert f"The target at {target.url} refused the login" in half.stderr
         done = bench.run("run", "--once", "--json", **at_both)
         assert done.exit_code == 0, done.stderr
         assert done.json["delivered"] == 1

@@ -93,7 +93,7 @@ def test_other_bytes_under_the_same_identifier(orthanc: Orthancs, tmp_path: Path
         assert done.exit_code == 3
         assert list(parked) == [bad], "the same bytes, there before, are proof enough"
         assert parked[bad].reason is Reason.PROOF_MISMATCH
-        assert "had another file under this ID before" in parked[bad].message
+        assert "already had another file under this ID" in parked[bad].message
         assert good in bench.held()
 
 

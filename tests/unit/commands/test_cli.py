@@ -150,7 +150,7 @@ def test_to_confirm_deletions_that_no_setting_allows_says_that_nothing_is_delete
     monkeypatch.setenv("BRIDGE_STATE_PATH", str(tmp_path / "confirmed.sqlite3"))
     monkeypatch.setattr("bridge.commands.lifecycle.begin", lambda _: None)  # no log set up
     Ledger(tmp_path / "confirmed.sqlite3").close()
-    told = "BRIDGE_SOURCE_RETENTION is keep: as long as it is, nothing is deleted at the source."
+    told = "But BRIDGE_SOURCE_RETENTION is keep, so nothing is deleted at the source."
     assert exit_code_of(["retention", "--confirm"]) == 0
     assert told in capsys.readouterr().out
     monkeypatch.setenv("BRIDGE_SOURCE_RETENTION", "24h")
@@ -540,7 +540,7 @@ def test_parked_list_says_when_it_is_tried_again_and_why(
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("  ", 1)[1].strip() for line in lines] == [
         "NEXT RETRY",
-        "when codecs change",
+        "when the codecs change",
         "never",
         "2096-10-02T08:06:40Z",
     ]
@@ -560,7 +560,7 @@ def test_a_report_says_of_what_a_person_dropped_that_it_was(
     assert exit_code_of(["report", "--from", "1", "--json"]) == EXIT_INCOMPLETE
     told = json.loads(capsys.readouterr().out)["instances"]
     assert {row["instance"]: (row["fate"], row["how"]) for row in told} == {
-        first: ("missing", "nothing is on record"),
+        first: ("missing", "there is no record of it"),
         middle: ("parked", "dropped by a person"),
         last: ("parked", "undecodable"),
     }

@@ -99,7 +99,7 @@ def test_what_fails_is_told_and_asked_again(
     assert asked(*answers, source.url, "", target.url, "") == 0
     said = capsys.readouterr().out
     assert "The address must begin with http://" in said
-    assert "refused our login" in said
+    assert "refused the login" in said
     assert "Check the user name and the password." in said
     assert "BRIDGE_SOURCE" not in said, "no setting is written yet"
     assert "This is the address of the source." in said

@@ -167,8 +167,8 @@ def test_a_syntax_is_named_by_keyword_or_uid() -> None:
     ("share", "said"),
     [
         (0.0, "rough estimate: nothing measured yet (orthanc-bridge docs plan); 4 workers"),
-        (0.004, "0% of it measured by this bridge, the rest assumed"),
-        (1.0, "100% of it measured by this bridge (orthanc-bridge docs plan)"),
+        (0.004, "0% of it is measured by this bridge, the rest is assumed"),
+        (1.0, "100% of it is measured by this bridge (orthanc-bridge docs plan)"),
     ],
 )
 def test_how_good_an_estimate_is(share: float, said: str) -> None:

@@ -266,5 +266,5 @@ def test_an_element_that_is_there_twice(tag: int, first: bool) -> None:
     empty = same[:6] + b"\0\0"
     for another in (other, empty):
         two = another + same if first else same + another
-        with pytest.raises(InstanceError, match="there twice, with two values"):
+        with pytest.raises(InstanceError, match="in the data set twice, with two values"):
             described(whole[:at] + two + whole[at + len(same) :])

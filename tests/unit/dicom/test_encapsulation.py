@@ -162,7 +162,7 @@ def test_one_frame_takes_every_fragment() -> None:
 
 def test_one_frame_and_two_streams() -> None:
     error = refusal(fragments_of([b"!a", b"b", b"!c"]), 1)
-    assert "One frame is announced, 2 code streams are there" in error.message
+    assert "The data set says one frame, but 2 code streams are there" in error.message
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -187,7 +187,7 @@ def test_the_message_says_what_and_where() -> None:
         return caught.value.message
 
     assert message(WRONG["no label"][0]) == (
-        "The transfer syntax label is wrong: none is given and the data set looks like "
+        "The transfer syntax label is wrong: none is given, and the data set looks like "
         "ExplicitVRLittleEndian, but the pixel data is encapsulated."
     )
     assert message(with_icon(undefined=False, deep=True)) == (

@@ -171,7 +171,7 @@ def test_a_number_of_frames_that_does_not_fit_is_refused(syntax: str, frames: in
 def test_more_code_streams_than_the_one_frame_announced_are_refused(syntax: str) -> None:
     message = refused(item(b"") + b"".join(map(item, streams(syntax))), syntax, NumberOfFrames=1)
 
-    assert message == "One frame is announced, 3 code streams are there."
+    assert message == "The data set says one frame, but 3 code streams are there."
 
 
 @pytest.mark.parametrize("syntax", [*MARKED, RLE])

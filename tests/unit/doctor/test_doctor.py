@@ -80,7 +80,7 @@ def test_two_healthy_servers_have_no_warnings_and_are_left_as_they_were(
         ("source", "GET /changes", 403, "GET /changes"),
         ("source", "GET /instances/", 403, "forbids"),
         ("target", "POST /instances", 403, "POST /instances"),
-        ("target", "POST /instances", 401, "refused our login"),
+        ("target", "POST /instances", 401, "refused the login"),
     ],
 )
 def test_a_right_that_is_missing_is_named(
@@ -222,7 +222,7 @@ def test_what_run_would_refuse_to_move_to_is_refused(
     source.script("PUT", Respond(403))
     blind(target)
     found = diagnosed(source, target, START=start)
-    (one,) = (found for found in found if "cannot be told" in found.message)
+    (one,) = (found for found in found if "cannot be predicted" in found.message)
     assert (one.level, one.exit_code) == (ERROR, 2)
     assert "GET on /changes" in one.advice
     for settings in ({"START": "now"}, {"SERVERS_ARE_DISTINCT": "true"}):

@@ -85,7 +85,7 @@ QUESTIONS: list[Callable[[Endless], None]] = [was_sent_anew, has_no_row, list_al
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_has_an_end(question: Callable[[Endless], None]) -> None:
     source = Endless()
-    with pytest.raises(SideError, match=f"goes on for more than {MAX} pages") as caught:
+    with pytest.raises(SideError, match=f"has more than {MAX} pages") as caught:
         question(source)
     assert (caught.value.side, caught.value.problem) == (SideName.SOURCE, SideProblem.NOT_ORTHANC)
     assert source.asked == MAX
@@ -109,7 +109,7 @@ def test_a_verification_reads_what_waits_up_to_an_end(tmp_path: Path) -> None:
     verification = scene.verification()
     source = Endless()
     vars(verification)["_source"] = source
-    with SortedTexts() as texts, pytest.raises(SideError, match="goes on for more than"):
+    with SortedTexts() as texts, pytest.raises(SideError, match="has more than"):
         verification._read_waiting(texts)
     scene.world.ledger.close()
 
@@ -125,5 +125,5 @@ def test_check_reads_what_waits_up_to_an_end() -> None:
         "show": lambda *_: None,
         "start": "0",
     }
-    with Check(servers, **wanted) as check, pytest.raises(SideError, match="goes on for more"):
+    with Check(servers, **wanted) as check, pytest.raises(SideError, match="has more"):
         check._read_waiting()

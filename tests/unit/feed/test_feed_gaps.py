@@ -221,11 +221,12 @@ def test_a_late_row_without_an_identifier_is_refused_and_told(
         ({"open": 0, "sequences": 0, "oldest_s": None, "given_up": 0}, "none"),
         (
             {"open": 2, "sequences": 7, "oldest_s": 3.5, "given_up": 0},
-            "7 sequences have no row yet, the oldest for 3.5 s: late, undone or deleted",
+            "7 sequences have no row yet, the oldest for 3.5 s "
+            "(orthanc-bridge docs operations gaps)",
         ),
         (
             {"open": 0, "sequences": 0, "oldest_s": None, "given_up": 4},
-            "4 GIVEN UP unseen: run orthanc-bridge check --fix",
+            "4 DROPPED unseen: run orthanc-bridge check --fix",
         ),
     ],
 )

@@ -45,7 +45,7 @@ def test_the_same_sequence_with_another_instance_is_another_history(*, settled: 
 
 def test_only_unknown_rows_where_we_remember_some_is_another_history() -> None:
     memory = FeedMemory({4: "a", 8: "b"}, overlap=10)
-    with pytest.raises(FeedWentBackwards, match="none of the changes remembered between 0 and 8"):
+    with pytest.raises(FeedWentBackwards, match="none of the remembered changes between 0 and 8"):
         memory.judge(page(0, s3="x", s7="y", s9="z"), read_to=8)
 
 
@@ -67,7 +67,7 @@ def test_when_all_remembered_rows_are_gone_the_date_of_an_unknown_one_decides(
     memory.judge(page(8, newest_date="20260101T120003"), read_to=8)
     told = MovePage((Move("x", 3, date),))
     if differs:
-        with pytest.raises(FeedWentBackwards, match="none of the changes"):
+        with pytest.raises(FeedWentBackwards, match="none of the remembered changes"):
             memory.judge(told, read_to=8)
     else:
         assert [move.instance_id for move in memory.judge(told, read_to=8).late] == ["x"]
@@ -87,7 +87,7 @@ def test_rows_from_before_we_began_tell_another_history() -> None:
     with pytest.raises(FeedWentBackwards, match="change 98 was instance a"):
         known().judge(page(50, s98="other", s101="b"), read_to=100)
     younger = MovePage((Move("x", 97, "20260101T120001"),), since=50)
-    with pytest.raises(FeedWentBackwards, match="none of the changes"):
+    with pytest.raises(FeedWentBackwards, match="none of the remembered changes"):
         known().judge(younger, read_to=100)
 
 

@@ -223,7 +223,7 @@ def test_a_list_with_hidden_instances_is_told_and_not_believed(hidden: int) -> N
             places = range(since, min(since + limit, len(self.instances)))
             return [self.instances[place] for place in places if place % hidden]
 
-    with pytest.raises(SourceError, match="does not hold together"):
+    with pytest.raises(SourceError, match="do not fit together"):
         everything(Listing(Filtered(5000), page_size=1000))
 
 
@@ -233,7 +233,7 @@ def test_a_server_that_caps_its_pages_is_told_and_not_believed(most: int) -> Non
         def list_instances(self, since: int, limit: int) -> list[str]:
             return super().list_instances(since, min(limit, most))
 
-    with pytest.raises(SourceError, match="does not hold together"):
+    with pytest.raises(SourceError, match="do not fit together"):
         everything(Listing(Capped(5000), page_size=1000))
 
 
@@ -431,7 +431,7 @@ def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
             return super().list_instances(since, limit)
 
     listing = Listing(Shuffled(20_000), page_size=200)
-    with pytest.raises(SourceError, match="does not hold together"):
+    with pytest.raises(SourceError, match="do not fit together"):
         everything(listing)
 
 
@@ -450,7 +450,7 @@ def test_each_time_that_a_list_is_tried_again_it_has_all_its_beginnings() -> Non
     asked = []
     for _ in range(3):
         before = server.asked
-        with pytest.raises(SourceError, match="does not hold together"):
+        with pytest.raises(SourceError, match="do not fit together"):
             everything(listing)
         asked.append(server.asked - before)
     assert asked == [2 * (BEGINNINGS_MAX + 1)] * 3

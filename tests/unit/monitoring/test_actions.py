@@ -46,7 +46,7 @@ def test_pause_and_resume_are_the_orders_of_the_commands(acting: Acting) -> None
     assert not acting.paused()
     assert acting.do("pause")[0] == 200
     assert acting.paused()
-    assert acting.ask("pause") == (409, {"message": "The bridge is paused already."})
+    assert acting.ask("pause") == (409, {"message": "The bridge is already paused."})
     assert acting.do("resume")[0] == 200
     assert not acting.paused()
     assert acting.taken() == [

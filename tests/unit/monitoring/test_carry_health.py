@@ -61,7 +61,8 @@ def test_a_pause_and_an_outage_are_no_lag() -> None:
         (WELL, "all compared 50 s ago, 1,234 resources"),
         (
             replace(WELL, left=2, waiting=1),
-            "all compared 50 s ago, 1,234 resources, 2 left as others wrote them; 1 resource wait",
+            "all compared 50 s ago, 1,234 resources, 2 left because others wrote them; "
+            "1 resource waits",
         ),
     ],
 )

@@ -59,8 +59,9 @@ NEW = SideView(up=False, problem="not_contacted", message="It was not asked yet.
          "everything that the source holds. To continue: orthanc-bridge resume."),
         (replace(BUSY, hold="quiet_hours"), 0, "Quiet hours (BRIDGE_SCHEDULE): 1,200 changes to "
          "go, the oldest 1 min 40 s old."),
-        (replace(BUSY, hold="rate_limit"), 0, "Working on it: 1,200 changes to go, the oldest "
-         "1 min 40 s old; limited to the configured rate."),
+        (replace(BUSY, hold="rate_limit"), 0, "Working on it: 1,200 changes to go, the oldest 1 "
+                                              "min 40 s old; limited by BRIDGE_MAX_INSTANCES_S, "
+                                              "BRIDGE_MAX_MBIT_S or BRIDGE_RATE_TIMETABLE."),
         # Parked instances have not arrived, however many of them are borne.
         (IDLE, 1, "All is well: everything that the source announced has arrived, except 1 "
          "instance set aside as parked."),
@@ -188,7 +189,9 @@ def test_a_rate_limit_is_told_with_its_figure() -> None:
     rates = rates_in_words(40, 8)
     said = headline(limited, (), parked=0, now=NOW, rates=rates)
     assert said.endswith("; limited to 40 instances/s and 8 Mbit/s.")
-    assert headline(limited, (), parked=0, now=NOW).endswith("; limited to the configured rate.")
+    assert headline(limited, (), parked=0, now=NOW).endswith(
+        "; limited by BRIDGE_MAX_INSTANCES_S, BRIDGE_MAX_MBIT_S or BRIDGE_RATE_TIMETABLE."
+    )
 
 
 @pytest.mark.parametrize(

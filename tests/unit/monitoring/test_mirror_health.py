@@ -97,10 +97,10 @@ def test_one_that_is_due_often_has_a_day_of_grace() -> None:
 @pytest.mark.parametrize(
     ("view", "said"),
     [
-        (MirrorView(), "no verification has come to its end yet"),
+        (MirrorView(), "no verification completed yet"),
         (
             MirrorView(done=12_345),
-            "no verification has come to its end yet; under way, 12,345 done",
+            "no verification completed yet; under way, 12,345 done",
         ),
         (WELL, "last complete verification: 50 s ago, 1,234 instances, 0 differences"),
         (

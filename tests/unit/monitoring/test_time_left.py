@@ -51,7 +51,7 @@ def test_a_pause_says_nothing_of_how_fast_the_work_goes() -> None:
     ("left", "said"),
     [
         (None, ""),
-        (TimeLeft(None, None), "more comes in than is delivered"),
+        (TimeLeft(None, None), "more arrives than is delivered"),
         (TimeLeft(200.0, None), "at least 3 min left"),
         (TimeLeft(200.0, 205.0), "about 3 min left"),
         (TimeLeft(10.0, 200.0), "less than 1 min to 3 min left"),

@@ -113,7 +113,12 @@ WORDS: list[tuple[EventKind, Fields, str, str]] = [
         "night: Digest of 2026-11-30",
         "7 studies in 24 hours, 2 incomplete; 3 instances are parked; health: failing (parked).",
     ),
-    (EventKind.TEST, {}, "night: Test", "Somebody has asked this bridge for a test event."),
+    (
+        EventKind.TEST,
+        {},
+        "night: Test",
+        "This is a test: somebody ran orthanc-bridge events test.",
+    ),
 ]
 
 

@@ -40,7 +40,7 @@ def test_a_title_and_a_sentence_arrive(receiver: EventReceiver) -> None:
     (post,) = receiver.posts
     told = json.loads(post.body)
     assert told["title"] == "night: Test"
-    assert told["message"] == "Somebody has asked this bridge for a test event."
+    assert told["message"] == "This is a test: somebody ran orthanc-bridge events test."
 
 
 @pytest.mark.parametrize("status", [307, 400, 500])

@@ -102,7 +102,7 @@ def test_our_own_want_of_files_is_not_told_as_the_servers_refusal(number: int) -
     error = of_exception(exc)
     assert isinstance(error, SideError)
     assert error.problem is SideProblem.UNREACHABLE
-    assert "open no more files" in error.message
+    assert "not open more files" in error.message
     assert "ulimit" in error.advice
 
 

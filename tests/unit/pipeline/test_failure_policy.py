@@ -70,7 +70,7 @@ ERROR_500 = SideFailed(SideName.TARGET, SideProblem.SERVER_ERROR, "500", specifi
             True,
             Park(
                 Reason.SERVER_REFUSES_INSTANCE,
-                "The target serves other instances but not this one: 500",
+                "The target serves other instances, but not this one: 500",
                 3,
             ),
         ),

@@ -309,7 +309,7 @@ def test_a_500_for_one_while_others_are_served_is_held_against_that_one() -> Non
     assert summary.delivered == 59
     assert summary.parked == {"server_refuses_instance": 1}
     assert bench.ledger.parked["t1"].attempts == 3
-    assert "serves other instances but not this one" in bench.ledger.parked["t1"].message
+    assert "serves other instances, but not this one" in bench.ledger.parked["t1"].message
     assert not any(name != "t1" and bench.started.count(name) > 1 for name in bench.started)
 
 

@@ -239,7 +239,10 @@ def test_what_waits_alone_for_an_hour_costs_no_more_and_is_named(name: str) -> N
     assert not tries.bench.ledger.parked
     after_a_minute = next(p for p in tries.bench.progress if p.last_progress_at > 1_000_060)
     found = {f.code: f for f in judge(after_a_minute, {}, HealthLimits(), now=0.0)}
-    assert "refused while others are served: i0. It is down." in found["instances_refused"].message
+    assert (
+        "refused by a server that serves others: i0. It is down."
+        in found["instances_refused"].message
+    )
 
 
 @pytest.mark.parametrize("name", ["error", "not ours"])

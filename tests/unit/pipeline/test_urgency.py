@@ -147,10 +147,10 @@ def test_what_failed_with_a_server_is_done_all_the_same() -> None:
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ("action = 'skip'\nremote_aet = 'X'\npriority = 'urgent'", "is skipped is not urgent"),
-        ("action = 'forward'\nmodality = 'CT'\npriority = 'urgent'", "before its file is read"),
-        ("action = 'forward'\nRows = '5'\npriority = 'urgent'", "before its file is read"),
-        ("action = 'forward'\nlarger_than = 5\npriority = 'urgent'", "before its file is read"),
+        ("action = 'skip'\nremote_aet = 'X'\npriority = 'urgent'", "that skips cannot be urgent"),
+        ("action = 'forward'\nmodality = 'CT'\npriority = 'urgent'", "before the file is read"),
+        ("action = 'forward'\nRows = '5'\npriority = 'urgent'", "before the file is read"),
+        ("action = 'forward'\nlarger_than = 5\npriority = 'urgent'", "before the file is read"),
         ("action = 'forward'\nremote_aet = 'X'\npriority = 'high'", 'must be "urgent"'),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_next_process_gives_back_what_the_killed_one_held(rig: Rig, due: boo
     assert is_unfinished(rig.ledger)
     rules = RULES if due else NEVER_OLD_ENOUGH
     source, target = rig.clients[:2]
-    with pytest.raises(ConfigurationError, match="given back to the source"):
+    with pytest.raises(ConfigurationError, match="sent it back to the source"):
         rig.sweep(sweeper=rig.sweeper_of(source, target, rules=rules))
     assert {i: s.data for i, s in rig.source.store.instances.items()} == files
     assert rig.deletions == 1
@@ -155,7 +155,7 @@ def test_a_deletion_that_the_source_does_when_nobody_waits_for_it_any_more(
     rig.source.behave()
     hanging(rig, SharedFiles).delete_instance(instances[0])
     assert len(rig.at_source) == 2
-    with pytest.raises(ConfigurationError, match="given back to the source"):
+    with pytest.raises(ConfigurationError, match="sent it back to the source"):
         rig.sweep(before=LATER + FATE_S - 1)
     assert {i: s.data for i, s in rig.source.store.instances.items()} == files
     assert rig.deletions == 1
@@ -350,7 +350,7 @@ def test_what_the_source_does_not_take_back_is_kept(
     data = rig.source.store.instances[instance].data
     body = f'{{"ID": "{instance}", "Status": "{answer}", "Path": "/instances/{instance}"}}'
     rig.source.script("POST /instances$", Respond(200, body.encode()))
-    with pytest.raises(ConfigurationError, match=f"answers {answer}.* and lies in"):
+    with pytest.raises(ConfigurationError, match=f"answered {answer}.* and saved it as"):
         rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
     path = rig.state_path.with_name(f"rescued-{instance}.dcm")
     assert path.read_bytes() == data
@@ -362,7 +362,7 @@ def test_what_was_kept_before_is_not_overwritten(rig: Rig, shared: SharedFiles) 
     rig.source.script("POST /instances$", Respond(403))
     first = rig.state_path.with_name(f"rescued-{instance}.dcm")
     first.write_bytes(b"another")
-    with pytest.raises(ConfigurationError, match="lies in"):
+    with pytest.raises(ConfigurationError, match="saved it as"):
         rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
     assert first.read_bytes() == b"another"
     second = first.with_name(f"rescued-{instance}-{stored.md5}.dcm")
@@ -373,7 +373,7 @@ def test_what_is_held_must_be_the_file_that_was_moved(rig: Rig) -> None:
     deliver(rig, 2)
     sweep_until_killed(rig, KilledAfter)
     held_path(rig.ledger).write_bytes(b"not it")
-    with pytest.raises(ConfigurationError, match="look for it in a backup"):
+    with pytest.raises(ConfigurationError, match="look for the instance in a backup"):
         rig.sweep()
     assert len(rig.at_source) == 1
 

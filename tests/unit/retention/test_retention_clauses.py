@@ -181,7 +181,7 @@ def test_a_mark_that_shows_at_the_target(rig: Rig) -> None:
     (instance,) = deliver(rig, 1)
     shared = rig.source.store.instances[instance].metadata
     rig.target.store.instances[instance].metadata = shared
-    refused(rig, "what is marked at one shows at the other")
+    refused(rig, "a mark that was set at one is at the other")
     assert not any(name.isdigit() for name in shared)
 
 
@@ -264,7 +264,7 @@ def test_a_file_that_goes_with_the_first_deletion_is_given_back(
 ) -> None:
     instances = deliver(rig, 3)
     files = {i: rig.source.store.instances[i].data for i in instances}
-    with pytest.raises(ConfigurationError, match="given back to the source"):
+    with pytest.raises(ConfigurationError, match="sent it back to the source"):
         rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
     assert {i: s.data for i, s in rig.source.store.instances.items()} == files
     assert rig.deletions == 1
@@ -281,7 +281,7 @@ def test_what_cannot_be_given_back_is_written_beside_the_ledger(
     (instance,) = deliver(rig, 1)
     data = rig.source.store.instances[instance].data
     rig.source.script("POST /instances$", Respond(403))
-    with pytest.raises(ConfigurationError, match="lies in"):
+    with pytest.raises(ConfigurationError, match="saved it as"):
         rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
     path = rig.state_path.with_name(f"rescued-{instance}.dcm")
     assert path.read_bytes() == data
@@ -305,7 +305,7 @@ def test_what_can_neither_be_given_back_nor_be_renamed_stays_where_it_is(
             rig.sweep(sweeper=sweeper)
         assert held_path(rig.ledger).read_bytes() == stored.data
     paths[0].rmdir()
-    with pytest.raises(ConfigurationError, match="lies in"):
+    with pytest.raises(ConfigurationError, match="saved it as"):
         rig.sweep(sweeper=sweeper)
     assert paths[0].read_bytes() == stored.data
     assert rig.deletions == 1
@@ -418,7 +418,7 @@ def test_a_target_that_does_not_tell_protects_each_patient(rig: Rig) -> None:
 def test_a_target_that_neither_tells_nor_protects(rig: Rig) -> None:
     deliver(rig, 2)
     rig.target.script("PUT /patients", Respond(403))
-    refused(rig, "does not let us protect")
+    refused(rig, "does not allow the bridge to protect")
     rules = replace(RULES, risks=frozenset({"target-limits-untold"}))
     assert rig.sweep(sweeper=rig.sweeper_of(*rig.clients, rules=rules)).deleted == 2
 
@@ -524,7 +524,7 @@ def test_a_bridge_that_keeps_at_the_target_is_no_trouble(rig: Rig, said: str) ->
 def test_its_own_note_at_the_target(rig: Rig) -> None:
     deliver(rig, 2)
     rig.target.store.peers[name_of(Role.FOLLOWS, bridge_id(rig.ledger))] = NOBODY + "0s"
-    refused(rig, "its own note at the target")
+    refused(rig, "says that this bridge follows the target")
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -550,7 +550,7 @@ def test_a_dry_run_tells_all_and_changes_nothing(rig: Rig) -> None:
     assert "not the one that was proved" in told[differs]
     assert "not old enough" in told[young]
     assert told[unfinished] == "parked or unfinished"
-    assert "unknown until now" in told[unlearned]
+    assert "not known until now" in told[unlearned]
     assert "other" in " ".join(map(str, rig.sweeper.refusals(rig.ledger, now=LATER)))
     asked = rig.source.requests + rig.target.requests
     assert not any(r.startswith(("PUT", "DELETE")) or r == "POST /instances" for r in asked)

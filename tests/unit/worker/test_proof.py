@@ -239,7 +239,7 @@ def test_a_target_is_held_to_its_answer(
         ("sent", "Success", None),
         ("other", "Success", "holds other bytes"),
         ("", "Success", "holds other bytes"),
-        ("other", "AlreadyStored", "before, and kept it"),
+        ("other", "AlreadyStored", ", and kept it"),
     ],
 )
 def test_what_is_stored_is_what_was_sent(stored: str, status: str, told: str | None) -> None:

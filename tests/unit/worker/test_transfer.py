@@ -211,7 +211,7 @@ def test_a_different_file_under_the_same_id_is_no_proof(world: World) -> None:
     failed = world.move(instance_id, proof="stored")
     assert isinstance(failed, InstanceFailed)
     assert failed.reason is Reason.PROOF_MISMATCH
-    assert "had another file under this ID before" in failed.message
+    assert "already had another file under this ID" in failed.message
 
 
 def test_a_target_that_holds_other_bytes_is_no_proof(world: World) -> None:
@@ -343,7 +343,7 @@ def test_the_file_of_another_instance_is_the_sources_fault(world: World) -> None
     failed = world.move(asked)
     assert isinstance(failed, InstanceFailed)
     assert (failed.reason, failed.final) == (Reason.IDENTITY_CHANGED, False)
-    assert failed.message.startswith("The source gave the file of another instance")
+    assert failed.message.startswith("The source sent the file of another instance")
     assert found in failed.message
 
 

@@ -280,7 +280,7 @@ def test_whatever_dask_raises_is_an_outage_and_no_end(
                 lambda workforce: bool(workforce.problem), "it is noticed"
             )
             assert workforce.problem == "scheduler_unreachable"
-            assert "has ended by a bug" in workforce.message
+            assert "ended because of a bug" in workforce.message
             name, outcome = bench.next()
             assert (name, type(outcome)) == ("hang", ExecutorFailed)
         bench.wait_threads(1)
@@ -307,7 +307,7 @@ def test_unknown_workers_get_no_work(tmp_path: Path) -> None:
 
         def told(workforce: Workforce) -> bool:
             """A slow one is refused for its silence, until it has spoken."""
-            silent = any("has not said" in refused.reason for refused in workforce.refused)
+            silent = any("has not reported" in refused.reason for refused in workforce.refused)
             return workforce.refused_count == 3 and not silent
 
         workforce = bench.wait_workforce(told, "three are refused, each for what it said")

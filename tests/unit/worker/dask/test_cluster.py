@@ -108,7 +108,7 @@ def test_tls_is_all_or_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         monkeypatch.setenv(f"BRIDGE_DASK_TLS_{name}_FILE", str(file))
     assert load_settings().dask_tls_key_file == str(file)
     monkeypatch.setenv("BRIDGE_EXECUTOR", "tcp://scheduler:8786")
-    with pytest.raises(ConfigurationError, match="without encryption"):
+    with pytest.raises(ConfigurationError, match="not be encrypted"):
         load_settings()
 
 

@@ -141,7 +141,7 @@ def test_a_worker_that_never_says_who_it_is() -> None:
     for now_s in range(1, int(SILENT_S) + 1):
         made.see([replace(A, heartbeat=1.0 + now_s)], float(now_s))
     assert made.workforce().problem == "no_workers"
-    assert "has not said who it is" in made.workforce().message
+    assert "has not reported its build" in made.workforce().message
 
 
 def test_an_empty_cluster() -> None:
