@@ -164,7 +164,7 @@ class Signer:
             return None, STAYS[how]
         if how is Signing.FOREIGN:
             if MARK.fullmatch(told or ""):
-                raise CannotWrite("A mark of a bridge is in its place.")
+                raise CannotWrite("A bridge has set a mark under the same name for a moment.")
             return None, FOREIGN
         try:
             held = self._source.stored_md5(due.instance_id)

@@ -389,7 +389,7 @@ def verification_in_words(view: MirrorView, *, now: float) -> str:
         last += found
         last += f", {view.repaired:,} repaired" if view.repaired else ""
         last += f", {view.deleted:,} deleted at the target" if view.deleted else ""
-    under_way = "" if view.done is None else f"; the next one is running, {view.done:,} done"
+    under_way = "" if view.done is None else f"; one is running, {view.done:,} done"
     unfinished = "; a repair is unfinished" if view.unfinished else ""
     return f"{last}{under_way}{unfinished}"
 

@@ -176,7 +176,7 @@ def apprise_places(addresses: Sequence[str]) -> tuple[ApprisePlace, ...]:
             places.append(ApprisePlace(address))
         except ValueError as exc:
             raise ConfigurationError(
-                f"apprise does not know the kind of address number {number} in BRIDGE_NOTIFY_URLS.",
+                f"Address {number} of BRIDGE_NOTIFY_URLS is of a kind that apprise does not know.",
                 advice="For examples: orthanc-bridge docs events.",
             ) from exc
     return tuple(places)

@@ -65,7 +65,7 @@ def test_a_repair_that_a_command_has_left_is_told_where_nothing_is_verified() ->
     assert "It is down." in problem.message
     assert "check --repair" in problem.advice
     assert codes(left) == set(), "one is under way again and again"
-    assert "a repair is not at its end" in verification_in_words(left, now=NOW)
+    assert "a repair is unfinished" in verification_in_words(left, now=NOW)
 
 
 def test_the_board_shows_it(tmp_path: Path) -> None:
@@ -100,13 +100,13 @@ def test_one_that_is_due_often_has_a_day_of_grace() -> None:
         (MirrorView(), "no verification completed yet"),
         (
             MirrorView(done=12_345),
-            "no verification completed yet; under way, 12,345 done",
+            "no verification completed yet; one is running, 12,345 done",
         ),
         (WELL, "last complete verification: 50 s ago, 1,234 instances, 0 differences"),
         (
             replace(WELL, unresolved=1, repaired=2, deleted=3, done=4),
             "last complete verification: 50 s ago, 1,234 instances, 1 difference, 2 repaired, "
-            "3 deleted at the target; under way, 4 done",
+            "3 deleted at the target; one is running, 4 done",
         ),
     ],
 )

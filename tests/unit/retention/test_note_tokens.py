@@ -389,7 +389,7 @@ def test_our_own_note_at_the_target_is_told_from_a_copys(
     process = Process(servers, opened("first.sqlite3"), "1" * 8).start()
     own, held = bridge_id(process.ledger), servers[TARGET].held
     held[name_of(Role.FOLLOWS, own, "1" * 8)] = NOBODY + "1h"
-    with pytest.raises(ConfigurationError, match="its own note at the target"):
+    with pytest.raises(ConfigurationError, match="says that this bridge follows the target"):
         process.may_delete(0.0)
     del held[name_of(Role.FOLLOWS, own, "1" * 8)]
     held[name_of(Role.FOLLOWS, own, "c" * 8)] = NOBODY + "1h"
