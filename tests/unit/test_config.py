@@ -547,7 +547,7 @@ def test_repairs_that_would_never_happen_are_refused_at_the_start(
     for repair in ("missing", "all"):
         monkeypatch.setenv("BRIDGE_REPAIR", repair)
         settings = load_settings()  # ``check --repair`` does without verifications
-        with pytest.raises(ConfigurationError, match="BRIDGE_REPAIR does nothing") as refusal:
+        with pytest.raises(ConfigurationError, match="BRIDGE_REPAIR has no effect") as refusal:
             settings.check_repairs()
         assert "BRIDGE_VERIFY_EVERY=7d" in refusal.value.advice
         monkeypatch.setenv("BRIDGE_VERIFY_EVERY", "7d")

@@ -92,7 +92,11 @@ def words_of(path: Path) -> set[str]:
     return {word.lower() for word in words}
 
 
+NAMED_BY_OTHERS = {"bridge/commands/progress_bar.py": {"cursor"}}
+"""The cursor of a terminal: rich calls its method so, and it is no checkpoint."""
+
+
 def test_no_name_and_no_comment_uses_them() -> None:
     files = sorted((ROOT / "bridge").rglob("*.py"))
     used = {path.relative_to(ROOT).as_posix(): words_of(path) & banned() for path in files}
-    assert {name: words for name, words in used.items() if words} == {}
+    assert {name: words for name, words in used.items() if words} == NAMED_BY_OTHERS

@@ -100,7 +100,7 @@ def test_zeros_after_the_last_native_frame_are_padding(wanted: str) -> None:
 def test_what_is_no_padding_after_the_last_native_frame_is_refused(surplus: bytes) -> None:
     values = np.frombuffer(native_bytes(SIGNED, SIGNED.array()) + surplus, "<i2")
 
-    with pytest.raises(InstanceError, match="bytes of pixels, 2880 announced"):
+    with pytest.raises(InstanceError, match="bytes of pixels, 2880 expected"):
         run(native_of(dataset(SIGNED), values), J2K)
 
 

@@ -89,7 +89,7 @@ def test_they_are_noticed_although_new_ones_came_since(source: Source) -> None:
     source.send(3)
     source.empty_feed()
     source.send(2)
-    with pytest.raises(FeedWentBackwards, match="were deleted before they were read"):
+    with pytest.raises(FeedWentBackwards, match="were deleted before the bridge read them"):
         source.feed.next_page()
 
 

@@ -108,7 +108,7 @@ def test_emptied_with_unread_rows_behind_a_last_instance_that_is_gone(
         store.put(files.pop())
     else:
         store.put(last)
-    with pytest.raises(FeedWentBackwards, match="were deleted before they were read"):
+    with pytest.raises(FeedWentBackwards, match="were deleted before the bridge read them"):
         follower.look()
 
 

@@ -35,7 +35,7 @@ WELL = CarryView(caught_up_at=NOW - 10.0, compared_at=NOW - 50.0, resources=1_23
         (replace(WELL, waiting=3, waiting_since=NOW - CARRY_GRACE_S), "of 3 resources"),
         (replace(WELL, stopped_since=NOW - CARRY_GRACE_S + 1, stopped="Down."), ""),
         (replace(WELL, stopped_since=NOW - CARRY_GRACE_S, stopped="Down."), "Down."),
-        (replace(WELL, caught_up_at=NOW - CARRY_GRACE_S), "is behind for 1 h 0 min"),
+        (replace(WELL, caught_up_at=NOW - CARRY_GRACE_S), "have been behind for 1 h 0 min"),
         (replace(WELL, left=5), ""),
     ],
 )

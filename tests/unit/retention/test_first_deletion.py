@@ -332,11 +332,11 @@ def test_killed_before_the_deletion_was_noted(rig: Rig, monkeypatch: pytest.Monk
 def test_killed_between_the_finding_and_its_note(rig: Rig, shared: SharedFiles) -> None:
     """What was found to be lost, and given back, is not told to be lost for good."""
     deliver(rig, 2)
-    with pytest.raises(ConfigurationError, match="given back"):
+    with pytest.raises(ConfigurationError, match="sent it back"):
         rig.sweep(sweeper=rig.sweeper_of(shared, rig.clients[1]))
     gone = rig.source.store.instances.popitem()[0]
     rig.ledger.set_meta(UNVERIFIED_KEY, f'{{"instance_id": "{gone}"}}')
-    with pytest.raises(ConfigurationError, match="given back"):
+    with pytest.raises(ConfigurationError, match="sent it back"):
         rig.sweep()
     assert rig.ledger.meta(UNVERIFIED_KEY) is None
 

@@ -301,7 +301,7 @@ def test_what_can_neither_be_given_back_nor_be_renamed_stays_where_it_is(
         path.mkdir()
     sweeper = rig.sweeper_of(shared, rig.clients[1])
     for _ in range(2):
-        with pytest.raises(StateError, match="neither be given back"):
+        with pytest.raises(StateError, match="neither send it back"):
             rig.sweep(sweeper=sweeper)
         assert held_path(rig.ledger).read_bytes() == stored.data
     paths[0].rmdir()
