@@ -488,7 +488,7 @@ def test_what_verifications_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_events_are_signed_or_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     said = refused(monkeypatch, WEBHOOK_URL="https://receiver.example/hook")
-    assert "BRIDGE_WEBHOOK_SECRET: events are signed" in said
+    assert "BRIDGE_WEBHOOK_SECRET, which signs the events" in said
     said = refused(monkeypatch, WEBHOOK_SECRET="short")  # noqa: S106
     assert "BRIDGE_WEBHOOK_SECRET has fewer than 16 characters" in said
     assert "short" not in said

@@ -101,7 +101,7 @@ def copied(orthanc: Callable[..., OrthancServer], server: OrthancServer) -> Orth
     ("at_target", "says"),
     [
         (READS_AND_STORES, "may lead to one server"),
-        (STORES_ONLY, "cannot be predicted"),
+        (STORES_ONLY, "cannot tell whether"),
         ("", "lead to one server"),
     ],
     ids=["may set no mark", "may see nothing", "may do everything"],

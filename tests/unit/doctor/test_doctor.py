@@ -222,7 +222,7 @@ def test_what_run_would_refuse_to_move_to_is_refused(
     source.script("PUT", Respond(403))
     blind(target)
     found = diagnosed(source, target, START=start)
-    (one,) = (found for found in found if "cannot be predicted" in found.message)
+    (one,) = (found for found in found if "The bridge cannot tell whether" in found.message)
     assert (one.level, one.exit_code) == (ERROR, 2)
     assert "GET on /changes" in one.advice
     for settings in ({"START": "now"}, {"SERVERS_ARE_DISTINCT": "true"}):
@@ -299,7 +299,7 @@ def test_a_clock_that_is_wrong_is_told_with_its_direction(
     source.script("GET /tools/now", Respond(200, late.strftime("%Y%m%dT%H%M%S").encode()))
     warnings = [one for one in diagnosed(source, target) if one.level == WARNING]
     assert [one.subject for one in warnings] == ["source"]
-    assert "behind ours" in warnings[0].message
+    assert "behind the clock" in warnings[0].message
     assert any(f" {seconds} s" in warnings[0].message for seconds in range(89, 96))
 
 
@@ -341,7 +341,7 @@ def test_a_file_that_is_listed_and_lacking_is_a_warning(
     source.script(f"GET /instances/{instance_id}/file", Respond(404))
     warnings = said(diagnosed(source, target), WARNING)
     assert [subject for subject, _ in warnings] == ["source"]
-    assert "gives no file" in warnings[0][1]
+    assert "sends no file" in warnings[0][1]
 
 
 def test_without_semaphores_it_says_that_no_worker_can_start(

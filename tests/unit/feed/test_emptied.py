@@ -217,7 +217,7 @@ def test_another_source_is_noticed_far_behind_the_last_instance(source: Source) 
     assert feed.next_page().done
     other = [FeedRow(s, "NewInstance", f"other{s}", "") for s in range(1, position - 70)]
     source.store.script_feed([*other, FeedRow(position + 9, "UpdatedMetadata", "x", "")])
-    with pytest.raises(FeedWentBackwards, match="another history"):
+    with pytest.raises(FeedWentBackwards, match="not the one that was followed"):
         feed.next_page()
 
 

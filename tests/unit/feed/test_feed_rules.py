@@ -488,7 +488,7 @@ def test_a_place_is_known_again_by_the_rows_before_it() -> None:
     place.look()
     assert len(source.asked) == asked + 1, "its rows are in the page: none is asked for by itself"
     source.store.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 11)])
-    with pytest.raises(FeedWentBackwards, match="another history"):
+    with pytest.raises(FeedWentBackwards, match="not the one that was followed"):
         place.look()
 
 

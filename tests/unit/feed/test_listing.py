@@ -575,7 +575,7 @@ def test_what_a_snapshot_misses_is_not_believed_of_another_source() -> None:
     lacking = Lacking(ConfirmedListing(Listing(source, page_size=1), known), Target())
     assert lacking.look_back().moves == ()
     source.there.store.script_feed([FeedRow(s, NEW, f"other{s}") for s in range(1, 40)])
-    with pytest.raises(FeedWentBackwards, match="another history"):
+    with pytest.raises(FeedWentBackwards, match="not the one that was followed"):
         lacking.look_back()
 
 
@@ -593,7 +593,7 @@ def test_a_place_is_known_again_behind_many_rows_of_other_types() -> None:
     known = KnownPlace(client, place, overlap=50)
     known.look()
     client.store = other
-    with pytest.raises(FeedWentBackwards, match="another history"):
+    with pytest.raises(FeedWentBackwards, match="not the one that was followed"):
         known.look()
 
 

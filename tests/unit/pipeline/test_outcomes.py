@@ -417,7 +417,7 @@ def test_one_that_is_answered_with_an_error_waits_more_and_more(desk: Desk) -> N
     assert due == pytest.approx([delay_s(count, chance=1.0) for count in (1, 2, 3)])
     assert (item.delays, item.delayed_by, item.served_before) == (3, TARGET, 0)
     assert desk.refused() == [("i1", 3, False)]
-    assert desk.outcomes.refused_count == 0, "it cannot be predicted from an outage"
+    assert desk.outcomes.refused_count == 0, "it cannot be told from an outage"
     assert desk.servers.view(TARGET).times == 3
 
 
