@@ -60,7 +60,7 @@ from bridge.model import (
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.names import NAME_CHARACTERS_MAX, BridgeNames
 from bridge.notify.event_kinds import CHOICES, chosen_events
-from bridge.own_files import why_not_trusted
+from bridge.own_files import open_named, why_not_trusted
 from bridge.pipeline.pacing import Allowance, parse_daily, parse_schedule, parse_timetable
 from bridge.retention.limits_and_risks import RetentionRules, Risk
 from bridge.rules import parse_rules
@@ -957,7 +957,7 @@ class Settings(BaseSettings):
             return (), ""
         must_be_meant("BRIDGE_RULES_FILE", Path(self.rules_file))
         try:
-            with Path(self.rules_file).open("rb") as file:
+            with os.fdopen(open_named(Path(self.rules_file)), "rb") as file:
                 content = file.read(RULES_BYTES_MAX + 1)
             text = content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as exc:

@@ -18,7 +18,13 @@ from dotenv.parser import Binding, parse_stream
 
 from bridge.errors import ConfigurationError
 from bridge.model import SideName
-from bridge.own_files import NotOurs, check_named_file, check_settings_file
+from bridge.own_files import (
+    NOT_REGULAR,
+    NotOurs,
+    check_named_file,
+    check_settings_file,
+    open_named,
+)
 
 DOTENV_PATH = Path(".env")
 ENV_FILE = "BRIDGE_ENV_FILE"
@@ -310,7 +316,7 @@ def _lines_of_dotenv(path: Path) -> list[Binding]:
     try:
         if not place.is_file():
             return []
-        with place.open("rb") as file:
+        with os.fdopen(open_named(place), "rb") as file:
             raw = file.read(ENV_FILE_BYTES_MAX + 1)
         if len(raw) > ENV_FILE_BYTES_MAX:
             raise ConfigurationError(
@@ -320,6 +326,12 @@ def _lines_of_dotenv(path: Path) -> list[Binding]:
         return list(parse_stream(io.StringIO(raw.decode("utf-8"), newline=None)))
     except (OSError, UnicodeDecodeError) as exc:
         raise _unreadable(place, exc) from None  # the cause would carry the file's bytes
+
+
+PIPE_ADVICE = (
+    "Name a file, or a link to one. A pipe (also that of a shell's <(...)) will not do: the file "
+    "is read more than once, by worker processes too."
+)
 
 
 def env_file(path: Path = DOTENV_PATH) -> Path:
@@ -339,6 +351,10 @@ def env_file(path: Path = DOTENV_PATH) -> Path:
             )
         check_settings_file(place, shared=os.environ.get(SHARED_DIRECTORY) == "accept")
     except NotOurs as exc:
+        if exc.strerror == NOT_REGULAR:
+            raise ConfigurationError(
+                f"The file {place} {NOT_REGULAR}.", advice=PIPE_ADVICE
+            ) from exc
         raise ConfigurationError(
             f"The file {place} {exc.strerror}.",
             advice="Make root, or the user that runs the bridge, its owner (chown; in a "
@@ -367,6 +383,10 @@ def must_be_meant(variable: str, path: Path) -> None:
     try:
         check_named_file(path, shared=os.environ.get(SHARED_DIRECTORY) == "accept")
     except NotOurs as exc:
+        if exc.strerror == NOT_REGULAR:
+            raise ConfigurationError(
+                f"The file that {variable} names {NOT_REGULAR}.", advice=PIPE_ADVICE
+            ) from exc
         raise ConfigurationError(
             f"The file that {variable} names {exc.strerror}.",
             advice="Put it where no other user may write (chmod o-w its directory and the file). "
@@ -379,7 +399,7 @@ def must_be_meant(variable: str, path: Path) -> None:
 def _read_secret(variable: str, path: Path) -> str:
     must_be_meant(variable, path)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_named(path), "rb") as file:
             raw = file.read(SECRET_BYTES_MAX + 1)
         text = raw.decode("utf-8")
     except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or a NUL in the path

@@ -55,6 +55,7 @@ def check_settings_file(path: Path, *, shared: bool = False) -> None:
 
     ``shared``: its directory may be one that every user may write to.
     """
+    _check_kind(path)
     reason = "" if shared else why_not_trusted(path.parent)
     real = real_path(path)
     try:
@@ -75,6 +76,7 @@ def check_named_file(path: Path, *, shared: bool = False) -> None:
     Raises NotOurs where any user may put another one in its place. ``shared``: its directory may be
     one that every user may write to. Who owns it is not asked elsewhere: an administrator may.
     """
+    _check_kind(path)
     real = real_path(path)
     try:
         found = real.stat()
@@ -87,6 +89,41 @@ def check_named_file(path: Path, *, shared: bool = False) -> None:
         if stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS_WRITE:
             raise NotOurs("is a file that every user may write to")
     _check_owner(found, real)
+
+
+def open_named(path: Path) -> int:
+    """Open a file that a setting names, to read it; returns the descriptor. Links are followed.
+
+    Raises NotOurs for a pipe, a device or a socket, and does not wait for its other end. Raises
+    other OSErrors.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise NotOurs(NOT_REGULAR)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is there, where a link leads too, and is neither a file nor a directory.
+
+    A pipe would hold whoever opens it until somebody writes, and it is read once: by one process.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise NotOurs(NOT_REGULAR)
+
+
+NOT_REGULAR = "is a pipe, a device or a socket, not a regular file"
 
 
 def make_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import re
 import select
 import socket
@@ -25,6 +26,7 @@ import httpx
 from bridge.credentials import must_be_meant
 from bridge.errors import ConfigurationError
 from bridge.model import Endpoint
+from bridge.own_files import open_named
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -221,7 +223,7 @@ def _must_be_readable(setting: str, file: str | None) -> None:
         return
     must_be_meant(setting, Path(file))
     try:
-        Path(file).open("rb").close()
+        os.close(open_named(Path(file)))
     except OSError as exc:
         raise ConfigurationError(
             f"The file that {setting} names cannot be read: {exc.strerror}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,9 @@ from bridge.ledger.copies import back_up, look_at, restore
 from bridge.ledger.store import Ledger
 from bridge.mirror.repair import is_repair_begun, prepared_path
 from bridge.model import Endpoint, SideName, TranscodeOptions
+from bridge.monitoring.own_tls import server_context
 from bridge.orthanc.transport import tls_context
-from bridge.own_files import make_new_file
+from bridge.own_files import NotOurs, make_new_file, open_named
 from bridge.retention.first_deletion import _read
 from tests.certificates import Authority
 from tests.dicom_samples import small_ct
@@ -42,9 +44,6 @@ KNOWN = {
     "commands/docs.py": "of the package",
     "worker/dask/build.py": "of the package",
     "retention/age_clock.py": "of the kernel",
-    "config.py": "the rules file, which must_be_meant looks at",
-    "credentials.py": "settings and secrets, which env_file and must_be_meant look at",
-    "orthanc/transport.py": "certificates, which must_be_meant looks at",
     "checks/bugreport.py": "mkstemp",
     "commands/transcode.py": "IN, which a person names; mkstemp",
     "commands/rules.py": "a file that a person names",
@@ -269,3 +268,102 @@ def test_a_named_file_that_anybody_may_have_put_there(
             read(path)
     else:
         assert read(path)
+
+
+def read_settings(path: Path) -> object:
+    os.environ["BRIDGE_ENV_FILE"] = str(path)
+    return load_settings(source_url="http://a", target_url="http://b")
+
+
+def read_default_settings(path: Path) -> object:
+    os.chdir(path.parent)
+    path.rename(path.parent / ".env")
+    return load_settings(source_url="http://a", target_url="http://b")
+
+
+def read_client_certificate(path: Path) -> object:
+    return tls_context(
+        Endpoint(
+            SideName.SOURCE, "https://a", client_cert_file=str(path), client_key_file=str(path)
+        )
+    )
+
+
+def read_own_certificate(path: Path) -> object:
+    return server_context(str(path), None)
+
+
+ALL_NAMED = [
+    *NAMED,
+    read_settings,
+    read_default_settings,
+    read_client_certificate,
+    read_own_certificate,
+]
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize("read", ALL_NAMED)
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "socket", "device"])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_refused_in_words_and_holds_nobody(
+    tmp_path: Path, read: Callable[[Path], object], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a pipe waits until somebody writes: the start hung, without a word."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BRIDGE_ENV_FILE", "")
+    path, other = tmp_path / "named", tmp_path / "other"
+    with socket.socket(socket.AF_UNIX) as listening:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "link to a pipe":
+            os.mkfifo(other)
+            path.symlink_to(other)
+        elif kind == "socket":
+            listening.bind("named")
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(ConfigurationError) as caught:
+            read(path)
+    assert caught.value.exit_code == 2
+    assert "not a regular file" in caught.value.message or "is not a file" in caught.value.message
+    assert "pipe" in caught.value.message + caught.value.advice.lower()
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.timeout(20)
+def test_the_pipe_of_a_shell_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``<(...)``: the link /dev/fd/N leads to no name."""
+    monkeypatch.setenv("BRIDGE_SOURCE_PASSWORD_FILE", "")
+    monkeypatch.setenv("BRIDGE_SOURCE_USERNAME", "")
+    reader, writer = os.pipe()
+    try:
+        for read in NAMED:
+            with pytest.raises(ConfigurationError, match="not a regular file"):
+                read(Path(f"/dev/fd/{reader}"))
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.usefixtures("_environment")
+def test_secrets_as_orchestrators_mount_them_are_read(tmp_path: Path) -> None:
+    """Kubernetes: a link to a link to a directory; Docker: a file; systemd: a file, mode 0400."""
+    (tmp_path / "..2026_12").mkdir()
+    (tmp_path / "..2026_12" / "password").write_text("secret", "ascii")
+    (tmp_path / "..2026_12" / "password").chmod(0o400)
+    (tmp_path / "..data").symlink_to("..2026_12")
+    (tmp_path / "password").symlink_to("..data/password")
+    assert read_secret(tmp_path / "password")
+
+
+def test_a_file_that_becomes_a_pipe_before_it_is_opened_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotOurs, match="not a regular file"):
+        open_named(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        open_named(tmp_path)
+    open_fds = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(NotOurs):
+        open_named(tmp_path / "pipe")
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_fds
