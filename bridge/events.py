@@ -269,6 +269,16 @@ class SweepFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepWaits:
+    """Nothing is deleted for a while, and nothing has failed since. Sent at each sweep that waits.
+
+    ``message``: what it waits for.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class SweepWorks:
     """A sweep came to its end, whether or not there was anything to delete."""
 
@@ -584,6 +594,7 @@ Event = (
     | SourceKept
     | SourceSwept
     | SweepFailed
+    | SweepWaits
     | SweepWorks
     | CopyFound
     | CopyReplaces

@@ -47,7 +47,8 @@ class RulesWatch:
             return self.job
         self._looked_s = now_s
         before, self._seen = self._seen, self._look()
-        if self._seen == before and (self._seen != self._read or self._asked):
+        if self._seen == before and (self._seen != self._read or self._asked or self._refused):
+            # What is refused may be well without a change: its mode or its directory was not.
             self._asked = False
             self._read = self._seen
             self._take()

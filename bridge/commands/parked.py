@@ -424,7 +424,7 @@ def _next_retries() -> Callable[[Parked], NextRetry]:
 
     if load_settings().parked_retry == "off":
         return lambda _: NextRetry(Trigger.NONE, "BRIDGE_PARKED_RETRY is off")
-    return functools.partial(next_retry, now_with=present_versions())
+    return functools.partial(next_retry, now_with=present_versions(), now=time.time())
 
 
 def _in_short(told: NextRetry) -> str:

@@ -5,6 +5,7 @@ This file must not know: sockets, files, clocks, logging, settings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -50,8 +51,9 @@ class Due:
     """Which parked instances of one reason are to be tried again: all conditions must hold.
 
     ``retries_min``, ``retries_max``: how often they were tried again, inclusive. ``tried_before``:
-    epoch seconds. ``other_bridge``, ``other_codecs``: only what was tried with others than these;
-    None for whatever it was tried with.
+    when they were tried last at the latest, ``tried_after``: later than then; epoch seconds.
+    ``other_bridge``, ``other_codecs``: only what was tried with others than these; None for
+    whatever it was tried with.
     """
 
     reason: Reason
@@ -60,6 +62,7 @@ class Due:
     tried_before: float
     other_bridge: str | None = None
     other_codecs: str | None = None
+    tried_after: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)

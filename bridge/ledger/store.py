@@ -9,6 +9,7 @@ must not be lost then either, before something is done at a server, is written d
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -220,7 +221,7 @@ class Ledger:
         self.open_gaps()
         parked, dropped = self.parked(), self.parked(dropped=True)
         self.carry_waiting()
-        self.signs_due(MOMENT_MAX, SIGNS_COUNTED_MAX)
+        self.signs_due(MOMENT_MAX, SIGNS_COUNTED_MAX, longest_s=math.inf)
         for rows in (parked, dropped, self.all_kept(), self._all_delivered(), self.all_carried()):
             for _ in rows:
                 pass
@@ -504,10 +505,15 @@ class Ledger:
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["carry_ends"], {"resource_id": resource_id})
 
-    def carry_due(self, now: float, limit: int) -> list[str]:
-        """List resources that are to be tried again, the longest due first."""
+    def carry_due(self, now: float, limit: int, *, longest_s: float) -> list[str]:
+        """List resources that are to be tried again, the longest due first.
+
+        ``longest_s``: the longest pause. What waits for longer was put off by a clock that was
+        ahead, and is due.
+        """
+        wanted = {"now": now, "latest": now + longest_s, "limit": limit}
         with explained(self.path):
-            rows = self._db.execute(self._sql["carry_due"], {"now": now, "limit": limit})
+            rows = self._db.execute(self._sql["carry_due"], wanted)
             return [text_of(row[0]) for row in rows]
 
     def carry_waiting(self) -> tuple[int, float | None]:
@@ -518,10 +524,11 @@ class Ledger:
 
     # What is to be signed at the source: BRIDGE_DELIVERED_SIGN.
 
-    def signs_due(self, now: float, limit: int) -> list[SignDue]:
-        """List deliveries that are to be signed now, the longest due first."""
+    def signs_due(self, now: float, limit: int, *, longest_s: float) -> list[SignDue]:
+        """List deliveries that are to be signed now, as ``carry_due`` does."""
+        wanted = {"now": now, "latest": now + longest_s, "limit": limit}
         with explained(self.path):
-            rows = self._db.execute(self._sql["signs_due"], {"now": now, "limit": limit})
+            rows = self._db.execute(self._sql["signs_due"], wanted)
             return [SignDue(text_of(row[0]), moment_of(row[1]), count_of(row[2])) for row in rows]
 
     def postpone_sign(self, due: SignDue, *, next_at: float) -> None:

@@ -360,6 +360,7 @@ CREATE INDEX parked_to_retry ON parked (reason, tried_at, retries, codec_version
 SELECT * FROM parked
 WHERE reason = :reason
   AND tried_at <= :tried_before
+  AND tried_at > :tried_after
   AND retries BETWEEN :retries_min AND :retries_max
   AND (:other_codecs IS NULL OR codec_versions <> :other_codecs)
   AND (:other_bridge IS NULL OR bridge_version <> :other_bridge)
@@ -618,7 +619,9 @@ ON CONFLICT (resource_id) DO UPDATE SET tries = tries + 1, next_at = excluded.ne
 SELECT tries, next_at FROM carry_waiting WHERE resource_id = :resource_id;
 
 -- name: carry_due
-SELECT resource_id FROM carry_waiting WHERE next_at <= :now ORDER BY next_at LIMIT :limit;
+-- A time to come that is further away than any pause was written while the clock was ahead.
+SELECT resource_id FROM carry_waiting WHERE next_at <= :now OR next_at > :latest
+ORDER BY next_at LIMIT :limit;
 
 -- name: carry_ends
 DELETE FROM carry_waiting WHERE resource_id = :resource_id;
@@ -643,7 +646,7 @@ VALUES (:instance_id, :delivered_at, 0, 0);
 
 -- name: signs_due
 SELECT instance_id, noted_at, tries FROM sign_due
-WHERE next_at <= :now ORDER BY next_at, instance_id LIMIT :limit;
+WHERE next_at <= :now OR next_at > :latest ORDER BY next_at, instance_id LIMIT :limit;
 
 -- name: postpone_sign
 UPDATE sign_due SET tries = tries + 1, next_at = :next_at

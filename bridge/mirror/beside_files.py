@@ -12,6 +12,8 @@ from bridge.orthanc.answers import Resource
 from bridge.pipeline.parked_policy import RETRIES
 
 INTERVALS_S = RETRIES[Reason.SERVER_REFUSES_INSTANCE].intervals_s
+LONGEST_S = INTERVALS_S[-1]
+"""The longest pause before something is tried again."""
 AT_ONE_MAX = 3
 """So often a server may fail at one resource before that one waits and the others go on."""
 
@@ -89,6 +91,14 @@ class FailuresAtOne:
 def retry_after_s(tries: int) -> float:
     """Return for how long to wait after so many tries before, seconds."""
     return INTERVALS_S[min(tries, len(INTERVALS_S) - 1)]
+
+
+def waits_still(tries: int, next_at: float, *, now: float) -> bool:
+    """Tell whether it is too early to try again. ``next_at``, ``now``: epoch seconds.
+
+    A pause that ends later than the last try allows was begun while the clock was ahead.
+    """
+    return 0 < next_at - now <= retry_after_s(max(0, tries - 1))
 
 
 def _number(name: str) -> int | None:

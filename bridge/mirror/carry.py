@@ -27,7 +27,13 @@ from bridge.errors import InstanceError, SideError
 from bridge.events import Carried, CarryFailed, CarryLeft, Event
 from bridge.ledger.store import Ledger
 from bridge.marks import MARK
-from bridge.mirror.beside_files import CannotWrite, FailuresAtOne, ToldMetadata, retry_after_s
+from bridge.mirror.beside_files import (
+    CannotWrite,
+    FailuresAtOne,
+    ToldMetadata,
+    retry_after_s,
+    waits_still,
+)
 from bridge.mirror.carry_decision import Carrying, carrying_of
 from bridge.mirror.sign_decision import SIGN
 from bridge.model import CarriedNames, DeliveredSign, ResourceKind, ServerInfo, SideName
@@ -162,7 +168,7 @@ class Carrier:
         }
         for here in found:
             waits = ledger.carry_waits(here.resource_id)
-            if waits is not None and waits[1] > self._now_s():
+            if waits is not None and waits_still(*waits, now=self._now_s()):
                 counts.failed += 1
                 continue
             there = held.get(here.resource_id)

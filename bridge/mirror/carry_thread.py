@@ -46,6 +46,7 @@ from bridge.ledger.store import (
     CARRY_ROUND_KEY,
     Ledger,
 )
+from bridge.mirror.beside_files import LONGEST_S
 from bridge.mirror.beside_thread import BesideThread
 from bridge.mirror.carry import Carrier, CarryCounts
 from bridge.mirror.told_instances import ToldInstances
@@ -175,7 +176,7 @@ class CarryThread(BesideThread):
         if checkpoint is None:
             return False  # nobody would know the source again
         position = self._position(ledger, checkpoint)
-        due = ledger.carry_due(self._now_s(), BATCH)
+        due = ledger.carry_due(self._now_s(), BATCH, longest_s=LONGEST_S)
         if not (len(self._hints) or due or position < checkpoint):
             self._note_caught_up(ledger)
             return self._round_is_due(ledger) and self._round(ledger)

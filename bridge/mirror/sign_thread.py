@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bridge.events import Observer, SignStopped, SignWorks
 from bridge.ledger.store import Ledger
+from bridge.mirror.beside_files import LONGEST_S
 from bridge.mirror.beside_thread import BesideThread
 from bridge.mirror.delivered_sign import Signer
 from bridge.mirror.verify import VerificationPace
@@ -51,7 +52,7 @@ class SignThread(BesideThread):
 
     def sign_some(self, ledger: Ledger) -> bool:
         """Sign a part of what is due; False where nothing is. Raises SideError, StateError."""
-        due = ledger.signs_due(self._now_s(), BATCH)
+        due = ledger.signs_due(self._now_s(), BATCH, longest_s=LONGEST_S)
         if not due:
             return False
         if self._pace.take(ledger, len(due)):

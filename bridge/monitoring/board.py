@@ -32,6 +32,7 @@ from bridge.events import (
     StateFailed,
     StateRecovered,
     SweepFailed,
+    SweepWaits,
     SweepWorks,
     TellingFailed,
     TellingWorks,
@@ -65,6 +66,7 @@ from bridge.monitoring.health import (
     judge,
     lacking_problem,
     lag_of,
+    latest,
     marks_problem,
     mirror_problems,
     missed_problem,
@@ -178,6 +180,8 @@ def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 CARRY, SIGNS = "carry", "signs"
+CLOCK_STEP_S = 5.0
+"""When the clock has moved so much against the one that nobody sets, it was set."""
 
 
 class Board:
@@ -192,13 +196,21 @@ class Board:
         names: BridgeNames = NO_NAMES,
         *,
         steady_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
+        self._steady_s = steady_s
+        self._now_s = now_s
+        self._ahead_s = now_s() - steady_s()
+        """How far the clock on the wall is ahead of the one that nobody sets."""
+        self._set_at = 0.0
+        """When the clock was found to be set last, epoch seconds by the clock as it is now."""
         self.allowance = allowance or Allowance()
         self.names = names
         self._stage_of = stage_of
         self._state_path = state_path
         self._limits = limits
         self._lock = threading.Lock()
+        self._clock_lock = threading.Lock()
         self._parked: Mapping[str, int] = {}
         self._newest_parked: tuple[tuple[Parked, str], ...] = ()
         """Each with the UID of its study, "" where that is not known."""
@@ -210,6 +222,7 @@ class Board:
         self._state_error = ""
         self._feed_reset = ""
         self._sweep_error = ""
+        self._sweep_waits = ""
         self._rules_refused = ""
         self._certificate_refused = ""
         self._missed = (float("-inf"), 0)
@@ -227,25 +240,28 @@ class Board:
         """Since when it cannot go on, epoch seconds, and why."""
         self._recent = Recent(steady_s=steady_s)
         self.history = ThroughputHistory(steady_s=steady_s)
-        self._started_at = time.time()
+        self._started_at = now_s()
         self.progress: Progress = NOT_CONTACTED
 
     def on_event(self, event: Event) -> None:
         """Remember that the feed was reset, and what happened lately."""
+        self._heed_clock()
         match event:
             case FeedReset(message=message):
                 self._feed_reset = message
             case SweepFailed(message=message):
-                self._sweep_error = message
+                self._sweep_error, self._sweep_waits = message, ""
+            case SweepWaits(message=message):
+                self._sweep_error, self._sweep_waits = "", message
             case RulesRefused(message=message):
                 self._rules_refused = message
             case RulesRead():
                 self._rules_refused = ""
             case SweepWorks():
-                self._sweep_error = ""
+                self._sweep_error = self._sweep_waits = ""
             case VerificationFailed(message=message):
                 since = self._verification_failed
-                self._verification_failed = (since[0] if since else time.time(), message)
+                self._verification_failed = (since[0] if since else self._now_s(), message)
             case VerificationWorks():
                 self._verification_failed = None
             case CarryStopped() | CarryWorks() | SignStopped() | SignWorks():
@@ -267,6 +283,7 @@ class Board:
 
     def on_progress(self, progress: Progress) -> None:
         """Take the newest report. A feed reset is told until its snapshot is over."""
+        self._heed_clock()
         if self.progress.phase == "snapshot" and progress.phase == "following":
             self._feed_reset = ""
         self.progress = progress
@@ -274,19 +291,38 @@ class Board:
         held = held_by(progress)
         self.history.reported("" if held == NOT_RUNNING else held)
 
+    def _heed_clock(self) -> None:
+        """Keep since when something lasts true to its age after the clock was set, either way."""
+        with self._clock_lock:
+            moved_s = self._now_s() - self._steady_s() - self._ahead_s
+            if abs(moved_s) < CLOCK_STEP_S:
+                return
+            self._ahead_s += moved_s
+            self._set_at = self._now_s()
+            self._started_at += moved_s
+            self._stopped = {
+                what: (since + moved_s, why) for what, (since, why) in self._stopped.items()
+            }
+            if self._telling_failed is not None:
+                since, why = self._telling_failed
+                self._telling_failed = since + moved_s, why
+            if self._verification_failed is not None:
+                since, why = self._verification_failed
+                self._verification_failed = since + moved_s, why
+
     def _hear_of_work(self, event: CarryStopped | CarryWorks | SignStopped | SignWorks) -> None:
         what = CARRY if isinstance(event, CarryStopped | CarryWorks) else SIGNS
         if isinstance(event, CarryWorks | SignWorks):
             self._stopped.pop(what, None)
             return
-        since, _ = self._stopped.get(what, (time.time(), ""))
+        since, _ = self._stopped.get(what, (self._now_s(), ""))
         self._stopped[what] = (since, event.message)
 
     def _hear_of_telling(self, event: TellingFailed | TellingWorks) -> None:
         match event:
             case TellingFailed(message=message):
                 told = self._telling_failed
-                self._telling_failed = (told[0] if told else time.time(), message)
+                self._telling_failed = (told[0] if told else self._now_s(), message)
             case TellingWorks():
                 self._telling_failed = None
 
@@ -304,7 +340,7 @@ class Board:
                         self._newest_parked = tuple((p, _study_of(ledger, p)) for p in newest)
                         self._dropped = ledger.dropped_count()
                         self._gaps_given_up = ledger.gaps_given_up()
-                        self._marks = marks_that_stay(ledger, time.time())
+                        self._marks = marks_that_stay(ledger, self._now_s())
                         self._lacking = ledger.missed_at_target()
                         self._mirror = mirror_view(ledger)
                         self._carry = carry_view(ledger)
@@ -342,7 +378,7 @@ class Board:
 
     def _count_studies(self, ledger: EventLedger) -> None:
         if time.monotonic() - self._studies_at_s >= STUDIES_FRESH_S:
-            counts = ledger.studies_since(time.time() - STUDIES_OF_S)
+            counts = ledger.studies_since(self._now_s() - STUDIES_OF_S)
             self._studies = dict(zip(("any", "stable", "incomplete"), counts, strict=True))
             self._studies_at_s = time.monotonic()
 
@@ -373,12 +409,15 @@ class Board:
 
     def problems(self) -> tuple[Problem, ...]:
         """List what is wrong now."""
+        self._heed_clock()
         parked = self.parked()
+        # What the pipeline noted by the clock as it was tells no age any more.
+        able_at = latest(self.progress.able_since, self._set_at, now=self._now_s())
         found = judge(
-            self.progress,
+            replace(self.progress, able_since=able_at),
             parked,
             self._limits,
-            now=time.time(),
+            now=self._now_s(),
             feed_reset=self._feed_reset,
             gaps_given_up=self._gaps_given_up,
         )
@@ -390,6 +429,12 @@ class Board:
                 "--dry-run. Which rights the logins need: orthanc-bridge docs security."
             )
             found = (*found, Problem("retention_failing", self._sweep_error, advice))
+        if self._sweep_waits:
+            advice = (
+                "It goes on by itself. If this comes again, see the source's log: why does it not "
+                "answer a deletion, or not do it?"
+            )
+            found = (*found, Problem("retention_waiting", self._sweep_waits, advice))
         if lacking := self.lacking():
             found = (*found, lacking_problem(lacking))
         if self._marks:
@@ -405,17 +450,19 @@ class Board:
             found = (*found, Problem("rules_refused", self._rules_refused, advice))
         mirror = self.mirror()
         if mirror is not None:
-            every_s, now = self._limits.verify_every_s, time.time()
-            found += mirror_problems(mirror, every_s, started_at=self._started_at, now=now)
+            every_s, now = self._limits.verify_every_s, self._now_s()
+            found += mirror_problems(
+                mirror, every_s, started_at=self._started_at, now=now, clock_set_at=self._set_at
+            )
         carry, signs = self.carry(), self.signs()
         # A pause, quiet hours and an outage are no standstill.
-        held, able_at = bool(self.progress.hold), self.progress.able_since
+        held = bool(self.progress.hold)
         idle_at = max(self._started_at, able_at)
         if carry is not None:
-            found += carry_problems(carry, idle_at=idle_at, held=held, now=time.time())
+            found += carry_problems(carry, idle_at=idle_at, held=held, now=self._now_s())
         if signs is not None:
-            found += sign_problems(signs, idle_at=idle_at, held=held, now=time.time())
-        found += events_problems(self._outbox, self._telling_failed, now=time.time())
+            found += sign_problems(signs, idle_at=idle_at, held=held, now=self._now_s())
+        found += events_problems(self._outbox, self._telling_failed, now=self._now_s())
         at_s, missed = self._missed
         if time.monotonic() - at_s < MISSED_TOLD_S:
             found = (*found, missed_problem(missed))
@@ -424,7 +471,7 @@ class Board:
     def health(self) -> dict[str, object]:
         """Return what a monitoring system asks for, as JSON-ready values."""
         progress = self.progress
-        now = time.time()
+        now = self._now_s()
         parked = dict(self.parked())
         found = self.problems()
         lag = lag_of(progress, now=now)
@@ -505,7 +552,7 @@ class Board:
 
     def status(self) -> dict[str, object]:
         """Return everything known, for the status page; the oldest in flight first."""
-        now = time.time()
+        now = self._now_s()
         in_flight = sorted(self.progress.in_flight, key=lambda item: item.started_at)
         return self.health() | {
             "now": round(now, 1),
@@ -526,7 +573,7 @@ class Board:
                     "sequence": item.sequence,
                     "stage": self._stage_of(item.number),
                     "attempt": item.attempt,
-                    "age_s": round(now - item.started_at, 1),
+                    "age_s": round(max(0.0, now - item.started_at), 1),
                 }
                 for item in in_flight
             ],

@@ -38,6 +38,7 @@ NEXT_COMMANDS = {
     "feed_gaps_given_up": "orthanc-bridge check --fix",
     "feed_incomplete": "orthanc-bridge check",
     "retention_failing": "orthanc-bridge retention --dry-run",
+    "retention_waiting": "orthanc-bridge retention --dry-run",
     "delivered_lacking": "orthanc-bridge check --fix",
 }
 """The command that a person types first, by the code of the gravest problem."""

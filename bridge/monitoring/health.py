@@ -143,7 +143,7 @@ def judge(
     if progress.refused_count:
         found.append(_refused_problem(progress))
     back = progress.came_back
-    if back.count and now - back.at <= CAME_BACK_TOLD_S:
+    if back.count and abs(now - back.at) <= CAME_BACK_TOLD_S:
         many = "1 instance" if back.count == 1 else f"{back.count} instances"
         text = (
             f"{many} that this bridge delivered came back to the source, the last one is "
@@ -188,11 +188,17 @@ class MirrorView:
 
 
 def mirror_problems(
-    view: MirrorView, every_s: float | None, *, started_at: float, now: float
+    view: MirrorView,
+    every_s: float | None,
+    *,
+    started_at: float,
+    now: float,
+    clock_set_at: float = 0.0,
 ) -> tuple[Problem, ...]:
     """List what is wrong with the verification of both servers. Empty when there is none to be.
 
-    ``started_at``: of this process, epoch seconds.
+    ``started_at``: of this process, ``clock_set_at``: when the machine's clock was set since, 0
+    where it was not; epoch seconds.
     """
     if every_s is None:
         return _unfinished(view)
@@ -208,7 +214,8 @@ def mirror_problems(
         text = f"The last verification found {counted(view.unresolved, 'difference')}."
         advice = "To repair them: orthanc-bridge check --repair. More: orthanc-bridge docs mirror."
         found.append(Problem("copies_differ", text, advice))
-    verified_at = started_at if view.begun_at is None else view.begun_at
+    begun_at = started_at if view.begun_at is None or view.begun_at > now else view.begun_at
+    verified_at = max(begun_at, clock_set_at)
     late_s = now - verified_at - every_s
     if late_s > max(every_s, VERIFY_GRACE_S):
         text = (
@@ -216,6 +223,8 @@ def mirror_problems(
             "completed."
         )
         advice = "Raise BRIDGE_VERIFY_RATE, or BRIDGE_VERIFY_EVERY."
+        if now - started_at <= max(every_s, VERIFY_GRACE_S):
+            advice = "The bridge did not run, or the clock was set. The next one is due now."
         found.append(Problem("verification_late", text, advice))
     since = view.failing_since
     if since is not None and now - since >= VERIFY_FAILING_S:
@@ -262,13 +271,13 @@ def carry_problems(
             f"{view.stopped}"
         )
         return (Problem("carry_late", text, CARRY_ADVICE),)
-    since = view.waiting_since
+    since = _not_after(view.waiting_since, now, idle_at)
     if since is not None and now - since >= CARRY_GRACE_S:
         count = counted(view.waiting, "resource")
         text = f"Labels, metadata or attachments of {count} could not be copied to the target."
         advice = "The log says why (carry_failed). See: orthanc-bridge docs mirror labels."
         return (Problem("carry_late", text, advice),)
-    behind_s = now - max(idle_at, view.caught_up_at or 0.0)
+    behind_s = now - latest(idle_at, view.caught_up_at or 0.0, now=now)
     if not held and behind_s >= CARRY_GRACE_S:
         text = (
             "Labels, metadata and attachments at the target have been behind for "
@@ -302,7 +311,7 @@ def sign_problems(view: SignView, *, idle_at: float, held: bool, now: float) -> 
 
     What only waits for its turn, while much is delivered, is no problem.
     """
-    stopped, since = view.stopped_since, view.refused_since
+    stopped, since = view.stopped_since, _not_after(view.refused_since, now, idle_at)
     if stopped is not None and now - stopped >= CARRY_GRACE_S:
         text = f"Nothing was signed at the source for {lasting(now - stopped)}: {view.stopped}"
         return (Problem("sign_late", text, SIGN_ADVICE),)
@@ -463,18 +472,28 @@ def _stall(progress: Progress, limits: HealthLimits, *, now: float) -> tuple[Pro
     advice = "Read the log. If it does not say why, restart the bridge: nothing is lost."
     busy = bool(progress.waiting or progress.delayed or progress.in_flight)
     # An idle night, a pause and an outage are no standstill: it begins when work could be done.
-    still_s = now - max(progress.last_progress_at, progress.able_since)
+    still_s = now - latest(progress.last_progress_at, progress.able_since, now=now)
     if busy and still_s > limits.stall_after_s:
         text = f"There is work, but no instance was finished for {still_s:.0f} s."
         return (Problem("stalled", text, advice),)
     read_at = progress.feed_read_at
     if busy or read_at is None:
         return ()
-    unread_s = now - max(read_at, progress.able_since)
+    unread_s = now - latest(read_at, progress.able_since, now=now)
     if unread_s > limits.stall_after_s + limits.poll_interval_s:
         text = f"The feed was not read for {unread_s:.0f} s."
         return (Problem("stalled", text, advice),)
     return ()
+
+
+def latest(*times: float, now: float) -> float:
+    """Return the latest of times that is not after now: the clock was ahead when that was noted."""
+    return max((at for at in times if at <= now), default=now)
+
+
+def _not_after(at: float | None, now: float, otherwise: float) -> float | None:
+    """Return a stored time; ``otherwise`` where it is after now: the clock was ahead then."""
+    return at if at is None or at <= now else otherwise
 
 
 def counted(number: int, thing: str) -> str:

@@ -83,6 +83,8 @@ class RenewedCertificate:
             stamp = self._look()
             if stamp != self._stamp:
                 self._renew(stamp, now_s)
+            elif self._wrong_since_s is not None:  # the files from before are there again
+                self._well_again()
         return self._context
 
     def _renew(self, stamp: Stamp, now_s: float) -> None:
@@ -97,9 +99,12 @@ class RenewedCertificate:
                 log(logging.ERROR, "certificate_refused", text)
             return
         self._stamp, self._context = stamp, context
+        self._well_again()
+        log(logging.INFO, "certificate_renewed", "the monitoring server has a new certificate")
+
+    def _well_again(self) -> None:
         self._wrong_since_s, self._told = None, False
         self._refused("")
-        log(logging.INFO, "certificate_renewed", "the monitoring server has a new certificate")
 
     def _look(self) -> Stamp:
         found = []

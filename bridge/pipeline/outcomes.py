@@ -199,6 +199,7 @@ class Outcomes:
         self._deliveries = Deliveries()
         self._deliveries.recall(settled)
         self.last_progress_at = clock.now_s()
+        self._progress_s = clock.steady_s()
         """When something was settled or parked last, epoch seconds."""
         self.came_back = CameBack()
         """What was delivered and came to the source again."""
@@ -562,6 +563,7 @@ class Outcomes:
 
     def _progressed(self, item: WorkItem) -> None:
         self.last_progress_at = self._clock.now_s()
+        self._progress_s = self._clock.steady_s()
         self._refused.pop(item.number, None)
         self._window.finish(item)
         if item.move.sequence is not None:
@@ -658,7 +660,7 @@ class Outcomes:
         refused = self._refused.values()
         if not left or left != len(refused) or not all(one.alone for one in refused):
             return None
-        if self._window.under_way or self._clock.now_s() - self.last_progress_at < patience_s:
+        if self._window.under_way or self._clock.steady_s() - self._progress_s < patience_s:
             return None
         return _unfinished(list(self.told()), "The server served other instances, but not these")
 

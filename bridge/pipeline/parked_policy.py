@@ -9,6 +9,7 @@ again with other codecs, or with another bridge, once. All others wait for a per
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -109,25 +110,33 @@ class NextRetry:
     at: float | None = None
 
 
-def next_retry(parked: Parked, now_with: TriedBy) -> NextRetry:
-    """Tell when an instance is tried again, as things are. ``now_with``: what is installed."""
+def next_retry(parked: Parked, now_with: TriedBy, *, now: float) -> NextRetry:
+    """Tell when an instance is tried again, as things are.
+
+    ``now_with``: what is installed. ``now``: epoch seconds. What was tried after now was tried
+    while the clock was ahead, perhaps by years: it is due.
+    """
     policy = RETRIES[parked.reason]
     match policy.trigger:
         case Trigger.TIME if policy.ends and parked.retries >= len(policy.intervals_s):
             return NextRetry(Trigger.NONE, f"it was tried again {parked.retries} times")
         case Trigger.TIME:
             step = min(parked.retries, len(policy.intervals_s) - 1)
-            return NextRetry(policy.trigger, policy.why, parked.tried_at + policy.intervals_s[step])
+            return NextRetry(policy.trigger, policy.why, _at(parked, policy.intervals_s[step], now))
         case Trigger.CODECS if parked.tried_by.codecs != now_with.codecs:
-            return NextRetry(policy.trigger, "the codecs have changed", _after_pause(parked))
+            return NextRetry(policy.trigger, "the codecs have changed", _after_pause(parked, now))
         case Trigger.BRIDGE if parked.tried_by.bridge != now_with.bridge:
-            return NextRetry(policy.trigger, "the bridge has changed", _after_pause(parked))
+            return NextRetry(policy.trigger, "the bridge has changed", _after_pause(parked, now))
         case _:
             return NextRetry(policy.trigger, policy.why)
 
 
-def _after_pause(parked: Parked) -> float:
-    return parked.tried_at + (VERSION_PAUSE_S if parked.retries else 0.0)
+def _after_pause(parked: Parked, now: float) -> float:
+    return _at(parked, VERSION_PAUSE_S if parked.retries else 0.0, now)
+
+
+def _at(parked: Parked, interval_s: float, now: float) -> float:
+    return now if parked.tried_at > now else parked.tried_at + interval_s
 
 
 def due_kinds(now: float, now_with: TriedBy) -> Iterator[Due]:
@@ -135,6 +144,12 @@ def due_kinds(now: float, now_with: TriedBy) -> Iterator[Due]:
 
     They name what ``next_retry`` tells of with a time at or before ``now``, and nothing else.
     """
+    for due in _due_by(now, now_with):
+        yield due
+        yield replace(due, tried_before=math.inf, tried_after=now)
+
+
+def _due_by(now: float, now_with: TriedBy) -> Iterator[Due]:
     for reason, policy in RETRIES.items():
         match policy.trigger:
             case Trigger.TIME:

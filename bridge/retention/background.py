@@ -19,6 +19,7 @@ from bridge.events import (
     SourceDeletes,
     SourceSwept,
     SweepFailed,
+    SweepWaits,
     SweepWorks,
 )
 from bridge.ledger.store import Ledger
@@ -28,7 +29,7 @@ from bridge.pipeline.pacing import Allowance, Bucket
 from bridge.pipeline.runtime import Clock
 from bridge.retention.age_clock import AgeClock
 from bridge.retention.bridge_notes import NOTES_AWAITED
-from bridge.retention.first_deletion import FATE_AWAITED
+from bridge.retention.first_deletion import FATE_AWAITED, FATE_AWAITED_TEXT
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.protocols import HoldingServer, KeepingServer
 from bridge.retention.sweep import Sweep, Sweeper
@@ -188,7 +189,10 @@ class SweepRunner:
             pause_s = min(PAUSE_S, max(1.0, self._rules.retention_s / 4))
             try:
                 done = self.sweep_once()
-                if done.hold != FATE_AWAITED:  # what failed before that may fail again
+                if done.hold == FATE_AWAITED:
+                    # It does not work yet, and what failed before is over: this is the reason now.
+                    self._observer.on_event(SweepWaits(FATE_AWAITED_TEXT))
+                else:
                     self._said = ""
                     self._observer.on_event(SweepWorks())
                 if done.more:

@@ -53,6 +53,10 @@ UNVERIFIED_KEY = "retention_unverified"
 FATE_S = 900.0
 """A deletion without an answer that the source has not done after this time is done no more."""
 FATE_AWAITED = "a deletion at the source was not answered or not done yet, and may still happen"
+FATE_AWAITED_TEXT = (
+    "The source has not answered a deletion, or has not done it, and may still do it: nothing else "
+    f"is deleted for {FATE_S / 60:.0f} minutes."
+)
 ANSWERED = "answered"
 """Of the note: the source has answered that it deleted it."""
 IGNORED_KEY = "retention_ignored"

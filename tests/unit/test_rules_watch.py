@@ -133,6 +133,15 @@ def test_a_broken_file_that_is_put_back_is_right_again(scene: Scene) -> None:
     assert [type(event) for event in scene.events] == [RulesRefused, RulesRead]
 
 
+def test_one_that_is_refused_for_its_mode_is_right_again_without_a_change(scene: Scene) -> None:
+    scene.write(SKIP_MR)
+    scene.path.chmod(0o666)
+    assert scene.look() == generation(SKIP_CT)
+    scene.path.chmod(0o644)
+    assert scene.look() == generation(SKIP_MR)
+    assert [type(event) for event in scene.events] == [RulesRefused, RulesRead]
+
+
 def test_health_says_it_until_the_file_is_right(scene: Scene, tmp_path: Path) -> None:
     board = Board(tmp_path / "none.sqlite3", HealthLimits())
     scene.write(BROKEN)

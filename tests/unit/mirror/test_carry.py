@@ -34,7 +34,7 @@ from bridge.ledger.store import (
 )
 from bridge.marks import PROBE_VALUE
 from bridge.mirror import carry_thread
-from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S
+from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S, LONGEST_S
 from bridge.mirror.carry import Carrier
 from bridge.mirror.carry_thread import CarryThread, Hints, round_of
 from bridge.model import (
@@ -375,7 +375,7 @@ def test_a_failure_waits_as_parked_instances_do_and_stops_no_other(scene: Scene)
         assert carrier.carry(scene.ledger, [one]).failed == 1, "not before it is due"
         assert not [a for a in scene.target.asked[asked:] if a.startswith("put")]
         scene.now = waits[1]
-        assert scene.ledger.carry_due(scene.now, 10) == [one]
+        assert scene.ledger.carry_due(scene.now, 10, longest_s=LONGEST_S) == [one]
     assert waited == [*INTERVALS_S, INTERVALS_S[-1], INTERVALS_S[-1]]
     assert scene.target.metadata == {(two, "1024"): b"value"}
     assert scene.ledger.carry_waiting() == (1, begun)

@@ -14,7 +14,7 @@ from bridge.events import Event, Progress, Signed, SignFailed, SignLeft, SignSto
 from bridge.ledger.records import DeliveryRecord, Entry, Parked, SignDue
 from bridge.ledger.store import SIGN_BEGUN_KEY, Ledger
 from bridge.marks import MARK, PROBE_VALUE
-from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S
+from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S, LONGEST_S
 from bridge.mirror.carry import Carrier
 from bridge.mirror.delivered_sign import SIGN_LEFT_REASONS, Signer
 from bridge.mirror.sign_decision import SIGN, Signing, sign_value, signing_of
@@ -146,11 +146,11 @@ class Scene:
         )
 
     def sign(self, sign: DeliveredSign = BOTH) -> None:
-        due = self.ledger.signs_due(self.now, BATCH)
+        due = self.ledger.signs_due(self.now, BATCH, longest_s=LONGEST_S)
         self.signer(sign).sign(self.ledger, due)
 
     def due(self) -> list[str]:
-        return [one.instance_id for one in self.ledger.signs_due(1e12, BATCH)]
+        return [one.instance_id for one in self.ledger.signs_due(1e12, BATCH, longest_s=LONGEST_S)]
 
     def signed(self) -> set[str]:
         """Which instances say that the file that they have was delivered."""
@@ -346,11 +346,11 @@ def test_what_is_no_delivery_any_more_is_not_signed(scene: Scene, how: str) -> N
 
 def test_a_delivery_that_comes_meanwhile_stays_noted(scene: Scene) -> None:
     scene.deliver()
-    first = scene.ledger.signs_due(scene.now, BATCH)[0]
+    first = scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S)[0]
     scene.deliver()
     scene.ledger.end_sign(first)
     scene.ledger.postpone_sign(first, next_at=1e11)
-    assert len(scene.ledger.signs_due(scene.now, BATCH)) == 3
+    assert len(scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S)) == 3
 
 
 def test_a_source_that_lacks_it_is_asked_whether_it_is_the_same(scene: Scene) -> None:
@@ -390,8 +390,8 @@ def test_what_is_refused_waits_and_the_others_are_signed(scene: Scene, verb: str
     failed = [event for event in scene.events if isinstance(event, SignFailed)]
     assert [event.instance_id for event in failed] == [bad]
     assert scene.ledger.signs_waiting() == (1, scene.now, scene.now)
-    assert scene.ledger.signs_due(scene.now, BATCH) == []
-    (due,) = scene.ledger.signs_due(scene.now + INTERVALS_S[0], BATCH)
+    assert scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S) == []
+    (due,) = scene.ledger.signs_due(scene.now + INTERVALS_S[0], BATCH, longest_s=LONGEST_S)
     assert due.tries == 1
 
 
@@ -400,7 +400,7 @@ def test_what_is_taken_and_not_shown_waits(scene: Scene) -> None:
     scene.deliver()
     scene.sign(LABEL)
     assert len(scene.due()) == 3
-    assert scene.ledger.signs_due(scene.now, BATCH) == []
+    assert scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S) == []
 
 
 def test_an_outage_loses_nothing_and_what_fails_each_time_waits(scene: Scene) -> None:
@@ -412,9 +412,9 @@ def test_an_outage_loses_nothing_and_what_fails_each_time_waits(scene: Scene) ->
     signer = scene.signer(METADATA)
     for _ in range(AT_ONE_MAX - 1):
         with pytest.raises(SideError) as caught:
-            signer.sign(scene.ledger, scene.ledger.signs_due(scene.now, BATCH))
+            signer.sign(scene.ledger, scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S))
         assert caught.value.problem is SideProblem.UNREACHABLE
-    signer.sign(scene.ledger, scene.ledger.signs_due(scene.now, BATCH))
+    signer.sign(scene.ledger, scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S))
     assert scene.signed() == set(scene.ids[1:])
     assert scene.due() == [bad]
 
@@ -452,7 +452,9 @@ def test_a_record_that_is_read_is_not_noted_again(scene: Scene) -> None:
     assert record is not None
     scene.ledger.commit(Entry(delivered=(record,)))
     assert not scene.due()
-    assert SignDue(scene.ids[0], 1.0) not in scene.ledger.signs_due(scene.now, BATCH)
+    assert SignDue(scene.ids[0], 1.0) not in scene.ledger.signs_due(
+        scene.now, BATCH, longest_s=LONGEST_S
+    )
 
 
 def test_no_sign_is_carried_to_the_target(scene: Scene) -> None:
@@ -474,7 +476,7 @@ def test_no_sign_is_carried_to_the_target(scene: Scene) -> None:
 def test_what_waits_for_its_turn_is_told_apart_from_what_was_tried_in_vain(scene: Scene) -> None:
     scene.deliver()
     assert scene.ledger.signs_waiting() == (3, scene.now, None)
-    bad = scene.ledger.signs_due(scene.now, BATCH)[1]
+    bad = scene.ledger.signs_due(scene.now, BATCH, longest_s=LONGEST_S)[1]
     scene.ledger.postpone_sign(bad, next_at=1e11)
     scene.deliver(scene.ids[0])
     assert scene.ledger.signs_waiting() == (3, bad.noted_at, bad.noted_at)

@@ -262,6 +262,7 @@ def test_every_kind_of_event_is_tried_above() -> None:
         events.SourceKept,
         events.SourceSwept,
         events.SweepFailed,
+        events.SweepWaits,
         events.SweepWorks,
         events.CarryStopped,  # by the thread, once for each reason
         events.CarryWorks,

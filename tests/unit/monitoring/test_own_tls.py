@@ -117,6 +117,19 @@ def test_a_pair_that_is_none_is_told_and_the_old_one_kept(secured: Secured) -> N
     assert "certificate_refused" not in secured.codes()
 
 
+def test_a_pair_that_is_put_back_is_refused_no_longer(secured: Secured) -> None:
+    aside = secured.key.with_name("aside")
+    secured.key.rename(aside)
+    for seconds in (2, RENEWAL_S + 1):
+        secured.clock.s += seconds
+        assert secured.shown() == "first"
+    assert "certificate_refused" in secured.codes()
+    aside.rename(secured.key)
+    secured.clock.s += 2
+    assert secured.shown() == "first"
+    assert "certificate_refused" not in secured.codes()
+
+
 def test_a_pipe_in_place_of_a_file_holds_nobody(secured: Secured) -> None:
     """To read it would wait until somebody writes into it, and /livez with it."""
     for file in (secured.key, secured.cert):

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigurationError, SideError, StateError, side_error
-from bridge.events import Event, SourceKept, SweepFailed, SweepWorks
+from bridge.events import Event, SourceKept, SweepFailed, SweepWaits, SweepWorks
 from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
 from bridge.model import SideName, SideProblem
+from bridge.monitoring.board import Board
+from bridge.monitoring.health import HealthLimits
 from bridge.retention import first_deletion
 from bridge.retention.deletion_limits import confirm
 from bridge.retention.first_deletion import (
@@ -308,6 +310,30 @@ def test_a_wait_for_a_deletion_hides_no_trouble(
     sweeps.stop(30.0)
     assert [event for event in seen.events if isinstance(event, SweepFailed)]
     assert SweepWorks() not in seen.events
+
+
+def test_the_wait_for_a_deletion_is_told_as_itself(rig: Rig, clocks: Clocks) -> None:
+    """What failed before it is over, and nobody is sent to look for it."""
+    deliver(rig, 2)
+    rig.source.script("DELETE /instances/[^/]+$", Respond(504))
+    board = Board(rig.state_path, HealthLimits())
+    board.on_event(SweepFailed("The source has no storage left."))
+    seen = Seen()
+    sweeps = runner_of(rig, seen, clocks, retention_s=-10.0)
+    sweeps.start()
+    wait_until(lambda: any(isinstance(e, SweepWaits) for e in seen.events), "it waits")
+    sweeps.stop(30.0)
+    for event in seen.events:
+        board.on_event(event)
+    (told,) = [p for p in board.problems() if p.code.startswith("retention")]
+    assert told.code == "retention_waiting"
+    assert "15 minutes" in told.message
+    assert "storage" not in told.message
+    board.on_event(SweepFailed("It fails."))
+    assert [p.code for p in board.problems() if "retention" in p.code] == ["retention_failing"]
+    board.on_event(SweepWaits("It waits."))
+    board.on_event(SweepWorks())
+    assert [p for p in board.problems() if "retention" in p.code] == []
 
 
 def test_killed_before_the_deletion_was_noted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
