@@ -259,7 +259,7 @@ def test_a_named_file_that_anybody_may_have_put_there(
     else:
         tmp_path.chmod(0o1777)
         os.chown(path, OTHER_USER, OTHER_USER)
-    with pytest.raises(ConfigurationError, match=r"names (lies|is a file|belongs)") as caught:
+    with pytest.raises(ConfigurationError, match=r"names (is in|is a file|belongs)") as caught:
         read(path)
     assert "BRIDGE_SHARED_DIRECTORY=accept" in caught.value.advice
     monkeypatch.setenv("BRIDGE_SHARED_DIRECTORY", "accept")
