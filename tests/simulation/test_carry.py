@@ -6,7 +6,6 @@ Bugs that were planted, and what says so:
     the value that is replaced is not named (ETag)   ours, and is not as the source's
     whatever the target holds is replaced            of somebody else is written over
     labels are not written                           label
-    what waits is never tried again                  waits for ever
 """
 
 from __future__ import annotations
