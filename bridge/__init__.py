@@ -34,6 +34,7 @@ rules_watch.py    the rules file while a bridge runs: read again when it changes
 cli.py            which commands there are, and how an error becomes an exit code
 __main__.py       where the program begins
 log.py            how a log line is written
+standard_streams.py  stderr that never raises and never waits; no result is lost silently
 model.py          the values that travel between the rooms
 events.py         what happened, as values
 errors.py         what went wrong, by whose fault

@@ -3,12 +3,10 @@
 Worker processes import the main module of their parent: it must stay light.
 """
 
-import contextlib
 import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
 """As in errors.py, which is not imported yet when this is needed."""
@@ -48,30 +46,29 @@ def main() -> None:
         # The kernel drops a SIGTERM to process 1 that has no handler for it: without this one a
         # container would not stop while it starts, and commands other than run not at all.
         signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
-    interrupt = _Interrupt()
+    interrupt, code = _Interrupt(), 0
     try:
         interrupt.install()
+        from bridge.standard_streams import take_stderr_over
+
+        take_stderr_over()
         from bridge.cli import run_command_line
 
         run_command_line()
     except KeyboardInterrupt:
         # While it starts: reading the code takes a second or more on a busy machine.
         sys.stderr.write("orthanc-bridge: interrupted\n")
-        if interrupt.came:
-            _leave(EXIT_INTERRUPTED)
-        sys.exit(EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except SystemExit as exc:
-        if interrupt.came and isinstance(exc.code, int):
-            _leave(exc.code)
-        raise
+        if not isinstance(exc.code, int):
+            raise
+        code = exc.code
+    from bridge.standard_streams import end_streams
 
-
-def _leave(code: int) -> NoReturn:
-    """End the process without waiting for its threads."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    code = end_streams(code)
+    if interrupt.came:
+        os._exit(code)  # without waiting for its threads
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class AuditTrail:
         self._turn = threading.RLock()  # deletions are told in a thread of their own
         self._pending: deque[bytes] = deque()
         self._lost = 0
-        self._failing = False
+        self._failing = self._unsynced = ""
         self._synced_s = steady_s()
         self._dirty = False
         self._closed = False
@@ -215,7 +215,18 @@ class AuditTrail:
     @property
     def failing(self) -> bool:
         """Tell whether lines wait for a disk that does not take them."""
-        return self._failing
+        return bool(self.failure)
+
+    @property
+    def failure(self) -> str:
+        """Say why the file cannot be written; "" when it can be."""
+        # Without its turn: a writer may be held up by the disk, and /health must not be.
+        why = self._failing or self._unsynced
+        if not why:
+            return ""
+        lost = f" Lines that are lost: {self._lost}." if self._lost else ""
+        waiting = f" Lines that wait: {len(self._pending)}."
+        return f"The audit file {self._path} cannot be written: {why}.{waiting}{lost}"
 
     def _write_pending(self) -> None:
         try:
@@ -230,13 +241,13 @@ class AuditTrail:
             text = f"the audit file can be written again; {self._lost} lines were lost meanwhile"
             level = logging.ERROR if self._lost else logging.WARNING
             log(level, "audit_recovered", text, lost=self._lost)
-            self._failing, self._lost = False, 0
+            self._failing, self._lost = "", 0
 
     def _fail(self, error: OSError) -> None:
         if not self._failing:
             text = f"the audit file {self._path} cannot be written: {error.strerror}"
             log(logging.ERROR, "audit_failed", text, waiting=len(self._pending))
-        self._failing = True
+        self._failing = error.strerror or type(error).__name__
 
     def _write(self, line: bytes) -> None:
         self._follow_path()
@@ -278,9 +289,11 @@ class AuditTrail:
         try:
             os.fdatasync(self._file)
         except OSError as exc:
-            log(logging.ERROR, "audit_failed", f"the audit file: {exc.strerror}", waiting=0)
+            if not self._unsynced:
+                log(logging.ERROR, "audit_failed", f"the audit file: {exc.strerror}", waiting=0)
+            self._unsynced = exc.strerror or type(exc).__name__
         else:
-            self._dirty = False
+            self._dirty, self._unsynced = False, ""
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

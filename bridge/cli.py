@@ -35,6 +35,7 @@ from bridge.commands.transcode import transcode
 from bridge.commands.try_folder import try_
 from bridge.commands.unknown_settings import warn_of_unknown_settings
 from bridge.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, BridgeError
+from bridge.standard_streams import begin_log_thread
 from bridge.untrusted_text import visible
 
 
@@ -91,6 +92,8 @@ def _main(
         ),
     ] = False,
 ) -> None:
+    if context.invoked_subcommand == "run":
+        begin_log_thread()
     if context.invoked_subcommand != "doctor":  # its findings tell them
         warn_of_unknown_settings()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from bridge.standard_streams import tell_of_lost_lines
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, shortened, visible
 
 LOGGER = logging.getLogger("orthanc_bridge")
@@ -34,6 +35,7 @@ def set_up_logging(*, log_format: str, level: str, bridge: str = "") -> None:
     handler = _Handler(sys.stderr)
     handler.setFormatter(formatter)
     LOGGER.handlers = [handler]
+    tell_of_lost_lines(lambda lines: formatter.format(_lost(lines)) + "\n")
     LOGGER.propagate = False
     LOGGER.setLevel(level.upper())
     for old in [h for h in logging.root.handlers if isinstance(h, _ForeignHandler)]:
@@ -70,6 +72,12 @@ def log(level: int, event: str, message: str, **fields: object) -> None:
         LOGGER.handle(
             LOGGER.makeRecord(LOGGER.name, level, "", 0, "%s", (message,), None, extra=extra)
         )
+
+
+def _lost(lines: int) -> logging.LogRecord:
+    text = f"lines of the log that were lost here, since it could not be written: {lines}"
+    extra = {"event": "log_lost", "fields": {"lines": lines}}
+    return LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, "%s", (text,), None, extra=extra)
 
 
 class _ForeignFormatter(logging.Formatter):

@@ -614,3 +614,27 @@ def epoch_of(date: str) -> float | None:
         return datetime.strptime(date, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+
+
+LOG_STUCK_S = 5.0
+"""A log that has not taken a line for so long is failing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """Whether the log can be written. ``stuck_s``: for how long the oldest line has been tried.
+
+    ``problem``: what the system said; "" where it said nothing, since nobody reads. ``lost``:
+    lines since this process began; ``losing``: some were lost and no line says so yet.
+    """
+
+    stuck_s: float = 0.0
+    problem: str = ""
+    waiting: int = 0
+    lost: int = 0
+    losing: bool = False
+
+    @property
+    def failing(self) -> bool:
+        """Whether somebody should look after it."""
+        return self.losing or self.stuck_s >= LOG_STUCK_S

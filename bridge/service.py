@@ -162,6 +162,10 @@ class Service:
         self._stopped.set()
         self._pipelines.stop()
 
+    def audit_failure(self) -> str:
+        """Say why the audit file cannot be written; "" when it can be, or there is none."""
+        return next((audit.failure for audit in self._audits if audit.failing), "")
+
     def poke(self) -> None:
         """Look at the feed soon; safe in any thread."""
         self._pipelines.poke()
@@ -383,7 +387,7 @@ class Service:
                 workers=workers,
                 pace=pace,
                 observer=self._observer,
-                recorded=lambda: not any(audit.failing for audit in self._audits),
+                recorded=lambda: not self.audit_failure(),
                 look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
                 repairs=repairs,
                 share=settings.verify_share if share is None else share,
@@ -441,7 +445,7 @@ class Service:
                 ),
                 hold=OperatorsHold(self._settings.allowance(), self._machinery.clock),
                 trouble=self._trouble.count,
-                recorded=lambda: not any(audit.failing for audit in self._audits),
+                recorded=lambda: not self.audit_failure(),
             )
             if once:
                 yield

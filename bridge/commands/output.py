@@ -16,6 +16,7 @@ from bridge.dicom.syntaxes import keyword_of
 from bridge.events import Summary
 from bridge.model import Reason
 from bridge.monitoring.health import counted
+from bridge.standard_streams import told_if_lost
 from bridge.untrusted_text import visible, visible_lines
 
 
@@ -25,7 +26,8 @@ def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
     Servers, files and other users have chosen some of it: what acts on a terminal is written out.
     Its line breaks are ours; what comes from outside goes through ``visible`` before.
     """
-    typer.echo(visible_lines(text) + end, err=err, nl=False)
+    with told_if_lost():
+        typer.echo(visible_lines(text) + end, err=err, nl=False)
 
 
 def print_json(value: object) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.monitoring.board import Board
     from bridge.monitoring.metrics import Metrics
     from bridge.monitoring.own_tls import RenewedCertificate
+    from bridge.monitoring.poke import PokeReceiver
     from bridge.service import Service
 
 
@@ -88,10 +89,8 @@ def run(
                 ) as service,
                 draining_on_signals(_stop_of(service, actions)) as interruption,
             ):
-                if settings.rules_file is not None:
-                    signal.signal(signal.SIGHUP, lambda *_: service.read_rules_again())
-                if pokes is not None:
-                    pokes.wakes(service.poke, service.hear_of_deletions)
+                board.audit_failure = service.audit_failure
+                _let_others_reach(service, settings, pokes)
                 if once:
                     service.preflight(follows=ledger)
                 with (
@@ -206,6 +205,14 @@ def _actions_of(settings: Settings, board: Board, metrics: Metrics) -> Actions |
         verifies=settings.verify_every_s is not None,
         count=metrics.count_action,
     )
+
+
+def _let_others_reach(service: Service, settings: Settings, pokes: PokeReceiver | None) -> None:
+    """Let SIGHUP and pokes reach the service."""
+    if settings.rules_file is not None:
+        signal.signal(signal.SIGHUP, lambda *_: service.read_rules_again())
+    if pokes is not None:
+        pokes.wakes(service.poke, service.hear_of_deletions)
 
 
 def _stop_of(service: Service, actions: Actions | None) -> Callable[[], None]:

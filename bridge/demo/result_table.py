@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bridge.dicom.syntaxes import syntax_of
 from bridge.model import StageTimes
+from bridge.standard_streams import told_if_lost
 from bridge.untrusted_text import visible
 
 SHORTER = (
@@ -107,14 +108,15 @@ def print_rows(rows: Sequence[Row], took_s: float, *, stream: TextIO | None = No
     """Print the table and the summary: with rich on a terminal, else aligned plain text."""
     out = stream or sys.stdout
     cells = [_cells(row) for row in rows]
-    if out.isatty():
-        _print_rich(cells, rows, out)
-    else:
-        _print_plain(cells, out)
-    for row in rows:
-        for problem in row.problems:
-            out.write(visible(f"{row.name}: {problem}") + "\n")
-    out.write(summary(rows, took_s) + "\n")
+    with told_if_lost():
+        if out.isatty():
+            _print_rich(cells, rows, out)
+        else:
+            _print_plain(cells, out)
+        for row in rows:
+            for problem in row.problems:
+                out.write(visible(f"{row.name}: {problem}") + "\n")
+        out.write(summary(rows, took_s) + "\n")
 
 
 def print_rows_as_json(rows: Sequence[Row], *, stream: TextIO | None = None) -> None:
@@ -128,8 +130,9 @@ def print_rows_as_json(rows: Sequence[Row], *, stream: TextIO | None = None) -> 
         }
         for row in rows
     ]
-    json.dump(listed, stream or sys.stdout, indent=2)
-    (stream or sys.stdout).write("\n")
+    with told_if_lost():
+        json.dump(listed, stream or sys.stdout, indent=2)
+        (stream or sys.stdout).write("\n")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ from bridge.ledger.records import OutboxView, Parked
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
 from bridge.ledger.verifications import held_repairs, last_verification, repair_intent, under_way
 from bridge.marks import Mark, marks_that_stay
-from bridge.model import Delivered, InstanceFailed, Move, OpenGaps, Outcome, SideFailed
+from bridge.model import Delivered, InstanceFailed, LogState, Move, OpenGaps, Outcome, SideFailed
 from bridge.monitoring.headline import (
     STANDING_HOLDS,
     headline,
@@ -59,6 +59,7 @@ from bridge.monitoring.health import (
     MirrorView,
     Problem,
     SignView,
+    audit_problems,
     behind,
     carry_in_words,
     carry_problems,
@@ -67,6 +68,7 @@ from bridge.monitoring.health import (
     lacking_problem,
     lag_of,
     latest,
+    log_problems,
     marks_problem,
     mirror_problems,
     missed_problem,
@@ -79,6 +81,7 @@ from bridge.monitoring.studies import parked_fields, studies_page
 from bridge.monitoring.throughput_history import ThroughputHistory
 from bridge.monitoring.time_left import FeedStep, TimeLeft, time_left
 from bridge.pipeline.pacing import Allowance
+from bridge.standard_streams import log_state
 from bridge.versions import versions
 
 PARKED_FRESH_S = 1.0
@@ -197,6 +200,7 @@ class Board:
         *,
         steady_s: Callable[[], float] = time.monotonic,
         now_s: Callable[[], float] = time.time,
+        log_state: Callable[[], LogState] = log_state,
     ) -> None:
         self._steady_s = steady_s
         self._now_s = now_s
@@ -204,6 +208,9 @@ class Board:
         """How far the clock on the wall is ahead of the one that nobody sets."""
         self._set_at = 0.0
         """When the clock was found to be set last, epoch seconds by the clock as it is now."""
+        self.log_state = log_state
+        self.audit_failure: Callable[[], str] = lambda: ""
+        """Says why the audit file cannot be written; "" when it can be, or there is none."""
         self.allowance = allowance or Allowance()
         self.names = names
         self._stage_of = stage_of
@@ -421,6 +428,7 @@ class Board:
             feed_reset=self._feed_reset,
             gaps_given_up=self._gaps_given_up,
         )
+        found += audit_problems(self.audit_failure()) + log_problems(self.log_state())
         if self._state_error and not self.progress.state_error:
             found = (*found, Problem("state_unreadable", self._state_error))
         if self._sweep_error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bridge.events import Progress, SideView
 from bridge.ledger.records import OutboxView
-from bridge.model import SideName, epoch_of
+from bridge.model import LogState, SideName, epoch_of
 
 FEED_RESET_ADVICE = (
     "The bridge now compares everything that the source holds. Make sure that it is the right "
@@ -401,6 +401,30 @@ def verification_in_words(view: MirrorView, *, now: float) -> str:
     under_way = "" if view.done is None else f"; one is running, {view.done:,} done"
     unfinished = "; a repair is unfinished" if view.unfinished else ""
     return f"{last}{under_way}{unfinished}"
+
+
+def log_problems(log: LogState) -> tuple[Problem, ...]:
+    """Say whether the log is lost, or waits for room or for a reader."""
+    if not log.failing:
+        return ()
+    lost = f" {counted(log.lost, 'line')} lost." if log.lost else ""
+    if log.problem:
+        text = f"The log cannot be written: {log.problem}.{lost}"
+    else:
+        text = f"Nobody reads the log, or too slowly.{lost}"
+    advice = "Deliveries do not wait for it. See: orthanc-bridge docs logs cannot be written."
+    return (Problem("log_failing", text, advice),)
+
+
+AUDIT_ADVICE = (
+    "Lines wait in memory, so let the bridge run until there is room again. Nothing is deleted "
+    "meanwhile. See: orthanc-bridge docs audit."
+)
+
+
+def audit_problems(failure: str) -> tuple[Problem, ...]:
+    """Say that the audit file cannot be written; ``failure``: why, "" when it can be."""
+    return (Problem("audit_failing", failure, AUDIT_ADVICE),) if failure else ()
 
 
 def missed_problem(instances: int) -> Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import (
@@ -14,7 +14,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -56,6 +56,7 @@ from bridge.model import (
     Delivered,
     ExecutorFailed,
     InstanceFailed,
+    LogState,
     Reason,
     SideName,
     SideProblem,
@@ -422,6 +423,14 @@ class BoardView(Protocol):
     def names(self) -> BridgeNames:
         """What people call this bridge and both servers."""
 
+    @property
+    def log_state(self) -> Callable[[], LogState]:
+        """Tells whether the log can be written."""
+
+    @property
+    def audit_failure(self) -> Callable[[], str]:
+        """Says why the audit file cannot be written; "" when it can be."""
+
     def parked(self) -> Mapping[str, int]:
         """Count the parked instances by reason."""
 
@@ -484,6 +493,9 @@ class Gauges:
         """Yield every gauge."""
         progress = self._board.progress
         found = self._board.problems()
+        log = self._board.log_state()
+        text = "Lines of the log that were lost since it could not be written."
+        yield CounterMetricFamily(f"{NAMESPACE}_log_lost_lines", text, value=log.lost)
         build = {name.replace("-", "_"): version for name, version in versions().items()}
         yield InfoMetricFamily(f"{NAMESPACE}_build", "This program and its decoders.", value=build)
         yield InfoMetricFamily(
@@ -498,6 +510,12 @@ class Gauges:
         plain = (
             *_plain_gauges(progress, healthy=not found),
             *_limit_gauges(self._board.allowance),
+            ("log_failing", "1 when the log cannot be written.", log.failing),
+            (
+                "audit_failing",
+                "1 when the audit file cannot be written.",
+                bool(self._board.audit_failure()),
+            ),
             ("lag_bytes", "Estimated size of the instances that wait.", self._lag_bytes(progress)),
             (
                 "delivered_lacking",

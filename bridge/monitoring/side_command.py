@@ -35,7 +35,6 @@ from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned, visible
 
 PROGRAM = (sys.executable, "-P", "-m", "bridge")
 """-P: a directory named bridge where the service was started must not be taken for the bridge."""
-STDERR = 2
 LINE_BYTES_MAX = 64 * 1024
 SUMMARY_BYTES_MAX = 64 * 1024
 COMPLAINT = b"orthanc-bridge: "
@@ -183,8 +182,8 @@ def _pass_on(stream: IO[bytes]) -> bytes:
         while line := stream.readline(LINE_BYTES_MAX):
             if line.startswith(COMPLAINT):
                 said = line
-            with suppress(OSError):  # nobody reads our stderr: the command must not stand still
-                os.write(STDERR, line)
+            sys.stderr.write(line.decode("utf-8", "replace"))
+            sys.stderr.flush()
     return said
 
 

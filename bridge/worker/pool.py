@@ -14,6 +14,7 @@ import itertools
 import os
 import queue
 import resource
+import select
 import signal
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from bridge.errors import OUT_OF_MEMORY
 from bridge.events import Workforce
 from bridge.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
 from bridge.orthanc.bodies import INSTANCE_BYTES_MAX
+from bridge.standard_streams import STDERR, STDOUT
 from bridge.worker.pool_watch import SILENT_S, START_S, Watched, is_stuck, passed_over
 from bridge.worker.stages import Memory, Stages, adopt
 
@@ -168,8 +170,13 @@ class WorkerPool(Generic[Work, Result]):
                 initargs=(self._memory_bytes, os.getpid(), self._stage_memory),
                 context=self._starter,
             )
-            with signals_held():
-                _ = self._pool.active  # starts it
+            try:
+                with signals_held():
+                    _ = self._pool.active  # starts it
+            except (RuntimeError, OSError):
+                # Pebble would try it again whenever it is asked whether it works.
+                self._end_pool()
+                raise
         return self._pool
 
     def start(self) -> None:
@@ -432,10 +439,32 @@ def warm_up() -> None:
 
 def begin_worker(memory_bytes: int, parent_pid: int, memory: Memory | None) -> None:
     """Make this process a worker: import what a task needs, while memory is not bounded yet."""
+    if not _takes_more(STDERR):
+        _write_nothing()
     import bridge.worker.transfer  # noqa: F401
 
+    _write_nothing()
     adopt(memory)
     prepare_worker(memory_bytes, parent_pid)
+
+
+def _takes_more(file: int) -> bool:
+    """Tell whether a write to a file would not wait for a reader."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _write_nothing() -> None:
+    """Send what this process writes to stdout and stderr nowhere.
+
+    Codecs write there too, and what they write may quote values of an image. A pipe that nobody
+    reads would stop them, with an instance in hand.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDOUT)
+    os.dup2(nowhere, STDERR)
+    os.close(nowhere)
 
 
 def prepare_worker(memory_bytes: int, parent_pid: int) -> None:

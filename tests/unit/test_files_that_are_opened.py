@@ -50,6 +50,8 @@ KNOWN = {
     "commands/init.py": "made new, never through a link",
     "ledger/copies.py": "a file that make_new_file has just made; a directory",
     "worker/prepare.py": "a directory",
+    "worker/pool.py": "of the kernel: /dev/null",
+    "standard_streams.py": "of the kernel: /dev/null",
     "demo/pydicom_wheel.py": "of a package",
     "demo/orthanc_server.py": "in a directory of its own; /proc",
     "demo/try_folder.py": "files that a person names",

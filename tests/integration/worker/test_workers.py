@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ from bridge.model import (
     Skipped,
     Task,
 )
-from bridge.worker.pool import LocalExecutor
+from bridge.worker.pool import LOOK_EVERY_S, LocalExecutor
 from bridge.worker.pool_watch import SILENT_S
 from tests.bridge_process import (
     children_of,
@@ -316,3 +319,30 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
         parent.send_signal(number)
         parent.wait(WAIT_S)
     wait_until(lambda: not any(map(is_alive, pids)), "the workers die too")
+
+
+def test_workers_that_cannot_be_started_end_nobody_and_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pebble says it by raising, from whatever asks whether the pool works."""
+
+    def no_process(_self: SpawnProcess) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    others = _children()
+    made = Bench()
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(SpawnProcess, "start", no_process)
+            made.executor.start()
+            for name in ("first", "second"):
+                (outcome,) = made.run(task(name)).values()
+                assert isinstance(outcome, ExecutorFailed)
+                assert "does not start" in outcome.message
+            made.executor.workforce()
+            time.sleep(2 * LOOK_EVERY_S)
+            made.executor.workforce()
+        assert made.pids(), "it works again"
+    finally:
+        made.executor.close()
+    wait_until(lambda: not _children() - others, "nobody is left")

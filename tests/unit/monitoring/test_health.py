@@ -5,8 +5,16 @@ from dataclasses import replace
 import pytest
 
 from bridge.events import InFlight, Progress, SideView
-from bridge.model import epoch_of
-from bridge.monitoring.health import HealthLimits, Lag, judge, lag_of, unready
+from bridge.model import LOG_STUCK_S, LogState, epoch_of
+from bridge.monitoring.health import (
+    HealthLimits,
+    Lag,
+    audit_problems,
+    judge,
+    lag_of,
+    log_problems,
+    unready,
+)
 
 NOW = 1_000_000.0
 LIMITS = HealthLimits(stall_after_s=600.0)
@@ -79,3 +87,28 @@ def test_lag() -> None:
 @pytest.mark.parametrize(("date", "epoch_s"), [("19700101T000001", 1.0), ("", None), ("x", None)])
 def test_epoch_of(date: str, epoch_s: float | None) -> None:
     assert epoch_of(date) == epoch_s
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (LogState(), ""),
+        (LogState(stuck_s=LOG_STUCK_S - 0.1, problem="No space left", waiting=9), ""),
+        (LogState(lost=7), ""),
+        (LogState(stuck_s=LOG_STUCK_S), "Nobody reads the log, or too slowly."),
+        (LogState(losing=True, lost=1), "Nobody reads the log, or too slowly. 1 line lost."),
+        (
+            LogState(stuck_s=60, problem="No space left", lost=2000, losing=True),
+            "The log cannot be written: No space left. 2,000 lines lost.",
+        ),
+    ],
+)
+def test_a_log_that_cannot_be_written(log: LogState, said: str) -> None:
+    expected = [("log_failing", said)] if said else []
+    assert [(found.code, found.message) for found in log_problems(log)] == expected
+
+
+def test_an_audit_file_that_cannot_be_written() -> None:
+    assert audit_problems("") == ()
+    (found,) = audit_problems("The disk is full.")
+    assert (found.code, found.message) == ("audit_failing", "The disk is full.")

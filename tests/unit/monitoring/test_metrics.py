@@ -40,10 +40,12 @@ from bridge.events import (
 )
 from bridge.ledger.records import OutboxView
 from bridge.model import (
+    LOG_STUCK_S,
     Action,
     Delivered,
     ExecutorFailed,
     InstanceFailed,
+    LogState,
     Move,
     Outcome,
     Reason,
@@ -75,9 +77,17 @@ class FakeBoard:
         self.signing: SignView | None = None
         self.waiting = OutboxView()
         self.lacks: int | None = 0
+        self.log = LogState()
+        self.audit = ""
 
     def lacking(self) -> int | None:
         return self.lacks
+
+    def log_state(self) -> LogState:
+        return self.log
+
+    def audit_failure(self) -> str:
+        return self.audit
 
     def carry(self) -> CarryView | None:
         return self.carried
@@ -377,3 +387,11 @@ def test_events_and_what_waits_of_them_are_shown(scrape: Scrape) -> None:
     assert scrape.value("events_waiting", way="webhook") == 5
     assert scrape.value("events_waiting", way="notify-1") == 2
     assert 100 <= scrape.value("events_oldest_seconds") < 160
+
+
+def test_a_log_and_an_audit_file_that_cannot_be_written(scrape: Scrape) -> None:
+    names = ("log_failing", "log_lost_lines_total", "audit_failing")
+    assert [scrape.value(name) for name in names] == [0, 0, 0]
+    scrape.board.log = LogState(stuck_s=LOG_STUCK_S, lost=3)
+    scrape.board.audit = "The disk is full."
+    assert [scrape.value(name) for name in names] == [1, 3, 1]
