@@ -294,9 +294,13 @@ def test_a_secret_file_that_is_of_no_use_says_what_to_do(
     assert advised in caught.value.advice
 
 
-def test_an_endless_file_is_not_read_to_its_end(dotenv: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is larger than"):
+def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path, dotenv: Path) -> None:
+    with pytest.raises(ConfigurationError, match="not a regular file"):
         resolve_secret(NAME, {FILE: "/dev/zero"}, dotenv)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigurationError, match="is larger than"):
+        resolve_secret(NAME, {FILE: str(tmp_path / "large")}, dotenv)
 
 
 def test_a_poke_token_of_the_shortest_length_is_taken(tmp_path: Path) -> None:
