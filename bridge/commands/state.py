@@ -86,11 +86,16 @@ def _stay_the_same_bridge(before: Ledger | None, restored: Ledger) -> None:
     With it stays what retention has noted of both servers since the backup: whose notes are there,
     what is waited for, and a first deletion that is not verified yet. A copy that is put anywhere
     else is another bridge: the first one may run on.
+
+    The target's copies of what the backup knows as delivered stay until they are delivered anew:
+    it does not know which of them retention has made the last ones since.
     """
     from bridge.retention.bridge_notes import BRIDGE_ID_KEY, stay_the_same
     from bridge.retention.deletion_limits import STOPPED_KEY
     from bridge.retention.first_deletion import take_over
 
+    # What the source lacks now, nobody knows to be deleted there by retention since the backup.
+    restored.release_all_deliveries()
     name = restored.meta(BRIDGE_ID_KEY)
     if before is not None and name is not None and before.meta(BRIDGE_ID_KEY) == name:
         stay_the_same(before, restored)
