@@ -8,6 +8,7 @@ Pipelines  run one after the other over the same workers and servers, for one co
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -113,6 +114,9 @@ class Machinery(Protocol):
     def background(self, inbox: Inbox) -> Background:
         """Make a place for blocking calls."""
 
+    def beside(self, name: str, work: Callable[[], None]) -> None:
+        """Have something done in a thread of its own, until it returns."""
+
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         """Make the workers."""
 
@@ -140,6 +144,10 @@ class RealMachinery:
     def background(self, inbox: Inbox) -> Background:
         """Make threads for blocking calls."""
         return ThreadBackground(inbox)
+
+    def beside(self, name: str, work: Callable[[], None]) -> None:
+        """Start a thread that does not keep the process alive."""
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         """Make local worker processes, or reach for a cluster. Raises ConfigurationError."""
@@ -213,8 +221,11 @@ class Probes:
             steady_s=self._steady_s,
             marks=MarksAtBest(self._marks),
         )
+        self._noted = {side: machinery.client(side) for side in SideName}
+        self._beside = machinery.beside
+        self._kept_up = False
         self._announcer = Announcer(
-            self._clients,
+            self._noted,
             token=token,
             retention=settings.source_retention,
             mirrors=settings.mirror_deletions_after_s is not None,
@@ -222,15 +233,19 @@ class Probes:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._noted.values()):
             client.close()
 
     def announce(self, ledger: Ledger) -> None:
-        """Note the bridge of this ledger at the servers from now on, with each probe.
+        """Note the bridge of this ledger at the servers from now on. Again: nothing changes.
 
         It follows, and nobody beside it does: marks that one like it has left are its own.
         """
         self._announcer.begin(ledger)
+        if not self._kept_up:
+            self._kept_up = True
+            for side in SideName:
+                self._beside(f"notes-{side}", partial(self._announcer.keep, side, self._steady_s))
         self._marks.by = MarkedBy.PROBES
 
     def end_notes(self, ledger: Ledger) -> None:

@@ -83,9 +83,12 @@ def _forget(settings: Settings, ledger: Ledger, name: str) -> int:
     from bridge.errors import SideError
     from bridge.model import SideName
     from bridge.orthanc.session import SideClient
-    from bridge.retention.bridge_notes import forget_follower, see_notes
+    from bridge.retention.bridge_notes import SETTLE_S, await_notes, forget_follower, see_notes
     from bridge.retention.note_tokens import newest_token
 
+    # One that runs in spite of the person's word leaves its note anew within that time. Before the
+    # note goes, as we may be killed; and from when it is gone.
+    await_notes(ledger)
     known = forget_follower(ledger, name)
     for side in SideName:
         client = SideClient(settings.endpoint(side))
@@ -101,12 +104,14 @@ def _forget(settings: Settings, ledger: Ledger, name: str) -> int:
             say(f"Its notes at the target could not be removed: {visible(exc.message)}")
         finally:
             client.close()
+    await_notes(ledger)
     if not known:
         raise ConfigurationError(
             f"No bridge named {name} is known here.",
             advice="Take the name from the message that says why nothing is deleted.",
         )
     say(f"Bridge {name} is forgotten. If it still runs, it will appear again.")
+    say(f"Nothing is deleted before it has had the time for that ({SETTLE_S:.0f} s).")
     return EXIT_DONE
 
 

@@ -26,8 +26,8 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -46,6 +46,7 @@ from bridge.retention.note_tokens import (
     is_new,
     last_ended,
     record_end,
+    record_note,
     record_removal,
     record_token,
     tokens_on_record,
@@ -56,6 +57,8 @@ PREFIX = "orthanc-bridge-"
 NOBODY = "http://127.0.0.1:9/"
 """The discard service: whoever sends images there is refused."""
 ANNOUNCE_EVERY_S = 30.0
+LOOK_EVERY_S = 1.0
+"""So often it is seen whether a note is due, and a server that did not answer is asked again."""
 SETTLE_S = ANNOUNCE_EVERY_S + 5.0
 """After a server has forgotten the notes of bridges: longer than they take to renew them."""
 NOTES_AWAITED = "waiting for the notes of other bridges"
@@ -206,7 +209,7 @@ def expect_note(ledger: Ledger, side: SideName, *, missing: bool) -> None:
     if ledger.meta(key) is None:
         ledger.set_meta(key, "1")
     elif missing:
-        ledger.set_meta(FORGOTTEN_KEY, "")
+        await_notes(ledger)
 
 
 def begin_process(ledger: Ledger, token: str) -> None:
@@ -218,7 +221,7 @@ def begin_process(ledger: Ledger, token: str) -> None:
     if is_new(ledger, token):
         of_before = any(ledger.meta(NOTED_KEY.format(side)) is not None for side in SideName)
         if not last_ended(ledger, of_before=of_before):
-            ledger.set_meta(FORGOTTEN_KEY, "")
+            await_notes(ledger)
         record_token(ledger, token, of_before=of_before)
 
 
@@ -240,6 +243,7 @@ def keep_note(ledger: Ledger, server: NotedServer, seen: NotesSeen, said: str) -
     new = Whose.OURS not in found.values()
     changed = own not in found
     if changed:
+        record_note(ledger, seen.token)
         try:
             server.set_peer(own.name, address_of(said))
         except SideError as exc:
@@ -253,11 +257,16 @@ def keep_note(ledger: Ledger, server: NotedServer, seen: NotesSeen, said: str) -
                 server.delete_peer(note.name)
         if whom is Whose.UNCERTAIN:
             # Before it: whoever is killed after it is followed by one that waits too.
-            ledger.set_meta(FORGOTTEN_KEY, "")
+            await_notes(ledger)
             server.delete_peer(note.name)
             record_removal(ledger, note.token, side)
             changed = True
     return changed
+
+
+def await_notes(ledger: Ledger) -> None:
+    """Delete nothing before other bridges had the time to renew their notes."""
+    ledger.set_meta(FORGOTTEN_KEY, "")
 
 
 def begin_wait(ledger: Ledger, now: float) -> None:
@@ -314,7 +323,8 @@ def read_notes(server: NotedServer) -> tuple[Note, ...]:
 class Announcer:
     """Keeps this process's notes at the servers. For any number of threads.
 
-    ``mirrors``: it deletes at the target what the source lacks.
+    ``servers``: clients for it alone, asked by one thread at a time. ``mirrors``: it deletes at the
+    target what the source lacks.
     """
 
     def __init__(
@@ -333,7 +343,9 @@ class Announcer:
         if mirrors or retention != KEEP:
             self._said[SideName.TARGET] = MIRRORS if mirrors else retention
         self._bridge = ""
-        self._lock = threading.Lock()
+        self._locks = {side: threading.Lock() for side in SideName}
+        """One for each server: the notes at one do not wait for the other, which may hang."""
+        self._ended = threading.Event()
         self._noted_at_s = dict.fromkeys(SideName, float("-inf"))
         self._copy_told = False
         self._state_path = Path()
@@ -351,13 +363,24 @@ class Announcer:
 
         One that cannot be sure of it does not say so.
         """
-        if not self._bridge or not self._lock.acquire(timeout=END_S):
-            return
-        try:
+        self._ended.set()
+        with ExitStack() as held:
+            for lock in self._locks.values():
+                if not self._bridge or not lock.acquire(timeout=END_S):
+                    return
+                held.callback(lock.release)
             self._bridge = ""
             record_end(ledger, self._token)
-        finally:
-            self._lock.release()
+
+    def keep(self, side: SideName, steady_s: Callable[[], float]) -> None:
+        """Renew the note at a server until the end, in a thread of its own.
+
+        Others wait SETTLE_S for it. Probes come as late as BRIDGE_POLL_INTERVAL_S, a server that
+        hangs and a bridge that is busy otherwise let them.
+        """
+        while not self._ended.wait(LOOK_EVERY_S):
+            with suppress(SideError):  # it is asked again
+                self.announce(side, steady_s())
 
     def void(self, side: SideName) -> None:
         """The server was in trouble: it may have forgotten."""
@@ -373,7 +396,7 @@ class Announcer:
 
         A refusal is kept in ``refused``: it stops nothing but retention.
         """
-        with self._lock:
+        with self._locks[side]:
             if not self._bridge or side not in self._said:
                 return
             if now_s - self._noted_at_s[side] < ANNOUNCE_EVERY_S:

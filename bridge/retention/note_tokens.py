@@ -36,9 +36,13 @@ TOKENS_KEY = "note_tokens"
 """Ledger: the tokens of this bridge's processes, the newest last, as JSON: token -> what is known
 of it, which is ENDED and the servers at which a later process has removed its note. Two threads may
 write it at once: what one of them loses is seen again."""
-TOKENS_MAX = 20
-"""So many are on record. An older one that is still at a server is taken for another bridge's."""
+TOKENS_MAX = 500
+"""So many are on record; of more, those that have left no note are dropped first, then the oldest.
+One that is dropped and still at a server is taken for another bridge's. A server may have many: of
+a bridge whose login may leave notes and not remove them."""
 ENDED = "ended"
+NOTED = "noted"
+"""Of a token: its process has left a note, or was about to."""
 OF_BEFORE = ""
 """The token of a process of a version that left notes without one."""
 
@@ -93,6 +97,11 @@ def record_token(ledger: Ledger, token: str, *, of_before: bool) -> None:
     _write(ledger, known | {token: []}, durably=True)
 
 
+def record_note(ledger: Ledger, token: str) -> None:
+    """Put on record that a process leaves a note, before it does."""
+    _add(ledger, token, NOTED)
+
+
 def record_end(ledger: Ledger, token: str) -> None:
     """Put on record that a process leaves no note any more, and deletes nothing."""
     _add(ledger, token, ENDED)
@@ -123,5 +132,7 @@ def _add(ledger: Ledger, token: str, said: str) -> None:
 
 
 def _write(ledger: Ledger, known: dict[str, list[str]], *, durably: bool = False) -> None:
-    kept = dict(list(known.items())[-TOKENS_MAX:])
+    unheard = [token for token, said in list(known.items())[:-1] if NOTED not in said]
+    dropped = set([*unheard, *known][: max(0, len(known) - TOKENS_MAX)])
+    kept = {token: said for token, said in known.items() if token not in dropped}
     ledger.set_meta(TOKENS_KEY, json.dumps(kept), durably=durably)

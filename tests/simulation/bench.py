@@ -402,6 +402,9 @@ class SimulatedMachinery:
     def background(self, inbox: Inbox) -> Background:
         return SimulatedBackground(self._world, inbox)
 
+    def beside(self, name: str, work: Callable[[], None]) -> None:
+        """Do nothing: the probes of a simulated bridge come in time for its notes."""
+
     def executor(self, done: Callable[[Task, Outcome], None]) -> SimulatedExecutor:
         return SimulatedExecutor(self._world, done)
 

@@ -119,6 +119,9 @@ class ScriptedMachinery:
     def background(self, inbox: Inbox) -> Background:
         return ThreadBackground(inbox)
 
+    def beside(self, name: str, work: Callable[[], None]) -> None:
+        """Do nothing: its servers take no notes."""
+
     def executor(self, done: Callable[[Task, Outcome], None]) -> ClosableExecutor:
         return InstantExecutor(done)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -163,3 +164,57 @@ def test_a_copied_state_file_of_a_bridge_that_had_ended(pair: Pair) -> None:
     copy.wait_logged("sweep_failed", timeout_s=2 * SETTLE_S)
     assert "under the name of this one" in copy.logged("sweep_failed")[0]["message"]
     assert set(pair.source.list_instances(0, 100)) == sent
+
+
+def test_a_forgotten_bridge_that_runs_is_seen_again_before_anything_goes(pair: Pair) -> None:
+    """6 of 6 went within the half minute in which the other one had not renewed its note."""
+    sent = {pair.send(data) for data in small_series(6)}
+    other = pair.start("run", STATE_PATH=str(pair.home / "other.sqlite3"), **NOWHERE)
+    other.wait_logged("side_down")
+    empties = pair.start("run", **EMPTIES)
+    empties.wait_logged("sweep_failed", timeout_s=60)
+    wait_until(lambda: pair.held() == sent, "all are delivered")
+    told = empties.logged("sweep_failed")[0]["message"]
+    name = told.partition("(")[2].partition(")")[0]
+    forgot = pair.run("retention", "--forget", name)
+    assert forgot.exit_code == 0
+    assert "Nothing is deleted before" in forgot.stdout
+    dry = pair.run("retention", "--dry-run", **EMPTIES)
+    assert "waiting for the notes of other bridges" in dry.stdout or name in dry.stdout
+    wait_until(
+        lambda: name in pair.run("retention", "--dry-run", **EMPTIES).stdout,
+        "it is seen again",
+        timeout_s=2 * SETTLE_S,
+    )
+    assert set(pair.source.list_instances(0, 100)) == sent
+
+
+def test_deletions_are_mirrored_after_a_restore_of_before_retention(pair: Pair) -> None:
+    """The backup did not know that retention had made them the last copies: 6 of 6 went."""
+    home = pair.home / "backup.sqlite3"
+    sent = {pair.send(data) for data in small_series(6)}
+    noted = {"VERIFY_EVERY": "7d"}
+    assert pair.run("run", "--once", SOURCE_RETENTION="1h", **noted).exit_code == 0
+    assert pair.run("state", "backup", str(home)).exit_code == 0
+    emptied = pair.run("run", "--once", SOURCE_RETENTION="0s", **noted)
+    assert emptied.exit_code == 0, emptied.stderr
+    assert not pair.source.list_instances(0, 100)
+    assert pair.run("state", "restore", str(home)).exit_code == 0
+    mirrors = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "MIRROR_DELETIONS": "after:1s"}
+    bridge = pair.start("run", **mirrors)
+    bridge.wait_logged("verified", 3, timeout_s=2 * SETTLE_S)
+    assert pair.held() == sent
+
+
+def test_a_bridge_whose_target_hangs_is_seen(pair: Pair) -> None:
+    """It was busy with its target and left no note: another one deleted what it needed."""
+    sent = {pair.send(data) for data in small_series(6)}
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        hangs = {"TARGET_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        patient = {"STATE_PATH": str(pair.home / "other.sqlite3"), "HTTP_TIMEOUT_S": "300"}
+        pair.start("run", **hangs, **patient)
+        wait_until(lambda: any(pair.source.peers()), "it has left its note")
+        done = pair.run("run", "--once", SOURCE_RETENTION="0s")
+        assert done.exit_code == 2, done.stderr
+        assert "Another bridge follows this source" in done.stderr
+        assert set(pair.source.list_instances(0, 100)) == sent

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from bridge.retention.bridge_notes import (
 )
 from bridge.retention.other_bridges import awaits_notes_at_target
 from bridge.service import Service
+from tests.bridge_process import wait_until
 from tests.fake_orthanc import FakeOrthanc
 
 OURS = "0" * 8
@@ -449,3 +452,27 @@ def test_so_many_other_bridges_are_remembered(tmp_path: Path) -> None:
         assert sorted(known_followers(ledger)) == names[:-1]
         found = remember_followers(ledger, {names[-1]: KEEP})
         assert sorted(known_followers(ledger)) == sorted(found) == names[:-1]
+
+
+def test_notes_are_kept_up_whatever_holds_the_probes_up(
+    fake_orthanc: Callable[..., FakeOrthanc], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that hangs, or a long poll interval: a bridge on a copy deleted what we needed."""
+    monkeypatch.setattr(notes, "ANNOUNCE_EVERY_S", 0.0)
+    monkeypatch.setattr(notes, "LOOK_EVERY_S", 0.01)
+    source, target = fake_orthanc(), fake_orthanc()
+    monkeypatch.setenv("BRIDGE_SOURCE_URL", source.url)
+    monkeypatch.setenv("BRIDGE_TARGET_URL", target.url)
+    monkeypatch.setenv("BRIDGE_SOURCE_RETENTION", "1h")
+    monkeypatch.setenv("BRIDGE_STATE_PATH", str(tmp_path / "l.sqlite3"))
+    monkeypatch.chdir(tmp_path)
+    with Ledger(tmp_path / "l.sqlite3") as ledger:
+        with Service(load_settings(), (), bounded=True) as s:
+            s.preflight(follows=ledger)
+            own = bridge_id(ledger)
+            for server, role in ((source, Role.FOLLOWS), (target, Role.DELIVERS)):
+                held, name = server.store.peers, name_of(role, own, s._token)
+                held.clear()
+                wait_until(partial(held.__contains__, name), "it is back")
+        threads = {thread.name for thread in threading.enumerate()}
+        assert not threads & {"notes-source", "notes-target"}

@@ -16,10 +16,10 @@ import pytest
 from bridge.commands import state
 from bridge.config import load_settings
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.ledger.records import Kept
+from bridge.ledger.records import DeliveryRecord, Entry, Kept
 from bridge.ledger.store import Ledger
 from bridge.model import SideName
-from bridge.retention import bridge_notes
+from bridge.retention import bridge_notes, note_tokens
 from bridge.retention.bridge_notes import (
     ANNOUNCE_EVERY_S,
     BRIDGE_FILE_KEY,
@@ -44,6 +44,7 @@ from bridge.retention.deletion_limits import STOPPED_KEY
 from bridge.retention.first_deletion import AWAITED_FROM, UNVERIFIED_KEY
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.note_tokens import (
+    NOTED,
     OF_BEFORE,
     TOKENS_KEY,
     TOKENS_MAX,
@@ -51,6 +52,7 @@ from bridge.retention.note_tokens import (
     last_ended,
     newest_token,
     record_end,
+    record_note,
     record_removal,
     record_token,
     tokens_on_record,
@@ -290,7 +292,7 @@ def test_a_note_that_is_removed_while_it_is_read_has_not_come_back(
                 return held
             self.looked = True
             second.renew(0.0)
-            assert tokens_on_record(ledger)["1" * 8] == [SOURCE, TARGET]
+            assert tokens_on_record(ledger)["1" * 8] == [NOTED, SOURCE, TARGET]
             return held
 
     servers[SOURCE].__class__ = Meanwhile
@@ -424,12 +426,13 @@ def test_so_many_processes_are_on_record(opened: Callable[[str], Ledger]) -> Non
     ledger = opened("first.sqlite3")
     for number in range(TOKENS_MAX + 1):
         record_token(ledger, f"{number:08x}", of_before=True)
+        record_note(ledger, f"{number:08x}")
     assert list(tokens_on_record(ledger)) == [f"{n:08x}" for n in range(1, TOKENS_MAX + 1)]
     assert newest_token(ledger) == f"{TOKENS_MAX:08x}"
     record_end(ledger, "unheard")
     record_removal(ledger, newest_token(ledger), SOURCE)
     record_removal(ledger, newest_token(ledger), SOURCE)
-    assert tokens_on_record(ledger)[newest_token(ledger)] == [SOURCE]
+    assert tokens_on_record(ledger)[newest_token(ledger)] == [NOTED, SOURCE]
     assert "unheard" not in tokens_on_record(ledger)
 
 
@@ -508,3 +511,48 @@ def test_a_restored_backup_knows_what_retention_has_noted_since(
     assert forget_follower(restored, "other")
     assert forget_follower(restored, "former")
     assert Process(servers, restored, "3" * 8).start().may_delete(1e9 + SETTLE_S)
+
+
+def test_many_starts_without_a_server_do_not_make_our_note_another_bridges(
+    servers: dict[SideName, Peers],
+    opened: Callable[[str], Ledger],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`run --once` every five minutes, and a source that was out of reach for two hours."""
+    monkeypatch.setattr(note_tokens, "TOKENS_MAX", 20)
+    ledger = opened("first.sqlite3")
+    Process(servers, ledger, "0" * 8).start().announcer.end(ledger)
+    for number in range(1, 24):
+        unheard = Process(servers, ledger, f"{number:08x}")
+        unheard.announcer.begin(ledger)
+        unheard.announcer.end(ledger)
+    last = Process(servers, ledger, "f" * 8).start()
+    assert last.may_delete(SETTLE_S)
+
+
+def test_a_login_that_may_not_remove_notes_leaves_many(
+    servers: dict[SideName, Peers], opened: Callable[[str], Ledger]
+) -> None:
+    """A year of updates and restarts made the oldest note that of another bridge after 20."""
+    ledger = opened("first.sqlite3")
+    for server in servers.values():
+        server.refuses_deletions = True
+    for number in range(60):
+        process = Process(servers, ledger, f"{number:08x}").start()
+        process.announcer.end(ledger)
+    assert Process(servers, ledger, "f" * 8).start().may_delete(SETTLE_S)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_a_backup_knows_as_delivered_is_no_longer_mirrored(
+    opened: Callable[[str], Ledger], readable: bool
+) -> None:
+    """Retention has deleted it since at the source: the target's copy, the last one, went too."""
+    before = opened("first.sqlite3")
+    before.commit(Entry(delivered=(DeliveryRecord("i", "a", "b", 1.0),)))
+    restored = copy_of(opened, before)
+    before.release_delivery("i")
+    state._stay_the_same_bridge(before if readable else None, restored)
+    record = restored.delivery_of("i")
+    assert record is not None
+    assert record.released
