@@ -34,7 +34,7 @@ def test_a_backup_of_a_running_bridge_is_restored(pair: Pair, tmp_path: Path) ->
     assert made.exit_code == 0, made.stderr
     refused = pair.run("state", "restore", str(backup))
     assert refused.exit_code == 12
-    assert "held by another bridge" in refused.stderr
+    assert "in use by another bridge" in refused.stderr
     bridge.wait_logged("instance_delivered", 2 * INSTANCES // 3)
     bridge.send(signal.SIGTERM)
     assert bridge.wait() == 0
