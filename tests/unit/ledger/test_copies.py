@@ -159,7 +159,7 @@ def test_it_is_restored_where_nothing_was(path: Path, tmp_path: Path) -> None:
 def test_a_running_bridge_is_not_robbed_of_its_state(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     back_up(path, out)
-    with Ledger(path, follow=True), pytest.raises(StateError, match="held by another bridge"):
+    with Ledger(path, follow=True), pytest.raises(StateError, match="in use by another bridge"):
         restore(out, path, adopt=nothing)
     with Ledger(path), pytest.raises(StateError, match="in use by a command"):
         restore(out, path, adopt=nothing)

@@ -177,7 +177,7 @@ def test_a_second_bridge_is_refused_by_whatever_name(path: Path, tmp_path: Path)
         link.symlink_to(path)
         directory.symlink_to(path.parent)
         for name in (path, link, directory / path.name, path.parent / ".." / "down" / path.name):
-            with pytest.raises(StateError, match="held by another bridge"):
+            with pytest.raises(StateError, match="in use by another bridge"):
                 Ledger(name, follow=True)
     Ledger(link, follow=True).close()
 
