@@ -268,23 +268,21 @@ def test_a_source_that_gives_up_no_mark_stops_the_sweeps(rig: Rig) -> None:
     assert len(marks_on_record(rig.ledger)) == MARKS_LEFT_MAX
 
 
-def test_a_mark_that_stays_is_told_and_may_be_forgotten(
-    both: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mark_that_stays_is_told_and_may_be_forgotten(both: Both) -> None:
     mark = Mark(f"{PROBE_VALUE}{int(time.time()):010x}-{7:016x}", both.instances[0], "5000")
     both.record().put(mark)
+    now = time.time()
 
     def told() -> list[str]:
-        board = Board(both.state_path, HealthLimits())
+        board = Board(both.state_path, HealthLimits(), now_s=lambda: now)
         return [one.message for one in board.problems() if one.code == "marks_left"]
 
     assert not told(), "it may be under way"
-    later = time.time() + MARK_TOLD_S + 1
-    monkeypatch.setattr(time, "time", lambda: later)
+    now += MARK_TOLD_S + 1
     (message,) = told()
     assert "metadata 5000 of instance" in message
     with Ledger(both.state_path) as ledger:
-        assert forget_marks(ledger, later) == [mark]
+        assert forget_marks(ledger, now) == [mark]
     assert not told()
 
 

@@ -24,6 +24,7 @@ PURE = (
     "dicom/syntax_label.py", "dicom/native.py", "dicom/new_pixel_data.py", "dicom/orthanc_id.py",
     "dicom/rewrite.py", "dicom/samples.py", "dicom/syntaxes.py", "dicom/transcode.py",
     "dicom/vrs.py",
+    "checks/described_in_order.py",
     "decision.py", "errors.py", "events.py", "model.py", "rules.py", "untrusted_text.py",
     "feed/gaps.py", "feed/held.py", "feed/identity.py", "feed/pages.py", "feed/polling.py",
     "feed/sequences.py",

@@ -77,6 +77,6 @@ def test_what_cannot_be_judged_is_said(
     path = tmp_path / "text"
     path.write_text("no image")
     assert exit_code_of(["rules", "test", str(path)]) == 3
-    assert "cannot be judged (not_dicom)" in capsys.readouterr().out
+    assert "cannot be decided (not_dicom)" in capsys.readouterr().out
     assert exit_code_of(["rules", "test", "nothing-of-that-name"]) == 2
     assert "neither a file nor the ID" in capsys.readouterr().err

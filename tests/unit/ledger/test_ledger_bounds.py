@@ -77,7 +77,7 @@ def test_no_state_that_was_put_aside_is_ever_written_over(
     assert [int(re.findall(rb"number (\d)", kept[name])[0]) for name in sorted(kept)] == [0, 1, 2]
     with Ledger(path) as ledger:
         ledger.set_meta("which", "number 3")
-    with pytest.raises(StateError, match="put aside"):
+    with pytest.raises(StateError, match="too many files were restored within this second"):
         restore(copy, path, adopt=lambda _before, _restored: None)
     assert aside() == kept
     with Ledger(path) as ledger:

@@ -388,7 +388,7 @@ def test_every_line_names_its_bridge_where_it_has_a_name(
         (events.CopyFound("i", "damaged"), "the target's copy of i is wrong: damaged"),
         (
             events.CopyReplaces("i", "missing", "a", "b", ""),
-            "sends i to the target, which lacks it",
+            "sending i to the target, which lacks it",
         ),
         (
             events.CopyReplaces("i", "damaged", "a", "b", "c"),

@@ -98,7 +98,7 @@ def test_as_text(capsys: Capture) -> None:
     assert "delivered      3\n" in said
     assert "skipped        4 (gone: 4)\n" in said
     assert "parked         3 (undecodable: 2, video: 1)\n" in said
-    assert "interrupted with 1 instance under way" in said
+    assert "interrupted with 1 instance in progress" in said
 
 
 def test_nothing_is_said_as_nothing(capsys: Capture) -> None:
