@@ -243,6 +243,8 @@ class Service:
         """
         self._bind(ledger)
         self._announce(ledger)
+        if self._settings.mirror_deletions_after_s is not None:
+            ledger.release_kept()
         following = Following(
             ledger,
             pipelines=self._pipelines,

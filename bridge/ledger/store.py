@@ -588,6 +588,17 @@ class Ledger:
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["release_delivered"], {"instance_id": instance_id})
 
+    def release_kept(self) -> None:
+        """Note that nothing is deleted at the source any more, and that all of it may be already.
+
+        A ledger that was copied while retention was on does not know what retention has deleted
+        since: that is among what waited to be deleted. The target's copies of it stay for good,
+        until the source's instances are delivered anew.
+        """
+        with explained(self.path), self._transaction():
+            self._db.execute(self._sql["release_kept"])
+            self._db.execute(self._sql["forget_all_kept"])
+
     def release_all_deliveries(self) -> None:
         """Note that the source has lost its history: what it lacks now, nobody has deleted there.
 

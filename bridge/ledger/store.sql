@@ -299,6 +299,13 @@ ORDER BY instance_id LIMIT :limit;
 -- name: release_delivered
 UPDATE delivered SET released = 1, lacking_since = NULL WHERE instance_id = :instance_id;
 
+-- name: release_kept
+UPDATE delivered SET released = 1, lacking_since = NULL
+WHERE instance_id IN (SELECT instance_id FROM kept);
+
+-- name: forget_all_kept
+DELETE FROM kept;
+
 -- name: release_all_delivered
 UPDATE delivered SET released = 1, lacking_since = NULL, outdated = 0;
 
