@@ -512,7 +512,7 @@ class MirrorWorld:
     def report(self, event: Event) -> None:
         if isinstance(event, CopyFound) and event.state == "no_file" and self.refuses:
             raise Violation(f"{event.instance_id} is not given, and told as lost")
-        if isinstance(event, CopyNotRepaired) and "other bytes than the bridge sent" in event.message:
+        if isinstance(event, CopyNotRepaired) and "other bytes than the bridge" in event.message:
             self.changed_by_target.add(event.instance_id)
         if isinstance(event, CopyReplaces | TargetDeletes):
             self.changed.append((self.age, event.instance_id))
