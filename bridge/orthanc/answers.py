@@ -270,7 +270,7 @@ DICOM_FILE = 1
 
 
 class _Attached(_Answer):
-    content_type: Any = None
+    content_type: int | str
     uncompressed_size: Annotated[int | None, BeforeValidator(_count_or_none)] = None
 
 

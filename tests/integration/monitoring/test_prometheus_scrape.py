@@ -85,6 +85,7 @@ NOTHING_HAPPENED = {
     "fallback from {{decoder}}",
     "{{side}} {{problem}}",
     "held: {{reason}}",
+    "delivered, and not at the target any more",
 }
 
 

@@ -136,7 +136,7 @@ def test_one_instance_that_may_not_be_read_waits_and_the_others_arrive(
     bench.await_all(others)
     send_others_after_a_refusal(bench, bridge)
     told = explanation(bridge, "instances_refused")
-    assert "1 instance is refused while others are served" in told
+    assert "1 instance is refused by a server that serves others" in told
     assert "HTTP 403" in told
     bench.assert_untouched()
     (tmp_path / "filter.lua").write_text("")

@@ -143,7 +143,7 @@ def test_a_body_limit_for_some(front: Front) -> None:
     bench.await_all(small)
     small += send_others_after_a_refusal(bench, bridge)
     told = explanation(bridge, "instances_refused")
-    assert "1 instance is refused while others are served" in told
+    assert "1 instance is refused by a server that serves others" in told
     assert "HTTP 413" in told
     assert "client_max_body_size" in told
     bench.assert_untouched()

@@ -300,11 +300,11 @@ def test_what_may_follow_the_last_of_three_frames(surplus: bytes, fine: bool) ->
         return
     error = refusal_of(value, GREY)
     assert error.reason is Reason.UNDECODABLE
-    assert f"{len(value)} bytes of pixels, 90 announced" in error.message
+    assert f"{len(value)} bytes of pixels, 90 expected" in error.message
 
 
 def test_a_byte_less_than_three_frames() -> None:
-    assert "89 bytes of pixels, 90 announced" in refusal_of(bytes(89), GREY).message
+    assert "89 bytes of pixels, 90 expected" in refusal_of(bytes(89), GREY).message
 
 
 # --- the sign of 12 bits in 16 ---

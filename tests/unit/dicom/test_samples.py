@@ -97,7 +97,7 @@ def test_shapes() -> None:
     grey = replace(D, allocated=8, stored=8)
     assert to_container(one, grey, precision=8, stream_signed=False).shape == (2, 3)
     for wrong in (right.reshape(3, 2, 3), right.reshape(18), np.zeros((2, 3, 4), "u1")):
-        with pytest.raises(SamplesError, match="announced"):
+        with pytest.raises(SamplesError, match="expected"):
             to_container(wrong, colour, precision=8, stream_signed=False)
 
 

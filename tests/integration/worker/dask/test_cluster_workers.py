@@ -213,7 +213,7 @@ def test_a_worker_that_hangs_is_given_up_and_taken_back(tmp_path: Path) -> None:
         bench.executor.submit(plain(1))
         _, outcome = bench.next()
         assert isinstance(outcome, ExecutorFailed)
-        assert "silent" in outcome.message
+        assert "has sent nothing" in outcome.message
         workforce = bench.wait_workforce(
             lambda workforce: workforce.problem == "no_workers", "it is given up"
         )
