@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.model import (
+    Delivered,
     Endpoint,
     ExecutorFailed,
     InstanceFailed,
@@ -25,14 +27,15 @@ from bridge.model import (
     Skipped,
     Task,
 )
+from bridge.worker.crew import Crew, Member
 from bridge.worker.pool import LocalExecutor
 from bridge.worker.pool_watch import SILENT_S
 from tests.bridge_process import (
-    children_of,
     is_alive,
-    is_tracker,
     process_environment,
+    templates_of,
     wait_until,
+    workers_of,
 )
 from tests.worker_functions import PATIENT, misbehave
 
@@ -143,9 +146,8 @@ def test_an_idle_worker_that_is_killed_costs_nothing(bench: Bench) -> None:
     assert not bench.pids() & before
 
 
-def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
-    """Pebble gives up a pool whose idle worker dies: its other workers would stay for ever."""
-    others = _children()
+def test_who_dies_is_replaced_and_leaves_nobody_behind() -> None:
+    others = _processes()
     made = Bench()
     try:
         for _ in range(3):
@@ -153,10 +155,10 @@ def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
             while _lost_idle(made.run(task("good"))["good"]):
                 pass
             made.pids()
-            wait_until(lambda: len(_children() - others) <= 2, "old and new together are two")
+            wait_until(lambda: len(_processes() - others) == 3, "two and their template")
     finally:
         made.executor.close()
-    wait_until(lambda: not _children() - others, "nobody is left")
+    wait_until(lambda: not _processes() - others, "nobody is left")
 
 
 def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
@@ -166,8 +168,7 @@ def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
         for number in range(5):
             for pid in made.pids():
                 _kill(pid)
-            # Into a pool that breaks at this moment: into its queue, its pipe, or too late for
-            # both.
+            # To workers that end at this moment: into their channels, or too late for that.
             names = {f"good-{number}-{each}" for each in range(4)}
             for name in names:
                 made.executor.submit(task(name))
@@ -176,16 +177,36 @@ def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
         made.executor.close()
 
 
-def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
-    others = _children()
-    made = Bench(silent_s=5.0)
+def test_a_worker_that_is_stopped_in_the_middle_of_a_task_costs_it_nothing() -> None:
+    made = Bench(workers=1, silent_s=3.0)
+    try:
+        (pid,) = made.pids()
+        made.executor.submit(task("hang"))
+        crew = made.executor._crew
+        assert crew is not None
+        wait_until(lambda: any(crew.is_at_work(*seen) for seen in _in_hand(crew)), "it is begun")
+        os.kill(pid, signal.SIGSTOP)
+        assert isinstance(made.outcomes(1)["hang"], ExecutorFailed), "no blame"
+        wait_until(lambda: not is_alive(pid), "it is ended")
+    finally:
+        made.executor.close()
+
+
+def _in_hand(crew: Crew[Any]) -> list[tuple[Member[Any], int]]:
+    return [(member, opened.number) for member, opened in crew.at_work()]
+
+
+def test_workers_of_which_nothing_is_heard_are_replaced() -> None:
+    others = _processes()
+    made = Bench(silent_s=3.0)
     try:
         assert made.pids()
-        pids = _children() - others
+        pids = _processes() - others - {*templates_of(os.getpid())}
+        assert len(pids) == 2
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        ended = made.run(*(task(f"good-{number}") for number in range(4)))
-        assert len(ended) == 4
+        ended = made.run(task("good-1"), task("good-2"))
+        assert len(ended) == 2
         assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
         wait_until(lambda: not any(map(is_alive, pids)), "the silent ones are ended")
         assert made.pids(), "others work"
@@ -193,22 +214,50 @@ def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
         made.executor.close()
 
 
-def test_a_worker_that_died_with_the_lock_of_all_costs_nobody_an_attempt() -> None:
-    """Who takes a task or tells of its end holds a lock that nobody can take from the dead."""
-    made = Bench(silent_s=3.0)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_pool_whose_template_is_gone_or_stands_costs_nobody_an_attempt(
+    number: signal.Signals,
+) -> None:
+    """All its workers are lost with it; what they had in hand is given back, and another begins."""
+    others = _processes()
+    made = Bench(silent_s=2.0)
     try:
-        assert made.pids()
+        before = made.pids()
+        (template,) = {*templates_of(os.getpid())} - others
         made.executor.submit(task("hang"))
-        pool = made.executor._pool
-        assert pool is not None
-        channel = pool._pool_manager.worker_manager.workers_channel
-        assert channel is not None
-        wait_until(lambda: bool(channel.mutex.acquire(timeout=0.1)), "the lock is taken")
+        made.executor.submit(task("work-1"))
+        os.kill(template, number)
+        if number is signal.SIGSTOP:
+            for pid in before:  # nobody can replace them
+                _kill(pid)
+        ended = made.outcomes(2)
+        assert isinstance(ended["hang"], ExecutorFailed), "no blame"
+        assert not made.pids() & before, "others work"
+        wait_until(lambda: not any(map(is_alive, {template, *before})), "the first are gone")
+    finally:
+        made.executor.close()
+    wait_until(lambda: not _processes() - others, "nobody is left")
+
+
+@pytest.mark.parametrize("name", ["segfault", "hang", "eat"])
+@pytest.mark.parametrize("place", [0, 4, 8], ids=["first", "middle", "last"])
+def test_neighbours_of_a_poison_lose_no_attempt(bench: Bench, name: str, place: int) -> None:
+    """Wherever it stands among those that are at work at the same time, and before and after it."""
+    names = [f"work-{number}" for number in range(8)]
+    names.insert(place, name)
+    ended = bench.run(*(task(each, timeout_s=2.0 if each == "hang" else WAIT_S) for each in names))
+    assert isinstance(ended.pop(name), InstanceFailed)
+    assert len(ended) == 8
+    assert all(isinstance(outcome, Delivered) for outcome in ended.values()), ended
+
+
+def test_a_pool_whose_workers_cannot_live_gives_everything_back() -> None:
+    """Instead of making workers for ever: whoever waits for these tasks has to hear of it."""
+    made = Bench()
+    made.executor._memory_bytes = "none"  # type: ignore[assignment] # no worker can be bounded
+    try:
         ended = made.run(*(task(f"good-{number}") for number in range(3)))
-        ended |= made.outcomes(4 - len(ended))
-        assert ended.keys() == {"hang", "good-0", "good-1", "good-2"}
-        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
-        assert made.pids(), "others work"
+        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), ended
     finally:
         made.executor.close()
 
@@ -218,9 +267,9 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> set[int]:
-    """The processes that this one has started, without the helper that tracks resources."""
-    return {pid for pid in children_of(os.getpid()) if is_alive(pid) and not is_tracker(pid)}
+def _processes() -> set[int]:
+    """The templates and workers of this process."""
+    return {*templates_of(os.getpid()), *workers_of(os.getpid())}
 
 
 def _lost_idle(outcome: Outcome) -> bool:
@@ -238,44 +287,17 @@ def test_close_ends_the_workers_and_reports_nothing_more() -> None:
     assert made.ended.empty()
 
 
-def test_every_worker_that_pebble_starts_is_known() -> None:
-    """Of the installed pebble: it makes its workers with the context that it was given."""
-    others = _children()
-    made = Bench()
-    starter = made.executor._starter
-
-    def known() -> set[int | None]:
-        return {worker.pid for worker in starter.workers()}
-
-    try:
-        assert made.pids()
-        first = known()
-        assert len(first) == 2
-        wait_until(lambda: first == _children() - others, "all that were started are known")
-        made.run(task("exit"))
-        wait_until(lambda: len(known()) == 2 and known() != first, "another one is started")
-        assert made.pids()
-        wait_until(lambda: known() == _children() - others, "the one that ended is gone")
-    finally:
-        made.executor.close()
-    assert known() == set()
-
-
-def test_workers_that_are_still_importing_end_before_pebble_takes_their_pipes(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_pool_that_is_still_importing_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Else they would tell of it in a traceback."""
+    """Else it would tell of it in a traceback."""
+    others = _processes()
     made = Bench()
     made.executor.start()
-    starter, end_pool = made.executor._starter, made.executor._end_pool
-    assert len(starter.workers()) == 2
-
-    def end_after_them() -> None:
-        wait_until(lambda: starter.workers() == [], "the workers end")
-        end_pool()
-
-    monkeypatch.setattr(made.executor, "_end_pool", end_after_them)
+    wait_until(lambda: bool(_processes() - others), "it begins")
     made.executor.close()
+    wait_until(lambda: not _processes() - others, "nobody is left")
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_keep_no_core_file_and_have_a_memory_limit(bench: Bench) -> None:
@@ -289,6 +311,7 @@ def test_workers_keep_no_core_file_and_have_a_memory_limit(bench: Bench) -> None
 
 PARENT = """
 import sys, threading
+from bridge.worker.crew import Crew, Member
 from bridge.worker.pool import LocalExecutor
 from tests.integration.worker.test_workers import task
 from tests.worker_functions import report_and_hang
