@@ -464,7 +464,16 @@ class Settings(BaseSettings):
         default_factory=default_workers,
         ge=1,
         le=WORKERS_MAX,
-        description="Worker processes; default: number of CPUs plus two.",
+        description="So many instances are decoded at the same time, or are large; default: "
+        "number of CPUs plus two.",
+    )
+    transfers: int = Field(
+        32,
+        ge=1,
+        le=WORKERS_MAX,
+        description="At most so many instances are under way at the same time, most of them "
+        "waiting for a server, each in a process of its own. The bridge finds how many are "
+        "worth it, not fewer than BRIDGE_WORKERS.",
     )
     executor: Executor = Field(
         "local",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bridge.model import Action, Delivered, Outcome, Reason, Skipped, StageTimes, Task
+from bridge.worker import places
 
 PATIENT = "SECRET^PATIENT"
 WORK_S = 0.05
@@ -90,3 +91,9 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "raise": _raise_of_patient,
     "unpicklable": _unpicklable,
 }
+
+
+def in_a_place(task: Task) -> Outcome:
+    """Do what the instance's ID says, with a place: as long as it takes, nobody else has it."""
+    places.here().take()
+    return misbehave(task)

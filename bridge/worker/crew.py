@@ -12,12 +12,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from ctypes import c_ulonglong
+from ctypes import c_double, c_ulonglong
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bridge.worker.channel import Channel
+from bridge.worker.places import SLOTS, Waits, waited_by
 from bridge.worker.pool_watch import START_S, Hanging
 from bridge.worker.stages import Memory
 from bridge.worker.template import (
@@ -26,7 +27,6 @@ from bridge.worker.template import (
     FORK,
     KILL,
     REPORT,
-    SLOTS,
     TASK,
     Begun,
     Made,
@@ -76,7 +76,8 @@ class Member(Generic[T]):
 class Crew(Generic[T]):
     """A template and its workers. Raises CrewLost when the template cannot be started.
 
-    ``answer_s``: how long the template may take to do what it is asked.
+    ``answer_s``: how long the template may take to do what it is asked. ``places``: so many workers
+    may have what needs memory or a processor; 0 for all.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Crew(Generic[T]):
         memory_bytes: int,
         stage_memory: Memory | None,
         answer_s: float,
+        places: int,
     ) -> None:
         self._selector = selector
         self._answer_s = answer_s
@@ -98,9 +100,20 @@ class Crew(Generic[T]):
         self._numbers = self._staying = 0
         self._size_max = SLOTS
         self._begun: Begun | None = None
+        self._waits: Waits | None = None
         with suppress(OSError):
-            self._begun = multiprocessing.get_context("spawn").RawArray(c_ulonglong, SLOTS)
-        made = Made(function, memory_bytes, stage_memory, self._begun, os.getpid())
+            shared = multiprocessing.get_context("spawn")
+            self._begun = shared.RawArray(c_ulonglong, SLOTS)
+            self._waits = shared.RawArray(c_double, 2 * SLOTS)
+        made = Made(
+            function=function,
+            memory_bytes=memory_bytes,
+            stage_memory=stage_memory,
+            begun=self._begun,
+            parent_pid=os.getpid(),
+            places=places,
+            waits=self._waits,
+        )
         try:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as exc:
@@ -141,6 +154,10 @@ class Crew(Generic[T]):
     def has_begun(self, member: Member[T], task_number: int) -> bool:
         """Tell whether a worker has begun a task; True where it has no way to say so."""
         return self._begun is None or self._begun[member.number % SLOTS] == task_number
+
+    def waited_s(self, member: Member[T], now_s: float) -> float:
+        """Tell for how long a worker has waited for a place, within its task."""
+        return waited_by(self._waits, member.number, now_s)
 
     def is_at_work(self, member: Member[T], task_number: int) -> bool:
         """Tell whether a worker has begun a task and is not stopped (SIGSTOP, a debugger)."""

@@ -28,11 +28,12 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from bridge.errors import OUT_OF_MEMORY
 from bridge.events import Workforce
-from bridge.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
+from bridge.model import ExecutorFailed, InstanceFailed, Outcome, Reason, SideFailed, Task
 from bridge.worker.crew import Crew, CrewLost, Member
 from bridge.worker.pool_watch import SILENT_S, Hanging, hanging_of
 from bridge.worker.stages import Memory, Stages
-from bridge.worker.template import RAISED
+from bridge.worker.template import END, RAISED
+from bridge.worker.transfers import Transfers
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
@@ -81,7 +82,9 @@ class WorkerPool(Generic[Work, Result]):
 
     ``ended`` is called with what was given and how that ended: with what ``function`` returned,
     or with the failure that stands for it. That is in the pool's thread. ``memory_bytes`` bounds
-    each worker, ``silent_s`` how long one may not begin what it was given.
+    each worker, ``silent_s`` how long one may not begin what it was given. ``transfers`` tells how
+    many workers there are to be, where that is not always the same; ``places``, how many of them
+    may have what needs memory or a processor at the same time (places.py), 0 for all.
     """
 
     def __init__(
@@ -93,9 +96,12 @@ class WorkerPool(Generic[Work, Result]):
         function: Callable[[Work], Result],
         stage_memory: Memory | None = None,
         silent_s: float = SILENT_S,
+        transfers: Transfers | None = None,
+        places: int = 0,
     ) -> None:
         self._ended = ended
-        self._workers = workers
+        self._transfers = transfers or Transfers(workers, workers)
+        self._places = places
         self._memory_bytes = memory_bytes
         self._function = function
         self._stage_memory = stage_memory
@@ -192,7 +198,8 @@ class WorkerPool(Generic[Work, Result]):
             # Before the last look at what was given: who gives after it wakes this thread.
             self._hungry = self._crew.has_idle
             self._hand_out(self._crew)
-            self._see_to(self._crew, self._wait(LOOK_EVERY_S if self._crew.busy else None))
+            may_sleep = self._transfers.settled and not self._crew.busy
+            self._see_to(self._crew, self._wait(None if may_sleep else LOOK_EVERY_S))
         except CrewLost as exc:
             self._lose_crew(exc)
         finally:
@@ -207,6 +214,7 @@ class WorkerPool(Generic[Work, Result]):
             memory_bytes=self._memory_bytes,
             stage_memory=self._stage_memory,
             answer_s=ANSWER_FACTOR * self._silent_s,
+            places=self._places,
         )
 
     def _wait(self, timeout_s: float | None) -> set[int]:
@@ -218,7 +226,7 @@ class WorkerPool(Generic[Work, Result]):
         return ready
 
     def _hand_out(self, crew: Crew[_Open[Work]]) -> None:
-        crew.resize(self._workers)
+        crew.resize(self._transfers.size)
         while self._given and crew.has_idle:
             opened = self._given.popleft()
             try:
@@ -232,7 +240,15 @@ class WorkerPool(Generic[Work, Result]):
         """Take what was told, hand out more at once, and end what hangs."""
         for member, message in crew.told(ready):
             if member.task is not None:
-                self._ends.append((member.task, _end_of(message)))
+                end, waited_s = _end_of(message)
+                self._ends.append((member.task, end))
+                now_s = time.monotonic()
+                self._transfers.note(
+                    now_s,
+                    in_hand_s=now_s - member.since_s,
+                    waited_s=waited_s,
+                    failed=isinstance(end, SideFailed),
+                )
                 self._free(crew, member)
         for member, messages, code in crew.ends(ready):
             opened = member.task
@@ -240,13 +256,14 @@ class WorkerPool(Generic[Work, Result]):
             if opened is None:
                 continue
             if messages:
-                self._ends.append((opened, _end_of(messages[0])))
+                self._ends.append((opened, _end_of(messages[0])[0]))
             else:
                 begun = crew.has_begun(member, opened.number)
                 end = _death(member.ended_for, opened, code, begun=begun)
                 self._ends.append((opened, end))
         self._hand_out(crew)
         now_s = time.monotonic()
+        self._transfers.decide(now_s, under_way=len(crew.in_hand()))
         if now_s >= self._look_due_s:
             self._look_due_s = now_s + LOOK_EVERY_S
             self._end_what_hangs(crew, now_s)
@@ -267,6 +284,7 @@ class WorkerPool(Generic[Work, Result]):
             hanging = hanging_of(
                 at_work=crew.is_at_work(member, opened.number),
                 taken_s=taken_s,
+                waited_s=crew.waited_s(member, now_s),
                 timeout_s=opened.timeout_s,
                 silent_s=self._silent_s,
             )
@@ -401,6 +419,9 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
     """The pool that moves instances, as an Executor.
 
     ``done`` is called with the task and its outcome, in a thread of the pool or in the caller's.
+    ``workers``: so many may have a large instance, or decode, at the same time. ``transfers``: so
+    many instances may be under way at most, each in a process of its own; None for as many as
+    workers. ``places``: where there are always as many processes as ``workers``, so many decode.
     ``stages`` is where workers tell what they do. ``function`` is what a worker runs; tests give
     others.
     """
@@ -411,12 +432,15 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
         *,
         workers: int,
         memory_bytes: int,
+        transfers: int | None = None,
+        places: int | None = None,
         stages: Stages | None = None,
         function: Callable[[Task], Outcome] = run_task,
         silent_s: float = SILENT_S,
     ) -> None:
         self._stages = stages or Stages()
-        self._workforce = Workforce(threads=workers, workers=workers)
+        self._workers = workers
+        self._sizes = Transfers(workers, transfers or workers)
         super().__init__(
             done,
             workers=workers,
@@ -424,6 +448,8 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
             function=function,
             stage_memory=self._stages.memory,
             silent_s=silent_s,
+            transfers=self._sizes,
+            places=places or workers,
         )
 
     def submit(self, task: Task) -> None:
@@ -434,7 +460,7 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
     def workforce(self) -> Workforce:
         """Look after the pool and describe it."""
         self.look()
-        return self._workforce
+        return Workforce(threads=self._sizes.size, workers=self._workers)
 
 
 def failure_of_raised(name: str) -> InstanceFailed:
@@ -448,15 +474,19 @@ def failure_of_raised(name: str) -> InstanceFailed:
     return InstanceFailed(Reason.INTERNAL, f"A bug in the bridge: {name} left a worker's task.")
 
 
-def _end_of(message: bytes) -> Any:  # noqa: ANN401 (what the function of the pool returns)
-    """Return what a worker tells of a task: its result, or the failure that stands for it."""
-    kind, told = message[:1], message[1:]
-    if kind == RAISED:
-        return failure_of_raised(told.decode("utf-8", "replace"))
+def _end_of(message: bytes) -> tuple[Any, float]:
+    """Return what a worker tells of a task: its result, or the failure that stands for it.
+
+    And for how many seconds it waited for servers.
+    """
     try:
-        return pickle.loads(told)  # noqa: S301 (of our own worker)
+        kind, waited_s = END.unpack_from(message)
+        told = message[END.size :]
+        if kind == RAISED:
+            return failure_of_raised(told.decode("utf-8", "replace")), 0.0
+        return pickle.loads(told), waited_s  # noqa: S301 (of our own worker)
     except Exception as exc:  # noqa: BLE001 (whatever it raises, it is about this one)
-        return failure_of_raised(type(exc).__name__)
+        return failure_of_raised(type(exc).__name__), 0.0
 
 
 def _death(

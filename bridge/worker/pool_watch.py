@@ -17,6 +17,9 @@ other things to do."""
 START_S = 60.0
 """Longer than the template needs to import what workers need, there."""
 
+WAITED_MAX = 20
+"""In times of a task's own time: longer than others need to give way, even if all of them hang."""
+
 
 class Hanging(Enum):
     """What a task that is in hand says of its worker."""
@@ -26,11 +29,16 @@ class Hanging(Enum):
     SILENT = "it does nothing"
 
 
-def hanging_of(*, at_work: bool, taken_s: float, timeout_s: float, silent_s: float) -> Hanging:
+def hanging_of(
+    *, at_work: bool, taken_s: float, waited_s: float, timeout_s: float, silent_s: float
+) -> Hanging:
     """Tell whether a worker must be ended. ``taken_s``: for how long it has had the task.
 
-    ``at_work``: it has begun it, and is not stopped.
+    ``at_work``: it has begun it, and is not stopped. ``waited_s``: for how much of the time it
+    waited for a place, because of others. It says so itself, and is not believed for ever.
     """
     if not at_work:
         return Hanging.SILENT if taken_s > silent_s else Hanging.NOT
-    return Hanging.LATE if taken_s > timeout_s else Hanging.NOT
+    if taken_s > WAITED_MAX * timeout_s:
+        return Hanging.SILENT
+    return Hanging.LATE if taken_s - waited_s > timeout_s else Hanging.NOT

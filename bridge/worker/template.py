@@ -24,13 +24,16 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bridge.orthanc.bodies import INSTANCE_BYTES_MAX
+from bridge.worker import places
 from bridge.worker.channel import read_message, write_message
+from bridge.worker.places import SLOTS, Places, Waits
 from bridge.worker.stages import Memory, adopt
 
 REQUEST = struct.Struct("!cQ")
@@ -42,11 +45,11 @@ BEGUN, ENDED, FAILED = b"B", b"E", b"X"
 
 TASK = struct.Struct("!Q")
 """Before a task: its number, which the worker notes when it begins."""
+END = struct.Struct("!cd")
 RESULT, RAISED = b"R", b"E"
-"""Before what a worker tells of a task's end: its result, or the name of what was raised."""
+"""Before what a worker tells of a task's end: its result, or the name of what was raised; and for
+how many seconds it waited for servers."""
 
-SLOTS = 1024
-"""More than there are workers: each notes in its own what it has begun."""
 Begun = ctypes.Array[ctypes.c_ulonglong]
 
 _PR_SET_PDEATHSIG = 1
@@ -61,7 +64,8 @@ class Made:
     """What a template and its workers are made with.
 
     ``begun``: where each worker notes the number of the task that it has begun; None where the
-    machine has no memory to share.
+    machine has no memory to share. ``waits``: and how long each has waited for a place, of which
+    there are ``places``; 0 for as many as are asked for.
     """
 
     function: Callable[[Any], Any]
@@ -69,6 +73,8 @@ class Made:
     stage_memory: Memory | None
     begun: Begun | None
     parent_pid: int
+    places: int = 0
+    waits: Waits | None = None
 
 
 def serve(control: socket.socket, made: Made) -> None:
@@ -96,6 +102,7 @@ class _Template:
         self._control = control
         self._made = made
         self._forks: dict[int, int] = {}
+        self._places = os.memfd_create("places") if made.places else -1
         self._wake, self._woken = os.pipe()
         for descriptor in (self._wake, self._woken):
             os.set_blocking(descriptor, False)
@@ -162,8 +169,10 @@ class _Template:
         os.close(self._woken)
         _name(b"worker")
         prepare_worker(self._made.memory_bytes, template_pid)
+        made = self._made
+        places.use_places(Places(self._places, max(1, made.places), made.waits, number))
         with socket.socket(fileno=descriptor) as end:
-            work(end, number, self._made)
+            work(end, number, made)
         os._exit(0)
 
     def _tell_of_ends(self) -> None:
@@ -181,19 +190,49 @@ class _Template:
 
 def work(end: socket.socket, number: int, made: Made) -> None:
     """Do tasks, one after the other, until the bridge closes its end."""
+    here, times = places.here(), _Times()
     while (message := read_message(end)) is not None:
+        here.begin()
         if made.begun is not None:
             (made.begun[number % SLOTS],) = TASK.unpack_from(message)
-        write_message(end, _done(made.function, message[TASK.size :]))
+        times.begin()
+        kind, told = _done(made.function, message[TASK.size :])
+        here.release()
+        write_message(end, END.pack(kind, times.waited_s() - here.waited_s) + told)
 
 
-def _done(function: Callable[[Any], Any], work: bytes) -> bytes:
+def _done(function: Callable[[Any], Any], work: bytes) -> tuple[bytes, bytes]:
     try:
         result = function(pickle.loads(work))  # noqa: S301 (the bridge's own)
     except BaseException as exc:  # noqa: BLE001
         # Whatever a task leaves by must end it, and no other. Only its kind is told.
-        return RAISED + type(exc).__name__.encode("utf-8", "replace")
-    return RESULT + pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+        return RAISED, type(exc).__name__.encode("utf-8", "replace")
+    return RESULT, pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+
+
+class _Times:
+    """For how long this process neither had a processor nor waited for one."""
+
+    def __init__(self) -> None:
+        self._schedule = -1
+        with suppress(OSError):  # a kernel without it: waiting for a processor counts as waiting
+            self._schedule = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        self._begun_s = 0.0
+
+    def begin(self) -> None:
+        """Begin a task."""
+        self._begun_s = self._idle_s()
+
+    def waited_s(self) -> float:
+        """Return for how many seconds of the task it waited for others."""
+        return self._idle_s() - self._begun_s
+
+    def _idle_s(self) -> float:
+        queued_ns = 0
+        if self._schedule >= 0:
+            with suppress(OSError, ValueError, IndexError):
+                queued_ns = int(os.pread(self._schedule, 100, 0).split()[1])
+        return time.monotonic() - time.process_time() - queued_ns / 1e9
 
 
 def request(

@@ -70,7 +70,7 @@ def on_cluster(match: Match, *, workers: int) -> Iterator[Look]:
 
 def _keep_to(member: Member, core: int) -> None:
     """Keep a worker, its threads and its processes to one core; what they start inherits it."""
-    for pid in (member.pid, *member.workers()):
+    for pid in (member.pid, *member.children()):
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {core})
 
