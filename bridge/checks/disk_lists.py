@@ -20,17 +20,14 @@ ASKED_MAX = 500
 """Texts in one question to SQLite, which takes 999 or more."""
 
 
-class SortedTexts:
-    """Add texts in any order, then iterate, as often as wanted. A context manager.
+class _TextTable:
+    """A table ``texts`` in a file that SQLite makes, and removes when it is closed."""
 
-    To be used by one thread. Raises OSError when TMPDIR is full.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, column: str, options: str = "", *, one_thread: bool) -> None:
         with _telling():
-            self._db = sqlite3.connect("", isolation_level=None)
+            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=one_thread)
             self._db.execute("PRAGMA journal_mode = OFF")
-            self._db.execute("CREATE TABLE texts (text TEXT)")
+            self._db.execute(f"CREATE TABLE texts ({column}) {options}")
             self._db.execute("BEGIN")
 
     def __enter__(self) -> Self:
@@ -38,6 +35,16 @@ class SortedTexts:
 
     def __exit__(self, *_exception: object) -> None:
         self._db.close()
+
+
+class SortedTexts(_TextTable):
+    """Add texts in any order, then iterate, as often as wanted. A context manager.
+
+    To be used by one thread. Raises OSError when TMPDIR is full.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("text TEXT", one_thread=True)
 
     def add(self, texts: Iterable[str]) -> None:
         """Add some texts; repetitions do not count."""
@@ -51,24 +58,14 @@ class SortedTexts:
                 yield text
 
 
-class KnownTexts:
+class KnownTexts(_TextTable):
     """Add texts, and ask which of some were added. A context manager.
 
     For any thread, one at a time. Raises OSError when TMPDIR is full, or when it is closed.
     """
 
     def __init__(self) -> None:
-        with _telling():
-            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = OFF")
-            self._db.execute("CREATE TABLE texts (text TEXT PRIMARY KEY) WITHOUT ROWID")
-            self._db.execute("BEGIN")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._db.close()
+        super().__init__("text TEXT PRIMARY KEY", "WITHOUT ROWID", one_thread=False)
 
     def add(self, texts: Iterable[str]) -> None:
         """Add some texts; repetitions do not count."""
