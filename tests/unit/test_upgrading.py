@@ -71,3 +71,8 @@ def test_every_setting_of_0_1_0_is_one_and_has_its_default(
     addresses = {name: value for name, value in given.items() if name.endswith("_URL")}
     (tmp_path / ".env").write_text("".join(f"{n}={v}\n" for n, v in addresses.items()), "utf-8")
     assert then == load_settings()
+
+
+def test_the_page_names_the_schema_that_1_0_0_writes() -> None:
+    page = (HERE.parents[1] / "docs" / "upgrading.md").read_text("utf-8")
+    assert f"from schema 3 to schema {SCHEMA_VERSION}." in page
