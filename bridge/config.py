@@ -440,6 +440,14 @@ class Settings(BaseSettings):
         description="When the source's feed (its change log) was reset or replaced: stop (exit "
         "13), or take a snapshot and follow the new feed.",
     )
+    feed_confirm_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which a feed that looks reset or replaced is looked at again, on "
+        "new connections, before that is believed. Nothing is moved or deleted meanwhile. 0: "
+        "believe it at once.",
+    )
     on_undecodable: Literal["park", "forward"] = Field(
         "park",
         description="Corrupt, unsupported or wrongly labelled pixel data: park, or forward "

@@ -556,6 +556,21 @@ class StateRecovered:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedDoubted:
+    """A look at the source's feed contradicts what is known of it.
+
+    Nothing new is moved, and nothing is deleted at either server, until FeedTrusted or FeedReset.
+    """
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTrusted:
+    """The source's feed is the one that was followed after all."""
+
+
+@dataclass(frozen=True, slots=True)
 class FeedReset:
     """The source's feed is not the one that was followed."""
 
@@ -628,6 +643,8 @@ Event = (
     | TellingWorks
     | StateFailed
     | StateRecovered
+    | FeedDoubted
+    | FeedTrusted
     | FeedReset
     | Draining
     | Abandoned

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -22,15 +22,22 @@ from bridge.checks.proved_held import ProvedHeld
 from bridge.checks.throughput import Throughput
 from bridge.config import Settings
 from bridge.errors import BridgeError, ConfigurationError, FeedWentBackwards, StateError
-from bridge.events import Event, ListCompared, Observer, Summary
+from bridge.events import Event, FeedReset, FeedTrusted, ListCompared, Observer, Summary
 from bridge.feed.follow import LOOK_BACK_EVERY_S, FollowFeed
 from bridge.feed.gaps import age_s_of
 from bridge.feed.held import HeldInstances
 from bridge.feed.identity import KnownPlace, Place
 from bridge.feed.listing import ConfirmedListing, Held, Lacking, Listing
 from bridge.feed.pages import FeedClient, range_end
-from bridge.feed.polling import Resets
-from bridge.feed.sources import FeedEnd, FromKnownSource, GivenMoves, MoveSource, ReplayRange
+from bridge.feed.polling import Doubt, Resets
+from bridge.feed.sources import (
+    FeedEnd,
+    FromKnownSource,
+    GivenMoves,
+    LookAgain,
+    MoveSource,
+    ReplayRange,
+)
 from bridge.ledger.records import Entry
 from bridge.ledger.store import GAPS_NOTED_KEY, NEWEST_DATE_KEY, Ledger
 from bridge.ledger.verifications import VerificationProgress
@@ -75,6 +82,10 @@ from bridge.retention.note_tokens import new_token
 from bridge.retention.sweep import is_unfinished
 from bridge.wiring import Machinery, Observers, Pipelines, RealMachinery
 
+IN_DOUBT_ADVICE = (
+    "If this does not pass, make sure that BRIDGE_SOURCE_URL leads to one server only. See: "
+    "orthanc-bridge docs operations backwards."
+)
 SNAPSHOT_KEY = "snapshot_last"
 """Ledger: set while a snapshot is not finished."""
 SNAPSHOT_PENDING = "pending"
@@ -217,6 +228,22 @@ class Service:
             self._stack.callback(self._end_notes, ledger)
         self._pipelines.probes.announce(ledger)
 
+    def look_before_deletion(self, source: FeedClient) -> Callable[[Ledger], None]:
+        """Return what makes sure, before anything is deleted, that a source has the known feed.
+
+        It raises as ``look_at_feed``, and while the feed is in doubt: another connection may lead
+        to another server than the one whose answer was doubted.
+        """
+
+        def look(ledger: Ledger) -> None:
+            doubt = self._trouble.feed_doubt
+            if doubt:
+                text = f"{doubt} The bridge is looking again."
+                raise FeedWentBackwards(text, advice=IN_DOUBT_ADVICE)
+            look_at_feed(ledger, source, overlap=self._settings.feed_overlap)
+
+        return look
+
     def _end_notes(self, ledger: Ledger) -> None:
         with suppress(StateError):  # the next process waits, as after a kill
             self._pipelines.probes.end_notes(ledger)
@@ -316,7 +343,7 @@ class Service:
                 every_s=settings.carry_every_s,
                 pace=OperatorsPace(allowance, rate_s=CARRY_RATE_S, clock=clock, stop=stop),
                 hints=self._hints,
-                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                look_at_feed=self.look_before_deletion(source),
                 observer=self._observer,
                 stop=stop,
             )
@@ -335,7 +362,7 @@ class Service:
             signer = Signer(
                 source,
                 settings.sign,
-                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                look_at_feed=self.look_before_deletion(source),
                 report=self._observer.on_event,
             )
             thread = SignThread(
@@ -390,7 +417,7 @@ class Service:
                 pace=pace,
                 observer=self._observer,
                 recorded=lambda: not self.audit_failure(),
-                look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+                look_at_feed=self.look_before_deletion(source),
                 repairs=repairs,
                 share=settings.verify_share if share is None else share,
                 keeps_place=not command,
@@ -442,9 +469,7 @@ class Service:
                 rules=rules,
                 token=self._token,
                 observer=self._observer,
-                look_at_feed=partial(
-                    look_at_feed, source=source, overlap=self._settings.feed_overlap
-                ),
+                look_at_feed=self.look_before_deletion(source),
                 hold=OperatorsHold(self._settings.allowance(), self._machinery.clock),
                 trouble=self._trouble.count,
                 recorded=lambda: not self.audit_failure(),
@@ -593,6 +618,7 @@ class Following:
         self._source = pipelines.source
         self._overlap = settings.feed_overlap
         self._resets = Resets()
+        self._doubt = Doubt(_confirm_s(settings, once=once))
         self._total = Summary()
 
     def run(self) -> Summary:
@@ -603,7 +629,10 @@ class Following:
                     if not self._pipelines.stopping:
                         phase()
                 break
-            except FeedWentBackwards:
+            except FeedWentBackwards as error:
+                if not self._is_confirmed():
+                    continue
+                self._observer.on_event(FeedReset(error.message))
                 if self._settings.on_feed_reset == "stop":
                     raise
                 # First: a restored source lacks what it had since its backup. That is at the target
@@ -793,6 +822,36 @@ class Following:
                 gaps.append(Gap(gap.first, gap.last, now_at - age_s, gap.counted))
         return tuple(gaps[-limits.count :])
 
+    def _is_confirmed(self) -> bool:
+        """Look again at a feed that looks like another one; False when it is ours, or to stop.
+
+        A snapshot has no place to know the feed again by: it is believed at once.
+        """
+        doubt, steady_s = self._doubt, self._clock.steady_s
+        doubt.begin(steady_s())
+        while (pause_s := doubt.pause_s(steady_s())) > 0:
+            known = followed_place(self._ledger, self._source, overlap=self._overlap)
+            if known is None or self._ledger.meta(SNAPSHOT_KEY) is not None:
+                return True
+            self._pipelines.wait(steady_s() + pause_s)
+            ours = self._looks_like(known)
+            if ours is None:
+                return False
+            if doubt.look(steady_s(), ours=ours):
+                self._observer.on_event(FeedTrusted())
+                return False
+        return True
+
+    def _looks_like(self, known: KnownPlace) -> bool | None:
+        """Look, on new connections, whether the source has the known feed; None to stop."""
+        again = LookAgain(known, renew=self._source.close)
+        journal = CommandJournal(DryRunLedger())
+        try:
+            ended = self._pipelines.run(again, journal, self._total, phase="starting")
+        except FeedWentBackwards:
+            return False
+        return True if ended else None
+
     def _wait_after_reset(self) -> bool:
         """Wait before a feed that was reset is looked at again; False when patience is over."""
         now_s, patience_s = self._clock.steady_s(), self._pipelines.patience_s
@@ -837,6 +896,12 @@ def look_at_feed(ledger: Ledger, source: FeedClient, *, overlap: int) -> None:
     known = followed_place(ledger, source, overlap=overlap)
     if known is not None:
         known.look()
+
+
+def _confirm_s(settings: Settings, *, once: bool) -> float:
+    """Return for how long a feed that looks like another one is looked at again."""
+    confirm_s = settings.feed_confirm_s
+    return min(confirm_s, settings.command_patience_s) if once else confirm_s
 
 
 def _refuse_start_beyond(end: FeedEnd, wanted: int) -> None:

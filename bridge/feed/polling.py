@@ -1,4 +1,4 @@
-"""When the feed is looked at next: polling, and pokes that make looks come sooner.
+"""When the feed is looked at next: polling, pokes that make looks come sooner, and doubts.
 
 This file must not know: sockets, files, clocks, logging, settings.
 Time enters as an argument, in seconds of any steady clock.
@@ -99,3 +99,55 @@ class Resets:
     def lasted_s(self, now_s: float) -> float:
         """Tell for how long the feed has been changing."""
         return now_s - self._first_s
+
+
+# How long a feed that looks like another one is looked at again before that is believed.
+#
+# A balancer that fails over, a container that is moved, or a name that leads elsewhere for a moment
+# shows another feed for seconds. To end for that stops a hospital's images until somebody comes.
+
+DOUBT_FIRST_S = 1.0
+DOUBT_LONGEST_S = 5.0
+"""Pauses between two looks at a feed in doubt."""
+GOOD_LOOKS = 2
+"""So many in a row, each on a new connection, end a doubt."""
+
+
+class Doubt:
+    """Judges looks at a feed that seems to be another one.
+
+    ``confirm_s``: it is believed after it has looked so for so long. A feed that is trusted again
+    and contradicts itself once more before it was followed for so long goes on with the first
+    doubt: two servers that take turns at one address are not followed.
+    """
+
+    def __init__(self, confirm_s: float) -> None:
+        self._confirm_s = confirm_s
+        self._since_s: float | None = None
+        self._trusted_s: float | None = None
+        self._good = self._looks = 0
+
+    def begin(self, now_s: float) -> None:
+        """Note that the feed looks like another one."""
+        trusted_s = self._trusted_s
+        if trusted_s is None or now_s - trusted_s >= self._confirm_s:
+            self._since_s, self._looks = now_s, 0
+        self._trusted_s, self._good = None, 0
+
+    def pause_s(self, now_s: float) -> float:
+        """Return how long to wait before the next look; 0 when it is believed."""
+        since_s = now_s if self._since_s is None else self._since_s
+        left_s = since_s + self._confirm_s - now_s
+        whole_s = backoff_s(
+            self._looks + 1, first_s=DOUBT_FIRST_S, longest_s=DOUBT_LONGEST_S, chance=1.0
+        )
+        return max(0.0, min(whole_s, left_s))
+
+    def look(self, now_s: float, *, ours: bool) -> bool:
+        """Note a look; True when the feed is trusted again."""
+        self._looks += 1
+        self._good = self._good + 1 if ours else 0
+        if self._good < GOOD_LOOKS:
+            return False
+        self._trusted_s = now_s
+        return True

@@ -7,7 +7,7 @@ know which kind it has. follow.py follows a feed; listing.py lists a server for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -188,6 +188,23 @@ class FeedEnd(FixedMoves):
             done = page.done or not page.changes
             since = page.changes[-1].sequence if page.changes else at
         return page_gaps_of(rows, since=begin, to=at, counts_from=None)
+
+
+class LookAgain(FixedMoves):
+    """A source of no moves that looks once whether the source has the feed that was followed.
+
+    ``renew`` closes the connections before it: a balancer may hold one to another server.
+    """
+
+    def __init__(self, known: KnownPlace, *, renew: Callable[[], None]) -> None:
+        self._known = known
+        self._renew = renew
+
+    def next_page(self) -> MovePage:
+        """Look. Raises SourceError, FeedWentBackwards."""
+        self._renew()
+        self._known.look()
+        return MovePage((), done=True, ended=True)
 
 
 def place_of(client: FeedClient) -> KnownPlace:

@@ -16,7 +16,9 @@ from bridge.events import (
     CarryStopped,
     CarryWorks,
     Event,
+    FeedDoubted,
     FeedReset,
+    FeedTrusted,
     InstanceParked,
     InstanceRetried,
     MissedFound,
@@ -227,7 +229,7 @@ class Board:
         self._marks: list[Mark] = []
         self._lacking = 0
         self._state_error = ""
-        self._feed_reset = ""
+        self._feed_reset = self._feed_doubt = ""
         self._sweep_error = ""
         self._sweep_waits = ""
         self._rules_refused = ""
@@ -254,8 +256,8 @@ class Board:
         """Remember that the feed was reset, and what happened lately."""
         self._heed_clock()
         match event:
-            case FeedReset(message=message):
-                self._feed_reset = message
+            case FeedDoubted() | FeedTrusted() | FeedReset():
+                self._hear_of_feed(event)
             case SweepFailed(message=message):
                 self._sweep_error, self._sweep_waits = message, ""
             case SweepWaits(message=message):
@@ -283,6 +285,15 @@ class Board:
                 pass
         self._recent.on_event(event)
         self.history.on_event(event)
+
+    def _hear_of_feed(self, event: FeedDoubted | FeedTrusted | FeedReset) -> None:
+        match event:
+            case FeedDoubted(message=message):
+                self._feed_doubt = message
+            case FeedTrusted():
+                self._feed_doubt = ""
+            case FeedReset(message=message):
+                self._feed_doubt, self._feed_reset = "", message
 
     def tell_certificate(self, refused: str) -> None:
         """Remember why the renewed certificate of the server is refused; "" when it is not."""
@@ -426,6 +437,7 @@ class Board:
             self._limits,
             now=self._now_s(),
             feed_reset=self._feed_reset,
+            feed_doubt=self._feed_doubt,
             gaps_given_up=self._gaps_given_up,
         )
         found += audit_problems(self.audit_failure()) + log_problems(self.log_state())
@@ -713,10 +725,19 @@ class Recent:
                 self._begin_outage("retention", "retention_failing")
             case SweepWorks():
                 self._end_outage("retention")
-            case FeedReset():
-                self._remember(Failure(self._now_s(), OUTAGE, "feed_went_backwards"))
+            case FeedDoubted() | FeedTrusted() | FeedReset():
+                self._hear_of_feed(event)
             case _:
                 pass
+
+    def _hear_of_feed(self, event: FeedDoubted | FeedTrusted | FeedReset) -> None:
+        if isinstance(event, FeedDoubted):
+            if "feed" not in self._outages:
+                self._begin_outage("feed", "feed_in_doubt")
+            return
+        self._end_outage("feed")
+        if isinstance(event, FeedReset):
+            self._remember(Failure(self._now_s(), OUTAGE, "feed_went_backwards"))
 
     def throughput(self) -> RecentThroughput:
         """Return what was finished in each of the last intervals."""

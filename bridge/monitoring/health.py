@@ -19,6 +19,11 @@ FEED_RESET_ADVICE = (
 """It is seen only while a snapshot runs: with BRIDGE_ON_FEED_RESET=stop the bridge ends."""
 
 
+FEED_DOUBT_ADVICE = (
+    "The bridge looks again on new connections, and moves and deletes nothing meanwhile. Make sure "
+    "that BRIDGE_SOURCE_URL leads to one server only. See: orthanc-bridge docs operations "
+    "backwards."
+)
 GAPS_ADVICE = (
     "Run orthanc-bridge check --fix: it delivers what is missing and clears this message when "
     "nothing is missing. Raise BRIDGE_FEED_GAPS_MAX if it happens again."
@@ -115,6 +120,7 @@ def judge(
     *,
     now: float,
     feed_reset: str = "",
+    feed_doubt: str = "",
     gaps_given_up: int = 0,
 ) -> tuple[Problem, ...]:
     """List everything that is wrong, the gravest first. Empty when all is well.
@@ -125,6 +131,8 @@ def judge(
     workforce = progress.workforce
     if feed_reset:
         found.insert(0, Problem("feed_went_backwards", feed_reset, FEED_RESET_ADVICE))
+    if feed_doubt:
+        found.insert(0, Problem("feed_in_doubt", feed_doubt, FEED_DOUBT_ADVICE))
     if gaps_given_up:
         text = (
             f"The bridge dropped {gaps_given_up} sequences of the feed before their rows became "

@@ -23,7 +23,9 @@ from bridge.events import (
     CopyReplaces,
     Draining,
     Event,
+    FeedDoubted,
     FeedReset,
+    FeedTrusted,
     GapsClosed,
     InstanceDropped,
     InstanceParked,
@@ -311,14 +313,26 @@ def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
             log(logging.ERROR, "state_failed", message)
         case StateRecovered():
             log(logging.INFO, "state_recovered", "the state file can be written again")
-        case FeedReset(message=message):
-            log(logging.ERROR, "feed_reset", message)
+        case FeedDoubted() | FeedTrusted() | FeedReset():
+            _log_feed(event)
         case Draining(in_flight=in_flight):
             text = f"stopping: {in_flight} instances may finish"
             log(logging.INFO, "draining", text, in_flight=in_flight)
         case Abandoned(in_flight=in_flight):
             text = f"stopped with {in_flight} instances unfinished; the next start delivers them"
             log(logging.WARNING, "abandoned", text, in_flight=in_flight)
+
+
+def _log_feed(event: FeedDoubted | FeedTrusted | FeedReset) -> None:
+    match event:
+        case FeedDoubted(message=message):
+            text = f"{message} Nothing more is moved or deleted until that is certain."
+            log(logging.WARNING, "feed_doubted", text)
+        case FeedTrusted():
+            text = "the source has the feed that was followed: the bridge continues"
+            log(logging.INFO, "feed_trusted", text)
+        case FeedReset(message=message):
+            log(logging.ERROR, "feed_reset", message)
 
 
 def _log_rules(event: RulesRead | RulesRefused) -> None:

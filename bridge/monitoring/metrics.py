@@ -27,6 +27,7 @@ from bridge.events import (
     CopyNotRepaired,
     CopyRepaired,
     Event,
+    FeedDoubted,
     FeedReset,
     GapsClosed,
     InstanceParked,
@@ -140,6 +141,9 @@ class Metrics:
             "feed_gaps_given_up", "Sequences dropped before that: more than BRIDGE_FEED_GAPS_MAX."
         )
         self._resets = self._counter("feed_resets", "Times the feed went backwards.")
+        self._doubts = self._counter(
+            "feed_doubts", "Looks at the feed that contradicted what was known of it."
+        )
         self._recounts = self._counter("recounts", "Recounts of the source that were completed.")
         self._recount_failures = self._counter(
             "recount_failures", "Recounts of the source that failed."
@@ -287,7 +291,7 @@ class Metrics:
                 self._retries.labels("server").inc()
             case WorkerLost(failure=failure):
                 self._losses.labels(failure.reason).inc()
-            case PageRead() | GapsClosed() | FeedReset():
+            case PageRead() | GapsClosed() | FeedDoubted() | FeedReset():
                 self._count_feed(event)
             case SourceSwept() | SweepFailed() | Recounted() | MissedFound() | RecountFailed():
                 self._count_upkeep(event)
@@ -310,7 +314,7 @@ class Metrics:
             case _:
                 pass
 
-    def _count_feed(self, event: PageRead | GapsClosed | FeedReset) -> None:
+    def _count_feed(self, event: PageRead | GapsClosed | FeedDoubted | FeedReset) -> None:
         match event:
             case PageRead(late=late, missing=missing, refused=refused):
                 self._late.inc(late)
@@ -320,6 +324,8 @@ class Metrics:
                 self._gaps_filled.inc(filled)
                 self._gaps_expired.inc(expired)
                 self._gaps_given_up.inc(given_up)
+            case FeedDoubted():
+                self._doubts.inc()
             case FeedReset():
                 self._resets.inc()
 

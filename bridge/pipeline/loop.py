@@ -52,7 +52,7 @@ from bridge.events import (
     Abandoned,
     Draining,
     Event,
-    FeedReset,
+    FeedDoubted,
     Observer,
     Progress,
     StateFailed,
@@ -372,7 +372,8 @@ class Pipeline:
         try:
             self._intake.take(answer)
         except FeedWentBackwards as error:
-            self._observer.on_event(FeedReset(error.message))
+            # Before it drains: whoever deletes meanwhile must know.
+            self._observer.on_event(FeedDoubted(error.message))
             self._failure = error
             self._drain()
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from bridge.errors import BridgeError
 from bridge.events import (
     Event,
+    FeedDoubted,
     FeedReset,
+    FeedTrusted,
     Observer,
     Progress,
     SideDown,
@@ -51,6 +53,8 @@ class Trouble:
     def __init__(self) -> None:
         self._count = 0
         self._lock = threading.Lock()
+        self.feed_doubt = ""
+        """Why the source's feed looks like another one; "" when it does not."""
 
     def count(self) -> int:
         """Return a number that changes with each trouble."""
@@ -59,7 +63,11 @@ class Trouble:
     def on_event(self, event: Event) -> None:
         """Count an outage, its end, another feed, and a sweep that fails or spares an instance."""
         match event:
-            case SideDown() | SideStillDown() | SideUp() | FeedReset() | SweepFailed():
+            case FeedDoubted(message=message):
+                self.feed_doubt = message
+            case FeedTrusted() | FeedReset():
+                self.feed_doubt = ""
+            case SideDown() | SideStillDown() | SideUp() | SweepFailed():
                 pass
             case SourceSwept(differing=differing) if differing:
                 pass

@@ -101,6 +101,7 @@ WRONG = {
     "POLL_INTERVAL_S": ("0", "0.01", "x", "nan"),
     "PAGE_SIZE": ("0", "x", "1000000"),
     "FEED_OVERLAP": ("0", "x"),
+    "FEED_CONFIRM_S": ("-1", "x", "nan", "3601"),
     "FEED_GAP_HOURS": ("0", "x", "nan", "1000"),
     "FEED_GAPS_MAX": ("0", "x", "10000000"),
     "PROOF": ("none",),

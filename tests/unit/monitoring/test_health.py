@@ -57,6 +57,12 @@ def test_judge(
     assert [finding.code for finding in judge(progress, parked, limits, now=NOW)] == codes
 
 
+def test_a_feed_in_doubt_comes_first() -> None:
+    found = judge(replace(WELL, target=DOWN), {}, LIMITS, now=NOW, feed_doubt="ended at 5")
+    assert [finding.code for finding in found] == ["feed_in_doubt", "target_unreachable"]
+    assert found[0].message == "ended at 5"
+
+
 def test_a_feed_reset_comes_first() -> None:
     found = judge(replace(WELL, target=DOWN), {}, LIMITS, now=NOW, feed_reset="ended at 5")
     assert [finding.code for finding in found] == ["feed_went_backwards", "target_unreachable"]

@@ -19,6 +19,7 @@ from bridge.events import (
     CopyNotRepaired,
     CopyRepaired,
     Event,
+    FeedDoubted,
     FeedReset,
     InFlight,
     InstanceParked,
@@ -195,6 +196,8 @@ def test_what_goes_wrong_is_counted(scrape: Scrape) -> None:
         PageRead(9, 1, 40),
         PageRead(0, 0, 50, 7),
         PageRead(0, 0, 51, 0, 3),
+        FeedDoubted(""),
+        FeedDoubted(""),
         FeedReset(""),
         SideDown(SideFailed(SideName.TARGET, SideProblem.STORAGE_FULL, "")),
     )
@@ -203,6 +206,7 @@ def test_what_goes_wrong_is_counted(scrape: Scrape) -> None:
     assert scrape.value("late_changes_total") == 3
     assert scrape.value("missing_changes_total") == 7
     assert scrape.value("refused_changes_total") == 3
+    assert scrape.value("feed_doubts_total") == 2
     assert scrape.value("feed_resets_total") == 1
     assert scrape.value("side_outages_total", side="target", problem="storage_full") == 1
 

@@ -13,7 +13,9 @@ import pytest
 
 from bridge.events import (
     Event,
+    FeedDoubted,
     FeedReset,
+    FeedTrusted,
     InFlight,
     InstanceParked,
     InstanceRetried,
@@ -167,6 +169,7 @@ OUTAGES: list[tuple[str, Event, Event | None]] = [
     ("state_unwritable", StateFailed("full"), StateRecovered()),
     ("retention_failing", SweepFailed("no"), SweepWorks()),
     ("feed_went_backwards", FeedReset("another"), None),
+    ("feed_in_doubt", FeedDoubted("another"), FeedTrusted()),
 ]
 
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.errors import ConfigurationError
-from bridge.events import FeedReset, InFlight, Progress, SideView
+from bridge.events import FeedDoubted, FeedReset, FeedTrusted, InFlight, Progress, SideView
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Move, Reason
@@ -180,6 +180,17 @@ def test_so_many_parked_instances_are_borne_as_the_setting_says(tmp_path: Path) 
     assert not watched.board.problems()
     watched = Monitored(path, HealthLimits(parked_limit=2))
     assert [finding.code for finding in watched.board.problems()] == ["parked"]
+
+
+def test_a_feed_in_doubt_is_said_until_it_is_known_again(monitored: Monitored) -> None:
+    for doubted in ("It ends at 3.", "It ends at 4."):
+        monitored.board.on_event(FeedDoubted(doubted))
+        assert monitored.ask("/health").codes == ["feed_in_doubt"]
+    monitored.board.on_event(FeedTrusted())
+    assert monitored.ask("/health").codes == []
+    monitored.board.on_event(FeedDoubted("It ends at 3."))
+    monitored.board.on_event(FeedReset("It ends at 3."))
+    assert monitored.ask("/health").codes == ["feed_went_backwards"]
 
 
 def test_a_feed_that_went_backwards_is_said_until_a_snapshot_is_over(monitored: Monitored) -> None:

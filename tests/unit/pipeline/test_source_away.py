@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,11 +75,15 @@ def test_once_does_not_end_where_another_source_ended(tmp_path: Path, times: int
     assert "i1" in world.target
 
 
+@pytest.mark.parametrize("confirm_s", [0.0, 30.0])
 @pytest.mark.parametrize("other", [("x0", "x1"), ("x0", "x1", "x2", "x3"), ("i0", "x1", "x2")])
 def test_once_believes_no_end_of_another_source_with_rows_of_its_own(
-    tmp_path: Path, other: tuple[str, ...]
+    tmp_path: Path, other: tuple[str, ...], confirm_s: float
 ) -> None:
-    """It would end with 0 where the other one ends, and leave what is new beyond that."""
+    """It would end with 0 where the other one ends, and leave what is new beyond that.
+
+    A source that answered once as another one is looked at again: it ends well.
+    """
     world, elsewhere = calm_world("i0", "i1", "i2", "i3"), calm_world(*other)
     world.target = {"i0": 1, "i1": 1}
     machinery = SimulatedMachinery(world)
@@ -90,13 +95,17 @@ def test_once_believes_no_end_of_another_source_with_rows_of_its_own(
             return answer
 
     machinery.client = lambda side: Client(elsewhere, side)  # type: ignore[method-assign]
+    settings = settings_for("stop").model_copy(update={"feed_confirm_s": confirm_s})
+    raises = pytest.raises(FeedWentBackwards, match="not the one that was followed: change")
     with Ledger(tmp_path / "state.sqlite3") as ledger:
         ledger.restart_at(2, recent=((1, "i0"), (2, "i1")), newest_date="2")
         with (
-            Service(settings_for("stop"), (), bounded=True, machinery=machinery) as service,
-            pytest.raises(FeedWentBackwards, match="not the one that was followed: change"),
+            Service(settings, (), bounded=True, machinery=machinery) as service,
+            nullcontext() if confirm_s else raises,
         ):
             service.follow(ledger, once=True)
+        assert ledger.checkpoint() == (4 if confirm_s else 2)
+    assert (world.target.keys() >= {"i2", "i3"}) is (confirm_s > 0)
 
 
 @pytest.mark.parametrize("began_with_gaps", [False, True])

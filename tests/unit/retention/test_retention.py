@@ -14,7 +14,9 @@ import pytest
 from bridge.errors import SideError, SourceError, TargetError
 from bridge.events import (
     Event,
+    FeedDoubted,
     FeedReset,
+    FeedTrusted,
     Progress,
     SideDown,
     SideStillDown,
@@ -660,6 +662,8 @@ DOWN = SideFailed(SideName.TARGET, SideProblem.UNREACHABLE, "It is down.")
         (SideDown(DOWN), True),
         (SideStillDown(DOWN, 1.0), True),
         (SideUp(SideName.TARGET, 1.0), True),
+        (FeedDoubted("It is another one."), True),
+        (FeedTrusted(), True),
         (FeedReset("It is another one."), True),
         (SweepFailed("They lead to one server."), True),
         (SourceSwept(0, 1), True),
