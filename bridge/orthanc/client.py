@@ -69,6 +69,8 @@ CHILDREN_BYTES_MAX = 16 * 1024 * 1024
 SHOWN = 3
 """So many listed instances are looked at before another one is believed to be gone."""
 NO_SUCH_INSTANCE = "00000000-00000000-00000000-00000000-00000000"
+COUNTED_BYTES_MAX = 8 * 1024 * 1024
+"""Of a file whose length is not announced, when only its length is of interest."""
 NOT_DICOM = b"orthanc-bridge doctor: this is not a DICOM file"
 """What ``may_store`` sends: it is answered 400 and nothing is stored."""
 
@@ -335,6 +337,85 @@ class OrthancClient:
                 if len(gathered) >= len(DICOM_HEAD):
                     break
         return gathered[128:132] == DICOM_HEAD[128:]
+
+    def serves_whole_file(self, instance_id: str) -> bool:
+        """Whether the server gives a DICOM file for an instance, as long as it says that it holds.
+
+        Of a file whose length is announced, only the beginning is downloaded. Raises SideError,
+        InstanceGone, InstanceError.
+        """
+        noted = self._noted_file(instance_id)
+        gathered, received = b"", 0
+        deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
+        with self.open_instance(instance_id, deadline_s=deadline_s) as body:
+            length = body.content_length
+            for chunk in body.chunks:
+                received += len(chunk)
+                if len(gathered) < len(DICOM_HEAD):
+                    gathered += chunk
+                is_known = length is not None and len(gathered) >= len(DICOM_HEAD)
+                if is_known or received > COUNTED_BYTES_MAX:
+                    break
+            else:
+                length = received
+        if noted is not None and length not in {None, noted.size_bytes}:
+            return False
+        return gathered[128:132] == DICOM_HEAD[128:]
+
+    def check_fetched(
+        self,
+        instance_id: str,
+        *,
+        size_bytes: int,
+        md5: Callable[[], str],
+        whose: Callable[[], str],
+    ) -> None:
+        """Compare a file that was fetched with what the server says that it holds.
+
+        Raises SideError SERVER_ERROR when they differ: the server, its disk or something between
+        gave something else, whoever noticed it. Nothing is known where the server does not tell.
+        ``md5`` is asked for when the sizes are the same, ``whose`` ("" for nobody's) when the file
+        is another one. Also raises InstanceGone, and SideError when the server is down.
+        """
+        noted = self._noted_file(instance_id)
+        if noted is None:
+            return
+        sizes = f"{size_bytes} bytes came, and it says that it holds {noted.size_bytes}"
+        if size_bytes < noted.size_bytes:
+            seen = f"a file that is cut short: {sizes}"
+        elif size_bytes > noted.size_bytes:
+            seen = f"a file that is too long: {sizes}"
+        elif noted.md5 and md5() != noted.md5:
+            seen = "other bytes than it holds: the size is the same, the MD5 is not"
+        else:
+            return
+        owner = whose()
+        if owner not in {"", instance_id}:
+            seen = f"the file of another instance, {owner}"
+        request = Request(self.endpoint, "GET", instance_path(instance_id, "/file"), Route.FILE)
+        raise request.fails(
+            SideProblem.SERVER_ERROR,
+            f"sent {seen}",
+            "Look at what is between the bridge and the server (a proxy, a cache), and at the "
+            "file on the server's disk; if it is damaged there, send the instance again.",
+            specific=True,
+        )
+
+    def _noted_file(self, instance_id: str) -> StoredFile | None:
+        """Return what the server notes of a file; None where it does not tell us.
+
+        Raises InstanceGone, and SideError when it is down.
+        """
+        try:
+            return self.stored_file(instance_id)
+        except InstanceGone:
+            raise
+        except InstanceError:
+            return None
+        except SideError as exc:
+            if lacks_right(exc, Need.WRITE):
+                return None
+            raise
 
     def fetch_instance(
         self,

@@ -180,22 +180,25 @@ class SideClient(OrthancClient):
         """Return how many instances the server holds. It counts: seconds on a large server."""
         return self.statistics().instances
 
-    def serves_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
+    def serves_file(self, instance_id: str) -> bool:
         """Tell whether the server gives the file of an instance. Raises SideError when it is down.
 
-        ``with_metadata``: and its metadata. False when it has an answer that is about the instance,
-        such as an error 500.
+        False when it has an answer that is about the instance, such as an error 500.
         """
-        try:
-            if with_metadata:
-                self.instance_metadata(instance_id)
-            return super().serves_file(instance_id)
-        except InstanceError:
+        return _serves(super().serves_file, instance_id)
+
+    def serves_whole_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
+        """Tell whether it gives the file as long as it notes it. Raises SideError when it is down.
+
+        ``with_metadata``: and its metadata. False as with ``serves_file``.
+        """
+        if with_metadata and not _serves(self._has_metadata, instance_id):
             return False
-        except SideError as exc:
-            if answer_of(failure_of(exc)) is AnswerKind.SILENCE:
-                raise
-            return False
+        return _serves(super().serves_whole_file, instance_id)
+
+    def _has_metadata(self, instance_id: str) -> bool:
+        self.instance_metadata(instance_id)
+        return True
 
     def file_of(self, instance_id: str, *, bytes_max: int) -> bytes:
         """Return an instance's file. Raises InstanceGone, InstanceError (also when larger)."""
@@ -211,3 +214,15 @@ class SideClient(OrthancClient):
     def store_instance(self, data: bytes) -> StoreAnswer:
         """Upload a file. Raises InstanceError, SideError."""
         return self.store(data, deadline_s=FETCH_DEADLINE_FACTOR * self.endpoint.timeout_s)
+
+
+def _serves(ask: Callable[[str], bool], instance_id: str) -> bool:
+    """Take an answer that is about the instance for False. Raises SideError for silence."""
+    try:
+        return ask(instance_id)
+    except InstanceError:
+        return False
+    except SideError as exc:
+        if answer_of(failure_of(exc)) is AnswerKind.SILENCE:
+            raise
+        return False

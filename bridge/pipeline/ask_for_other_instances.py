@@ -39,8 +39,11 @@ class FileServer(Protocol):
     def list_instances(self, since: int, limit: int) -> list[str]:
         """Return instance IDs by position. Raises SideError."""
 
-    def serves_file(self, instance_id: str, *, with_metadata: bool) -> bool:
-        """Tell whether the server gives the file of an instance. Raises SideError."""
+    def serves_whole_file(self, instance_id: str, *, with_metadata: bool) -> bool:
+        """Tell whether the server gives an instance's file, as long as it notes it.
+
+        Raises SideError.
+        """
 
 
 def ask_for_another(
@@ -76,6 +79,6 @@ def ask_for_another(
         return Others.ABSENT if listed else Others.NONE
     for _ in range(min(ASKED_MAX, len(left))):
         name = left.pop(min(int(chance() * len(left)), len(left) - 1))
-        if source.serves_file(name, with_metadata=with_metadata):
+        if source.serves_whole_file(name, with_metadata=with_metadata):
             return Others.WELL
     return Others.NONE

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Protocol
 
 from bridge.dicom.orthanc_id import orthanc_id_of
 from bridge.errors import InstanceError, SideError
 from bridge.model import Reason, SideProblem, StoreAnswer
 from bridge.orthanc import StoredFile
-from bridge.worker.payload import Payload
+from bridge.worker.payload import Buffer, Payload
 
 ALREADY_STORED = "AlreadyStored"
 
@@ -124,6 +125,35 @@ def check_source_file(data: memoryview, instance_id: str) -> None:
             "belongs to.",
             final=False,
         )
+
+
+class FileSource(Protocol):
+    """What is needed of the source to tell whether a file came as the source holds it."""
+
+    def check_fetched(
+        self,
+        instance_id: str,
+        *,
+        size_bytes: int,
+        md5: Callable[[], str],
+        whose: Callable[[], str],
+    ) -> None:
+        """Compare a file with what the server notes. Raises SideError, InstanceGone."""
+
+
+def check_fetched(source: FileSource, instance_id: str, body: Buffer) -> None:
+    """Blame the source for a file that did not come as the source holds it.
+
+    Asked only where there is a doubt: the file does not decode, the target refuses it or holds
+    another. Nothing is known of a source that does not tell. Raises SideError of the source,
+    InstanceGone.
+    """
+    source.check_fetched(
+        instance_id,
+        size_bytes=len(body),
+        md5=lambda: hashlib.md5(body, usedforsecurity=False).hexdigest(),
+        whose=lambda: orthanc_id_of(memoryview(body)),
+    )
 
 
 def check_stored(stored: str, sent: str, status: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,6 +67,7 @@ from bridge.worker.proof import (
     ProvingServer,
     check_answer,
     check_back,
+    check_fetched,
     check_source_file,
     check_stored,
     file_name,
@@ -224,24 +226,54 @@ def _move(attempt: Attempt) -> Outcome:
             attempt.source_file = file_name(
                 attempt.source, attempt.instance_id, md5=attempt.source_md5
             )
-        meta = read_file_meta(memoryview(body))
-        attempt.source_syntax = meta.syntax
-        attempt.sop_instance_uid = meta.uid(MEDIA_STORAGE_SOP_INSTANCE_UID)
-        attempt.facts[SIZE_FACT] = str(len(body))
-        if job.keep_studies_s:
-            attempt.study = study_of_file(memoryview(body))
-        handling = handling_of(job, attempt.facts, file_syntax=meta.syntax)
-        if handling is None:
-            attempt.facts |= facts_of_file(memoryview(body), attributes_of(job.rules))
-            handling = handling_of_file(job, attempt.facts, file_syntax=meta.syntax)
-        if handling.treatment is Treatment.SKIP:
-            return _skipped(attempt, handling, file_read=True)
+            if not attempt.source_file:
+                with suppress(InstanceGone):  # what has come is delivered all the same
+                    check_fetched(attempt.source, attempt.instance_id, body)
         try:
-            return _send(attempt, body, meta, handling)
-        except InstanceError as exc:
-            if exc.reason is Reason.IDENTITY_CHANGED:
-                check_source_file(memoryview(body), attempt.instance_id)
+            done = _prepared_and_sent(attempt, body)
+        except Exception as exc:
+            if _may_be_the_file(exc):
+                check_fetched(attempt.source, attempt.instance_id, body)
             raise
+        if isinstance(done, Delivered) and done.differing:
+            check_fetched(attempt.source, attempt.instance_id, body)
+        return done
+
+
+def _may_be_the_file(failure: Exception) -> bool:
+    """Whether an attempt may have failed because the file that came is not the source's.
+
+    A target may refuse such a file, fail at it or die of it. What the source itself answers, and a
+    target that is not there, tell nothing of the file; nor does what is wrong with this machine.
+    """
+    if isinstance(failure, SideError):
+        return failure.side is SideName.TARGET and (failure.specific or failure.begun)
+    if isinstance(failure, InstanceError):
+        return failure.reason is not Reason.OUT_OF_MEMORY
+    return not isinstance(failure, AlreadyAtTarget | MemoryError | OSError)
+
+
+def _prepared_and_sent(attempt: Attempt, body: Buffer) -> Outcome:
+    """Decide what becomes of the file that came, and do it."""
+    job = attempt.job
+    meta = read_file_meta(memoryview(body))
+    attempt.source_syntax = meta.syntax
+    attempt.sop_instance_uid = meta.uid(MEDIA_STORAGE_SOP_INSTANCE_UID)
+    attempt.facts[SIZE_FACT] = str(len(body))
+    if job.keep_studies_s:
+        attempt.study = study_of_file(memoryview(body))
+    handling = handling_of(job, attempt.facts, file_syntax=meta.syntax)
+    if handling is None:
+        attempt.facts |= facts_of_file(memoryview(body), attributes_of(job.rules))
+        handling = handling_of_file(job, attempt.facts, file_syntax=meta.syntax)
+    if handling.treatment is Treatment.SKIP:
+        return _skipped(attempt, handling, file_read=True)
+    try:
+        return _send(attempt, body, meta, handling)
+    except InstanceError as exc:
+        if exc.reason is Reason.IDENTITY_CHANGED:
+            check_source_file(memoryview(body), attempt.instance_id)
+        raise
 
 
 def _by_metadata(attempt: Attempt) -> Handling | None:
@@ -284,6 +316,8 @@ def _send(attempt: Attempt, body: Buffer, meta: FileMeta, handling: Handling) ->
     job = attempt.job
     match handling.treatment:
         case Treatment.FORWARD:
+            if handling.reason is Reason.UNSUPPORTED_SYNTAX:
+                check_fetched(attempt.source, attempt.instance_id, body)
             return _deliver(attempt, as_it_is(body, Action.FORWARDED), len(body))
         case Treatment.PARK:
             raise handling.refusal()
@@ -305,6 +339,7 @@ def _send(attempt: Attempt, body: Buffer, meta: FileMeta, handling: Handling) ->
     except InstanceError as exc:
         if not is_forwarded(job, exc.reason):
             raise
+        check_fetched(attempt.source, attempt.instance_id, body)
     # A frame may turn out undecodable when earlier ones are on their way; the target has refused
     # that cut body, and the instance follows as it is.
     del attempt.marks[2:]

@@ -44,7 +44,7 @@ WORK = {
     "md5": SideName.TARGET,
 }
 """Calls of a worker, in their order, and the side that is asked."""
-CONTROL = ("system", "changes", "last_change", "list_instances", "serves_file", "statistics")
+CONTROL = ("system", "changes", "last_change", "list_instances", "serves_whole_file", "statistics")
 """Calls of the bridge's own process."""
 RULES = parse_rules('[[rule]]\nmodality = "XX"\naction = "forward"\n')
 """So that a worker asks for the metadata."""
@@ -65,7 +65,7 @@ class Reply:
     def written(self, call: str) -> bytes:
         """The bytes for a call."""
         good = _good()[call]
-        usual = "application/dicom" if call in ("file", "serves_file") else "application/json"
+        usual = "application/dicom" if call in ("file", "serves_whole_file") else "application/json"
         error = {"HttpStatus": self.status, "OrthancStatus": 1, "OrthancError": "Internal error"}
         page = b"<!DOCTYPE html><html><body>Welcome</body></html>"
         body, kind = {
@@ -121,7 +121,7 @@ def _good() -> Mapping[str, bytes]:
     return {name: json.dumps(value).encode() for name, value in answers.items()} | {
         "id": instance_id.encode(),
         "file": data,
-        "serves_file": data,
+        "serves_whole_file": data,
         "md5": md5.encode(),
     }
 
@@ -183,7 +183,7 @@ ASK: Mapping[str, Callable[[OrthancClient, str], object]] = {
     "changes": lambda client, _: client.changes(0, 3),
     "last_change": lambda client, _: client.last_change(),
     "list_instances": lambda client, _: client.list_instances(0, 3),
-    "serves_file": lambda client, instance_id: client.serves_file(instance_id),
+    "serves_whole_file": lambda client, instance_id: client.serves_whole_file(instance_id),
     "statistics": lambda client, _: client.statistics(),
     "metadata": lambda client, instance_id: client.instance_metadata(instance_id),
 }

@@ -225,14 +225,14 @@ class SimulatedClient(NoCustody):
     def delete_peer(self, name: str) -> None:
         self._world.peers[self._side].pop(name, None)
 
-    def serves_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
+    def serves_whole_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
         self._world.check_up(self._side)
         strange = self._world.strange.get(instance_id)
         calls = ("file", "metadata") if with_metadata else ("file",)
         if strange is not None and strange.call in calls and not self._world.calm:
             return False
         try:
-            self._world.refuse("serves_file", self._side)
+            self._world.refuse("serves_whole_file", self._side)
             if with_metadata:
                 self._world.refuse("metadata", self._side)
         except SideError as exc:

@@ -366,7 +366,7 @@ class World:
                 strange = any_strange(draw, to_all=True)
                 spell = {strange.call: strange.reply}
                 if strange.call == "file":
-                    spell["serves_file"] = strange.reply
+                    spell["serves_whole_file"] = strange.reply
             else:
                 spell = {draw.choice(CONTROL): draw.choice(REPLIES) for _ in range(3)}
             begin_s = draw.random() * span_s

@@ -84,7 +84,7 @@ class ScriptedClient(NoCustody):
     def count_instances(self) -> int:
         return -(-self._last // ROWS_PER_INSTANCE)
 
-    def serves_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
+    def serves_whole_file(self, instance_id: str, *, with_metadata: bool = False) -> bool:
         raise NotImplementedError(instance_id)
 
     def close(self) -> None:

@@ -60,6 +60,8 @@ CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "delete_instance": lambda c: c.delete_instance(ID),
     "open_instance": opened,
     "serves_file": lambda c: c.serves_file(ID),
+    "serves_whole_file": lambda c: c.serves_whole_file(ID),
+    "check_fetched": lambda c: c.check_fetched(ID, size_bytes=1, md5=str, whose=str),
     "fetch_instance": lambda c: c.fetch_instance(ID, lambda _: None, deadline_s=5.0),
     "store": lambda c: c.store(b"x", deadline_s=5.0),
     "verify_stored": lambda c: c.verify_stored(ID),

@@ -123,12 +123,37 @@ def test_whether_a_file_is_served_is_an_answer_whatever_it_is(
     client = SideClient(Endpoint(SideName.SOURCE, fake.url))
     instance_id = fake.put(small_ct())
     fake.requests.clear()
-    assert client.serves_file(instance_id, with_metadata=with_metadata)
+    assert client.serves_whole_file(instance_id, with_metadata=with_metadata)
     asked = files_asked(fake)
     assert asked[-1].startswith("file")
-    assert (len(asked) > 1) is with_metadata, "the metadata is asked for where rules need it"
+    assert asked[0].startswith("metadata") is with_metadata, (
+        "the metadata is asked for where rules need it"
+    )
     fake.script(r"GET /instances/[^/]+/file", Respond(status), times=20)
-    assert not client.serves_file(instance_id, with_metadata=with_metadata)
+    assert not client.serves_whole_file(instance_id, with_metadata=with_metadata)
+    client.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_file_that_is_shorter_than_the_source_notes_is_not_whole(
+    fake: FakeOrthanc, *, chunked: bool
+) -> None:
+    """Something on the way may cut all files: the head of another one does not show that."""
+    client = SideClient(Endpoint(SideName.SOURCE, fake.url))
+    instance_id = fake.put(small_ct())
+    cut = small_ct()[:400]
+    answer = Respond(200, cut)
+    if chunked:
+        body = b"%X\r\n%s\r\n0\r\n\r\n" % (len(cut), cut)
+        answer = Respond(200, body, {"Transfer-Encoding": "chunked"})
+    fake.script(r"GET /instances/[^/]+/file", answer, times=2)
+    assert client.serves_file(instance_id)
+    assert not client.serves_whole_file(instance_id)
+    assert client.serves_whole_file(instance_id)
+    # A server that does not tell is believed.
+    fake.script(r"GET /instances/[^/]+/attachments", Respond(403))
+    fake.script(r"GET /instances/[^/]+/file", answer, times=1)
+    assert client.serves_whole_file(instance_id)
     client.close()
 
 
@@ -136,8 +161,8 @@ def test_a_file_without_metadata_is_not_served_where_rules_need_it(fake: FakeOrt
     client = SideClient(Endpoint(SideName.SOURCE, fake.url))
     instance_id = fake.put(small_ct())
     fake.script(r"GET /instances/[^/]+/metadata", Respond(500), times=50)
-    assert client.serves_file(instance_id)
-    assert not client.serves_file(instance_id, with_metadata=True)
+    assert client.serves_whole_file(instance_id)
+    assert not client.serves_whole_file(instance_id, with_metadata=True)
     client.close()
 
 
@@ -149,7 +174,7 @@ def test_a_source_that_is_silent_tells_nothing_of_a_file(
     instance_id = fake.put(small_ct())
     fake.script(r"GET /instances/[^/]+/(metadata|file)", HangUp(), times=50)
     with pytest.raises(SideError):
-        client.serves_file(instance_id, with_metadata=with_metadata)
+        client.serves_whole_file(instance_id, with_metadata=with_metadata)
     client.close()
 
 

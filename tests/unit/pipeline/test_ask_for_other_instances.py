@@ -23,7 +23,7 @@ class Source:
         assert (since, limit) == (0, 100), "whatever the source holds"
         return list(self.listed)[since : since + limit]
 
-    def serves_file(self, instance_id: str, *, with_metadata: bool) -> bool:
+    def serves_whole_file(self, instance_id: str, *, with_metadata: bool) -> bool:
         assert not with_metadata
         self.asked.append(instance_id)
         return instance_id in self.served

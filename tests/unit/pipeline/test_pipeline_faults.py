@@ -397,7 +397,7 @@ def test_a_source_whose_files_get_lost_one_by_one_and_then_a_disk_that_is_away()
         def list_instances(self, _since: int, _limit: int) -> list[str]:
             return list(held)
 
-        def serves_file(self, _instance_id: str, *, with_metadata: bool) -> bool:
+        def serves_whole_file(self, _instance_id: str, *, with_metadata: bool) -> bool:
             assert not with_metadata
             return False
 

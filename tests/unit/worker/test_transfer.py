@@ -20,6 +20,9 @@ from bridge.model import (
     Reason,
     Rule,
     RuleAction,
+    SideFailed,
+    SideName,
+    SideProblem,
     TranscodeOptions,
 )
 from bridge.worker import stages
@@ -341,6 +344,13 @@ def test_the_file_of_another_instance_is_the_sources_fault(world: World) -> None
     assert found != asked
     world.source.script(f"GET /instances/{asked}/file", Respond(200, other))
     failed = world.move(asked)
+    assert isinstance(failed, SideFailed)
+    assert (failed.side, failed.problem) == (SideName.SOURCE, SideProblem.SERVER_ERROR)
+    assert f"sent the file of another instance, {found}" in failed.message
+    # A source that does not tell what it holds is found out by the file itself.
+    world.source.script(f"GET /instances/{asked}/file", Respond(200, other))
+    world.source.script(f"GET /instances/{asked}/attachments/dicom/info", Respond(403), times=9)
+    failed = world.move(asked)
     assert isinstance(failed, InstanceFailed)
     assert (failed.reason, failed.final) == (Reason.IDENTITY_CHANGED, False)
     assert failed.message.startswith("The source sent the file of another instance")
@@ -368,6 +378,7 @@ def test_a_transfer_syntax_without_end_is_bounded(
     length = int.from_bytes(data[at + 6 : at + 8], "little")
     strange = data[:at] + meta + data[at + 8 + length :]
     instance_id = world.source.put(data)
-    world.source.script(f"GET /instances/{instance_id}/file", Respond(200, strange))
+    world.source.store.instances[instance_id].data = strange
     outcome = world.move(instance_id, wanted_syntax=wanted, on_undecodable=on_undecodable)
+    assert not isinstance(outcome, SideFailed)
     assert len(repr(outcome)) < 3_000
