@@ -2,6 +2,7 @@
 
 board.py               what was reported last
 health.py              is all well, and if not, what to do: /health and /readyz
+kept_files.py          instances of which the target kept another file than was sent
 headline.py            the colour and the sentence at the top of the page, also while paused
 throughput_history.py  what was delivered in the last hour, day and month, kept over restarts
 time_left.py           how long the backlog will take

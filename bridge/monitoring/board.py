@@ -15,6 +15,7 @@ from bridge.errors import StateError
 from bridge.events import (
     CarryStopped,
     CarryWorks,
+    CopyRepaired,
     Event,
     FeedDoubted,
     FeedReset,
@@ -67,6 +68,7 @@ from bridge.monitoring.health import (
     carry_problems,
     events_problems,
     judge,
+    kept_problem,
     lacking_problem,
     lag_of,
     latest,
@@ -78,6 +80,7 @@ from bridge.monitoring.health import (
     sign_problems,
     verification_in_words,
 )
+from bridge.monitoring.kept_files import KeptFiles, KeptView
 from bridge.monitoring.names import NO_NAMES, BridgeNames
 from bridge.monitoring.studies import parked_fields, studies_page
 from bridge.monitoring.throughput_history import ThroughputHistory
@@ -235,6 +238,8 @@ class Board:
         self._rules_refused = ""
         self._certificate_refused = ""
         self._missed = (float("-inf"), 0)
+        self._kept = KeptFiles()
+        self._kept_lock = threading.Lock()
         self._mirror = MirrorView()
         self._carry = CarryView()
         self._signs = SignView()
@@ -283,6 +288,7 @@ class Board:
                 self._missed = (now_s, before + 1 if now_s - at_s < MISSED_TOLD_S else 1)
             case _:
                 pass
+        self._hear_of_copy(event)
         self._recent.on_event(event)
         self.history.on_event(event)
 
@@ -335,6 +341,23 @@ class Board:
             return
         since, _ = self._stopped.get(what, (self._now_s(), ""))
         self._stopped[what] = (since, event.message)
+
+    def _hear_of_copy(self, event: Event) -> None:
+        with self._kept_lock:
+            match event:
+                case Settled(outcome=Delivered(differing=True)):
+                    self._kept.note(event.move.instance_id, self._steady_s())
+                case Settled():
+                    self._kept.forget(event.move.instance_id)
+                case CopyRepaired():
+                    self._kept.forget(event.instance_id)
+                case _:
+                    pass
+
+    def kept_by_target(self) -> KeptView:
+        """Return of which instances the target kept another file than was sent."""
+        with self._kept_lock:
+            return self._kept.view(self._steady_s())
 
     def _hear_of_telling(self, event: TellingFailed | TellingWorks) -> None:
         match event:
@@ -457,6 +480,8 @@ class Board:
             found = (*found, Problem("retention_waiting", self._sweep_waits, advice))
         if lacking := self.lacking():
             found = (*found, lacking_problem(lacking))
+        if (kept := self.kept_by_target()).count:
+            found = (*found, kept_problem(kept))
         if self._marks:
             found = (*found, marks_problem([str(mark) for mark in self._marks]))
         if self._certificate_refused:

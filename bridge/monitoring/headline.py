@@ -40,6 +40,7 @@ NEXT_COMMANDS = {
     "retention_failing": "orthanc-bridge retention --dry-run",
     "retention_waiting": "orthanc-bridge retention --dry-run",
     "delivered_lacking": "orthanc-bridge check --fix",
+    "other_bytes_kept": "orthanc-bridge check --deep",
 }
 """The command that a person types first, by the code of the gravest problem."""
 

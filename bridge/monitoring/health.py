@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from bridge.events import Progress, SideView
 from bridge.ledger.records import OutboxView
 from bridge.model import LogState, SideName, epoch_of
+from bridge.monitoring.kept_files import KeptView
 
 FEED_RESET_ADVICE = (
     "The bridge now compares everything that the source holds. Make sure that it is the right "
@@ -452,6 +453,21 @@ def lacking_problem(instances: int) -> Problem:
         "--fix. To replace what is damaged: orthanc-bridge check --repair."
     )
     return Problem("delivered_lacking", text, advice)
+
+
+def kept_problem(kept: KeptView) -> Problem:
+    """Tell that the target kept its own file of instances that the bridge sent."""
+    many = counted(kept.count, "instance")
+    text = (
+        f"The target already had {'more than ' if kept.full else ''}{many} with other bytes than "
+        f"the bridge sent, and kept its own file; the last one is {kept.instance_id}."
+    )
+    advice = (
+        "To compare: orthanc-bridge check --deep. To have the target take the newer file: set "
+        "OverwriteInstances there, and deliver it again. To have such instances parked: "
+        "BRIDGE_PROOF=stored."
+    )
+    return Problem("other_bytes_kept", text, advice)
 
 
 def marks_problem(marks: Sequence[str]) -> Problem:

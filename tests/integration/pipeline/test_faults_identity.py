@@ -109,3 +109,24 @@ def test_without_proof_stored_the_answer_is_believed(orthanc: Orthancs, tmp_path
         assert done.exit_code == 0
         assert done.json["already_there"] == 1
         assert parked == {}
+
+
+@pytest.mark.orthanc
+def test_health_tells_that_the_target_kept_its_own_file(orthanc: Orthancs, tmp_path: Path) -> None:
+    source, target = (orthanc(name, config=FOLLOWING_ONLY) for name in ("source", "target"))
+    with Bench(source.url, target.url, tmp_path) as bench:
+        data = small_ct()
+        kept = bench.target.store(_other_pixels(data), deadline_s=30.0).instance_id
+        bridge = bench.start("run")
+        assert bench.send(data) == kept
+        said = bridge.wait_reason("other_bytes_kept")
+        (reason,) = [one for one in said["reasons"] if one["code"] == "other_bytes_kept"]
+        assert kept in reason["message"]
+        status = bench.run("status")
+        assert "kept its own file" in status.stdout, status.stdout
+        # The target gets the source's file, and is sent it once more.
+        bench.target.delete_instance(kept)
+        bench.source.delete_instance(kept)
+        assert bench.send(data) == kept
+        bench.await_all([kept])
+        bench.await_settled(bridge)
