@@ -66,6 +66,9 @@ class Scripted:
     sick: set[str] = field(default_factory=set)
     """Asked for, the server fails."""
 
+    def _has(self, instance_id: str) -> bool:
+        return instance_id not in self.lacks and instance_id not in self.gone
+
     def system(self) -> ServerInfo:
         return ServerInfo("scripted", 1, has_extended_changes=True)
 
@@ -75,7 +78,7 @@ class Scripted:
         return named + (self.adds if stop == self.count and since < self.count + 1 else [])
 
     def has_instance(self, instance_id: str) -> bool:
-        return instance_id not in self.lacks | self.gone
+        return self._has(instance_id)
 
     def instance_metadata(self, instance_id: str) -> dict[str, str]:
         if instance_id in self.gone:
@@ -88,7 +91,7 @@ class Scripted:
     def bulk_metadata(self, instance_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         if not BULK["answered"] or self.sick.intersection(instance_ids):
             return {}
-        there = [i for i in instance_ids if i not in self.lacks | self.gone]
+        there = [i for i in instance_ids if self._has(i)]
         return {i: self.instance_metadata(i) for i in reversed(there)}
 
     def bulk_described(self, instance_ids: Sequence[str]) -> dict[str, Described]:
