@@ -14,12 +14,12 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from bridge.errors import StateError
 from bridge.ledger.lock import explained, locked, prepared
@@ -39,6 +39,9 @@ from bridge.ledger.records import (
 from bridge.model import REMEMBERED, CounterLag, Gap, Move, OpenGaps, Reason, Study
 from bridge.own_files import make_directory
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 14
 NEWEST_DATE_KEY = "newest_change_at"
@@ -255,7 +258,7 @@ class Ledger:
             self._set_meta(GAPS_NOTED_KEY, "1")
             rows = [{"sequence": s, "instance_id": i} for s, i in recent]
             self._db.executemany(self._sql["add_recent"], rows)
-            self._db.executemany(self._sql["set_gap"], [asdict(gap) for gap in gaps])
+            self._db.executemany(self._sql["set_gap"], [_parameters(gap) for gap in gaps])
             for key in (NEWEST_DATE_KEY, COUNTER_LAG_KEY):
                 self._db.execute(self._sql["delete_meta"], {"key": key})
             if newest_date:
@@ -320,7 +323,7 @@ class Ledger:
     def first_due(self, due: Due) -> Parked | None:
         """Return the parked instance of this kind that was tried longest ago, or None."""
         with explained(self.path):
-            row = self._db.execute(self._sql["first_due"], asdict(due)).fetchone()
+            row = self._db.execute(self._sql["first_due"], _parameters(due)).fetchone()
             return None if row is None else _parked(row)
 
     def begin_retry(
@@ -533,14 +536,14 @@ class Ledger:
 
     def postpone_sign(self, due: SignDue, *, next_at: float) -> None:
         """Note that a delivery could not be signed, unless it was delivered again since."""
-        wanted = asdict(due) | {"next_at": next_at}
+        wanted = _parameters(due) | {"next_at": next_at}
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["postpone_sign"], wanted)
 
     def end_sign(self, due: SignDue) -> None:
         """Note that a delivery is not to be signed any more, unless it came again since."""
         with explained(self.path), self._transaction():
-            self._db.execute(self._sql["end_sign"], asdict(due))
+            self._db.execute(self._sql["end_sign"], _parameters(due))
 
     def signs_waiting(self) -> tuple[int, float | None, float | None]:
         """Count what is to be signed, up to SIGNS_COUNTED_MAX, and tell since when, epoch s.
@@ -564,13 +567,13 @@ class Ledger:
     def note_files(self, kept: Kept) -> None:
         """Note the names of an instance's files and its age, unless the evidence was replaced."""
         with explained(self.path), self._transaction():
-            self._db.execute(self._sql["note_files"], asdict(kept))
+            self._db.execute(self._sql["note_files"], _parameters(kept))
 
     def deleted(self, kept: Kept, *, now: float) -> None:
         """Note that an instance was deleted at the source now, by the age clock."""
         minute = int(now // 60)
         with explained(self.path), self._transaction():
-            self._db.execute(self._sql["forget_kept"], asdict(kept))
+            self._db.execute(self._sql["forget_kept"], _parameters(kept))
             self._db.execute(self._sql["release_delivered"], {"instance_id": kept.instance_id})
             self._db.execute(self._sql["count_deletion"], {"minute": minute})
             self._db.execute(self._sql["forget_deletions"], {"minute": minute - 2 * 24 * 60})
@@ -581,7 +584,9 @@ class Ledger:
         ``aged_from``: from when on it counts as old, by the age clock.
         """
         with explained(self.path), self._transaction():
-            self._db.execute(self._sql["add_kept_again"], asdict(kept) | {"aged_from": aged_from})
+            self._db.execute(
+                self._sql["add_kept_again"], _parameters(kept) | {"aged_from": aged_from}
+            )
 
     def release_delivery(self, instance_id: str) -> None:
         """Note that retention takes the source's copy: the target's stays for good."""
@@ -626,7 +631,7 @@ class Ledger:
 
         ``missed``: which server lacked the instance.
         """
-        wanted = asdict(kept) | {"until": until, "missed": missed}
+        wanted = _parameters(kept) | {"until": until, "missed": missed}
         with explained(self.path), self._transaction():
             self._db.execute(self._sql["postpone_kept"], wanted)
 
@@ -735,15 +740,17 @@ class Ledger:
         many(sql["add_recent"], [{"sequence": s, "instance_id": i} for s, i in entry.recent])
         # What is parked may have been delivered wrongly before: a later drop is no new proof.
         many(sql["forget_kept_of"], _by_id(parked.move.instance_id for parked in entry.parked))
-        many(sql["forget_kept"], [asdict(kept) for kept in entry.not_kept])
-        many(sql["add_kept"], [asdict(kept) for kept in entry.kept])
+        many(sql["forget_kept"], [_parameters(kept) for kept in entry.not_kept])
+        many(sql["add_kept"], [_parameters(kept) for kept in entry.kept])
         self._write_studies(entry)
-        many(sql["add_delivered"], [asdict(record) for record in entry.delivered])
-        many(sql["note_sign"], [asdict(record) for record in entry.delivered if record.to_sign])
+        many(sql["add_delivered"], [_parameters(record) for record in entry.delivered])
+        many(
+            sql["note_sign"], [_parameters(record) for record in entry.delivered if record.to_sign]
+        )
         many(sql["outdate_delivered"], _by_id(entry.outdated))
         many(sql["delete_meta"], [{"key": key} for key in entry.forgotten])
         many(sql["forget_gap"], [{"first": first} for first in entry.gaps_closed])
-        many(sql["set_gap"], [asdict(gap) for gap in entry.gaps])
+        many(sql["set_gap"], [_parameters(gap) for gap in entry.gaps])
         if entry.gaps_given_up:
             before = run(sql["get_meta"], {"key": GIVEN_UP_KEY}).fetchone()
             given_up = entry.gaps_given_up + (int(before[0]) if before else 0)
@@ -934,6 +941,19 @@ def _parked(row: sqlite3.Row) -> Parked:
         tried_at=moment_of(row["tried_at"]),
         tried_by=TriedBy(text_of(row["bridge_version"]), text_of(row["codec_versions"])),
     )
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _parameters(record: DataclassInstance) -> dict[str, object]:
+    """Return a record's fields by name, for a statement.
+
+    As ``dataclasses.asdict``, which copies each value, in a tenth of the time. They are flat.
+    """
+    return {name: getattr(record, name) for name in _names(type(record))}
 
 
 def text_of(value: object) -> str:
