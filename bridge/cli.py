@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -120,6 +122,12 @@ app.command("pause")(pause)
 app.command("resume")(resume)
 
 
+@cache
+def _program() -> Callable[..., object]:
+    """Build all commands from their functions: most of the time that a short command takes."""
+    return typer.main.get_command(app)
+
+
 def run_command_line(arguments: list[str] | None = None) -> None:
     """Run a command and end the process with its exit code."""
     sys.exit(exit_code_of(arguments))
@@ -129,7 +137,7 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
     """Run a command; every error becomes one message on stderr and a documented exit code."""
     code: object = EXIT_DONE
     try:
-        code = app(arguments, standalone_mode=False, prog_name=NAME)
+        code = _program()(arguments, standalone_mode=False, prog_name=NAME)
     except BridgeError as exc:
         _complain(visible(str(exc)))
         code = exc.exit_code
