@@ -27,6 +27,9 @@ POLL_S = 0.02
 
 Line = dict[str, Any]
 
+running: set[BridgeProcess] = set()
+"""Those that nobody has ended yet: no test may leave one behind."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -94,8 +97,13 @@ def start_process(
     stderr: int,
     own_session: bool,
     fresh: bool = False,
+    stdin: int | None = None,
+    also: tuple[str, ...] = (),
 ) -> Preloaded | subprocess.Popen[bytes]:
-    """Start ``python -m module``. ``fresh``: as a new interpreter, for a test of its start."""
+    """Start ``python -m module``. ``fresh``: as a new interpreter, for a test of its start.
+
+    ``also``: modules that it imports beside the bridge.
+    """
     if not fresh and can_be_preloaded(environment):
         return preloaded_start(
             module,
@@ -105,12 +113,14 @@ def start_process(
             stdout=stdout,
             stderr=stderr,
             own_session=own_session,
+            stdin=stdin,
+            also=also,
         )
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env=dict(environment),
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=stdout,
         stderr=stderr,
         start_new_session=own_session,
@@ -191,11 +201,13 @@ class BridgeProcess:
         self._out: list[str] = []
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
         self._reader.start()
+        running.add(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        running.discard(self)
         self.kill()
         self._log.close()
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.bridge_process import children_of, process_environment, wait_until
+from tests.bridge_process import children_of, process_environment, start_process, wait_until
+from tests.preloaded import Preloaded
 
 OWN = "bridge.worker.dask.remote"
+DASK = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker", OWN)
+"""What schedulers and workers import, once for all of them."""
 INSTEAD = "tests.cluster_preload"
 """A preload: workers run what TEST_FUNCTION names instead of moving instances."""
 
@@ -26,7 +29,7 @@ START_S = 60.0
 class Member:
     """A scheduler or a worker: one process (with a nanny, two) and its log."""
 
-    process: subprocess.Popen[bytes]
+    process: Preloaded | subprocess.Popen[bytes]
     log: Path
 
     @property
@@ -110,14 +113,15 @@ class Cluster:
     def _start(self, module: str, arguments: list[str], environment: Mapping[str, str]) -> Member:
         log = self.directory / f"{module}-{len(self.members)}.log"
         with log.open("wb") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
-                env=process_environment(environment),
+            process = start_process(
+                f"distributed.cli.{module}",
+                arguments,
+                environment=process_environment(environment),
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                stdout=file.fileno(),
+                stderr=file.fileno(),
+                own_session=True,
+                also=DASK,
             )
         member = Member(process, log)
         self.members.append(member)

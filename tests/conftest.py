@@ -17,6 +17,7 @@ from bridge.errors import ConfigurationError
 from bridge.model import Endpoint, SideName
 from bridge.orthanc import OrthancClient, RetryPolicy
 from tests.absent import absent
+from tests.bridge_process import running
 from tests.fake_orthanc import FakeOrthanc
 from tests.fault_proxy import FaultProxy
 from tests.shared_samples import FOLDERS
@@ -26,6 +27,25 @@ settings.register_profile("bridge", deadline=None)
 settings.load_profile("bridge")
 
 IMPATIENT = RetryPolicy(waits=False)
+
+RAM_DISK = Path("/dev/shm")  # noqa: S108 (a RAM disk, where there is one)
+RAM_DISK_BYTES_MIN = 4 * 1024**3
+
+
+def ram_disk() -> Path | None:
+    """Where files of tests may lie that need not survive anything, if there is room."""
+    try:
+        told = os.statvfs(RAM_DISK)
+    except OSError:
+        return None
+    roomy = told.f_bavail * told.f_frsize >= RAM_DISK_BYTES_MIN
+    executes = not told.f_flag & os.ST_NOEXEC  # tests make programs of their own
+    return RAM_DISK if roomy and executes and os.access(RAM_DISK, os.W_OK) else None
+
+
+# Ledgers and Orthancs write durably: on a disk many tests only wait for that. pytest reads it.
+if (found := ram_disk()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(found))
 
 
 def require_orthanc(name: str = "") -> Path:
@@ -60,6 +80,16 @@ def bridge_logger_as_it_was() -> Iterator[None]:
             logging.root.removeHandler(added)
     logging.root.setLevel(root_level)
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def no_bridge_is_left() -> Iterator[None]:
+    """A bridge that goes on after its test works for nobody, until the last test has ended."""
+    before = set(running)
+    yield
+    for process in (left := running - before):
+        process.__exit__()
+    assert not left, "the test has started a bridge and has not ended it"
 
 
 @pytest.fixture

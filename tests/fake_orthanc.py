@@ -126,14 +126,14 @@ class FakeOrthanc:
         self._server = _Server(("127.0.0.1", self._port), _Handler)
         self._server.fake = self
         self._port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        threading.Thread(target=self._server.accept_all, daemon=True).start()
 
     def stop(self) -> None:
         """Stop listening and break every connection."""
         if self._server is None:
             return
         self.stopping.set()
-        self._server.shutdown()
+        self._server.stop_accepting()
         self._server.break_connections()
         self._server.server_close()
         self._server = None
@@ -154,7 +154,26 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *arguments: Any) -> None:
         self.open_sockets: set[socket.socket] = set()
+        self._stops, self._stopped = False, threading.Event()
         super().__init__(*arguments)
+
+    def accept_all(self) -> None:
+        """Do what ``serve_forever`` does, without a poll interval that every stop waits for."""
+        try:
+            while not self._stops:
+                try:
+                    request, address = self.get_request()
+                except OSError:
+                    continue  # the client is gone already, or this server is to stop
+                self.process_request(request, address)
+        finally:
+            self._stopped.set()
+
+    def stop_accepting(self) -> None:
+        """Wake ``accept_all`` and wait for its end."""
+        self._stops = True
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self._stopped.wait()
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()

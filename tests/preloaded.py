@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +70,7 @@ MODULES = (
 
 def can_be_preloaded(environment: Mapping[str, str]) -> bool:
     """Whether a command with this environment is the same as a fork: Python reads no more of it."""
-    late = ("PATH", "HOME", "TMPDIR", *STARTED_WITH)
+    late = ("PATH", "HOME", "TMPDIR", "TERM", "NO_COLOR", "TEST_FUNCTION", *STARTED_WITH)
     as_ours = all(environment.get(name) == value for name, value in STARTED_WITH.items())
     return as_ours and all(name.startswith("BRIDGE_") or name in late for name in environment)
 
@@ -113,9 +114,10 @@ class Preloaded:
 
 
 class _Server:
-    """The server of this process. Any number of threads may use it."""
+    """A server of this process. Any number of threads may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: tuple[str, ...]) -> None:
+        self._also = also
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,7 +136,7 @@ class _Server:
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR")}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.preloaded", str(theirs.fileno()), *self._also],
                 env=environment | STARTED_WITH | {"OPENBLAS_NUM_THREADS": "1"},
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
@@ -143,7 +145,7 @@ class _Server:
             )
 
 
-_server = _Server()
+_server_with = cache(_Server)
 
 
 def start(
@@ -155,8 +157,13 @@ def start(
     stdout: int,
     stderr: int,
     own_session: bool,
+    stdin: int | None = None,
+    also: tuple[str, ...] = (),
 ) -> Preloaded:
-    """Start ``python -m module arguments`` with stdin from nowhere."""
+    """Start ``python -m module arguments``. ``stdin``: None for one from nowhere.
+
+    ``also``: modules beside the bridge that it imports; they have a server of their own.
+    """
     wanted = {
         "module": module,
         "arguments": list(arguments),
@@ -164,7 +171,8 @@ def start(
         "cwd": str(cwd),
         "own_session": own_session,
     }
-    return Preloaded(_server.fork(wanted, [stdout, stderr]))
+    descriptors = [stdout, stderr] if stdin is None else [stdout, stderr, stdin]
+    return Preloaded(_server_with(also).fork(wanted, descriptors))
 
 
 # The server's side
@@ -208,9 +216,11 @@ def _run_as_asked(message: Mapping[str, Any], descriptors: list[int]) -> None:
     if message["own_session"]:
         os.setsid()
     os.chdir(message["cwd"])
-    for descriptor, number in zip(descriptors, (1, 2), strict=True):
+    for descriptor, number in zip(descriptors, (1, 2, 0), strict=False):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if os.isatty(1):  # Python has looked at another stdout
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     workers_from_a_server()
     sys.argv = [message["module"], *message["arguments"]]
     runpy._run_module_as_main(message["module"])  # type: ignore[attr-defined]
@@ -313,7 +323,7 @@ def _import_all() -> None:
     import gc
     import importlib
 
-    for name in MODULES:
+    for name in (*MODULES, *sys.argv[2:]):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # what is shared stays shared

@@ -10,9 +10,8 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
-import subprocess
-import sys
 import termios
 import threading
 from collections.abc import Mapping
@@ -20,18 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.bridge_process import process_environment, wait_until
+from tests.bridge_process import process_environment, start_process, wait_until
 
 _PIECE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
-
-
-BRIDGE = """
-import signal
-# A pytest in the background has it ignored, and what it starts inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from bridge.__main__ import main
-main()
-"""
 
 
 class Screen:
@@ -119,16 +109,22 @@ class AtTerminal:
         """Every state of the screen that was seen after something was written."""
         self._ours, theirs = pty.openpty()
         self.resize(columns)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", BRIDGE, *arguments],
-            env={"TERM": "xterm-256color"} | process_environment(settings),
+        self._out: int | None = None
+        pipe = theirs
+        if not stdout:
+            self._out, pipe = os.pipe()
+        self._process = start_process(
+            "tests.in_the_foreground",
+            arguments,
+            environment={"TERM": "xterm-256color"} | process_environment(settings),
             cwd=cwd,
             stdin=theirs,
-            stdout=theirs if stdout else subprocess.PIPE,
+            stdout=pipe,
             stderr=theirs,
-            start_new_session=True,
+            own_session=True,
         )
-        os.close(theirs)
+        for end in {theirs, pipe}:
+            os.close(end)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -174,11 +170,14 @@ class AtTerminal:
 
     def send_signal(self, number: int) -> None:
         """Press Ctrl-C, for example."""
-        self._process.send_signal(number)
+        self._process.send_signal(signal.Signals(number))
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end: exit code, and what came out of the pipe."""
-        out = self._process.stdout.read().decode() if self._process.stdout else ""
+        out = ""
+        if self._out is not None:
+            with os.fdopen(self._out) as pipe:
+                out = pipe.read()
         code = self._process.wait(60)
         self._reader.join(10)
         return code, out

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,29 +95,43 @@ def assert_all_arrives(replay: Replay, bridge: BridgeProcess) -> None:
     assert replay.pair.parked() == {}
 
 
+@pytest.fixture
+def replay_of(
+    tmp_path: Path, fake_orthanc: Callable[..., FakeOrthanc]
+) -> Iterator[Callable[[Trace], Replay]]:
+    """Make a replay of a trace; its bridge ends with the test."""
+    with ExitStack() as stack:
+
+        def make(trace: Trace) -> Replay:
+            replay = Replay(trace, tmp_path / "home", fake_orthanc)
+            stack.callback(replay.pair.close)
+            return replay
+
+        yield make
+
+
 @pytest.mark.traces
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_a_recording(name: str, tmp_path: Path, fake_orthanc: Callable[..., FakeOrthanc]) -> None:
-    trace = read_trace(TRACES / name).faster(TIMES)
-    replay = Replay(trace, tmp_path / "home", fake_orthanc)
+def test_a_recording(name: str, replay_of: Callable[[Trace], Replay]) -> None:
+    replay = replay_of(read_trace(TRACES / name).faster(TIMES))
     bridge = replay.run(random.Random(name), kills=KILLS)
     assert_all_arrives(replay, bridge)
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_a_model(seed: int, tmp_path: Path, fake_orthanc: Callable[..., FakeOrthanc]) -> None:
+def test_a_model(seed: int, replay_of: Callable[[Trace], Replay]) -> None:
     """Needs no recording; with transactions that are held for longer than a kill and a start."""
     habits = Habits(instances=250, writers=100, aborts=0.05, held=0.05, held_ms=8000.0, bursts=2)
-    replay = Replay(model_trace(seed, habits), tmp_path / "home", fake_orthanc)
+    replay = replay_of(model_trace(seed, habits))
     bridge = replay.run(random.Random(seed), kills=KILLS)
     assert_all_arrives(replay, bridge)
 
 
-def test_once_again_and_again(tmp_path: Path, fake_orthanc: Callable[..., FakeOrthanc]) -> None:
+def test_once_again_and_again(replay_of: Callable[[Trace], Replay]) -> None:
     """``run --once`` waits for what is still to become visible, and says with 3 what stays."""
     habits = Habits(instances=120, writers=60, aborts=0.05, held=0.05, held_ms=3000.0, stable=False)
-    replay = Replay(model_trace(5, habits), tmp_path / "home", fake_orthanc)
+    replay = replay_of(model_trace(5, habits))
     replay.clock.begin()
     codes = []
     while not replay.store.is_over() or set(replay.arrived.arrivals) < set(replay.trace.instances):
