@@ -50,6 +50,7 @@ from bridge.model import (
 from bridge.rules import parse_rules
 from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
 from tests.fake_orthanc import FakeOrthanc, Respond
+from tests.parsed import parsed
 from tests.transfer_world import VIDEO, World, encapsulated, rle
 
 NATIVE, RLE, J2K = str(ExplicitVRLittleEndian), str(RLELossless), str(JPEG2000Lossless)
@@ -341,15 +342,14 @@ MAY = {
 @pytest.mark.slow
 def test_one_file_decides() -> None:
     used = set()
-    for path in BRIDGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match node:
-                case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name):
-                    used.add((path.relative_to(BRIDGE).as_posix(), name))
-                case ast.FunctionDef(name=name):
-                    used.add((path.relative_to(BRIDGE).as_posix(), name))
-                case _:
-                    pass
+    for file, node in parsed(BRIDGE, DECIDING):
+        match node:
+            case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name):
+                used.add((file, name))
+            case ast.FunctionDef(name=name):
+                used.add((file, name))
+            case _:
+                pass
     deciding = {(file, name) for file, name in used if name in DECIDING}
     assert deciding - MAY == {("decision.py", name) for name in DECIDING}
 

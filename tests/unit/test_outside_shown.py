@@ -20,6 +20,7 @@ from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.server import application
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, visible
+from tests.parsed import parsed
 
 STRANGE = "a\x1b[2Jb\nERROR    forged: line\r\u202ec\u2028d\x9be\ud800[red]f[/red]"
 SHOWN = visible(STRANGE)
@@ -34,12 +35,12 @@ def test_commands_print_in_one_place() -> None:
     """Only ``say`` writes: whatever goes round it may act on a terminal."""
     package = Path(bridge.__file__).parent
     found = []
-    for path in [*package.rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
-                name = ast.unparse(node.func)
-                if name in {"print", "typer.echo", "click.echo", "typer.secho", "sys.stderr.write"}:
-                    found.append((path.relative_to(package).as_posix(), name))
+    printing = {"print", "typer.echo", "click.echo", "typer.secho", "sys.stderr.write"}
+    for file, node in parsed(package, {name.rpartition(".")[2] for name in printing}):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            name = ast.unparse(node.func)
+            if name in printing:
+                found.append((file, name))
     # Before the code of the commands is read, a text of our own tells an interruption. What a side
     # command has said went through its own ``say``. What says that a result is lost is our own.
     assert sorted(found) == [

@@ -11,6 +11,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from tests.parsed import parsed
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "bridge"
 
@@ -85,9 +87,8 @@ WRITING = {
 def test_only_three_change_a_server_otherwise_than_by_an_upload() -> None:
     """Retention at the source, the mirror at the target, and marks at both."""
     users = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        name
+        for name, node in parsed(PACKAGE, WRITING)
         if isinstance(node, ast.Attribute) and node.attr in WRITING
     }
     client = {"orthanc/client.py", "orthanc/session.py"}
@@ -102,14 +103,13 @@ PROCESSES = {"Pool", "Process", "ProcessPool", "ProcessPoolExecutor", "SpawnProc
 def test_one_pool() -> None:
     """Every way in which a process can end is known in one place."""
     makers = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            match node:
-                case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
-                    if name in PROCESSES:
-                        makers.add(path.relative_to(PACKAGE).as_posix())
-                case _:
-                    pass
+    for file, node in parsed(PACKAGE, PROCESSES):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                if name in PROCESSES:
+                    makers.add(file)
+            case _:
+                pass
     assert makers == {"worker/pool.py"}
 
 

@@ -17,6 +17,7 @@ def test_sorted_texts_are_sorted_unique_and_readable_again() -> None:
         assert list(texts) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_more_texts_than_memory_is_used_for() -> None:
     count = 200_000
     with SortedTexts() as texts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ PACKAGE = Path(bridge.__file__).parent
 POINTER = re.compile(r"orthanc-bridge docs ([a-z-]+)(?: ([a-z-]+))?")
 
 
+@cache
 def messages() -> list[tuple[str, str]]:
     """Every text of the program that a person may see, with its file: docstrings left out."""
     found = []

@@ -45,6 +45,7 @@ def test_the_demo_judges_without_the_code_it_judges() -> None:
     assert not {name for name in imported if name.startswith(FORBIDDEN)}
 
 
+@pytest.mark.slow
 def test_exact_unless_the_encoding_is_lossy() -> None:
     lossy = set()
     for sample in sample_set():

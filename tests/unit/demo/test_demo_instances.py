@@ -52,6 +52,7 @@ def test_every_sample_is_an_orthanc_instance_of_its_own() -> None:
     assert len({orthanc_id(sample) for sample in SAMPLES.values()}) == len(SAMPLES)
 
 
+@pytest.mark.slow
 def test_encoded_samples_are_the_same_bytes_every_time() -> None:
     again = {recipe.name: build(recipe).data for recipe in RECIPES}
     assert [name for name, data in again.items() if SAMPLES[name].data != data] == []

@@ -50,6 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_each_file_is_judged(folder: Path) -> None:
     found = list(try_folder(folder, files_in(folder), wanted_syntax=EXPLICIT, workers=2))
     assert [(Path(one.name).name[0], one.judgement) for one in found] == [

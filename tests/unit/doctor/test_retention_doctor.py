@@ -29,6 +29,7 @@ def found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
     return diagnosed
 
 
+@pytest.mark.slow
 def test_nothing_is_said_when_nothing_is_deleted(
     fake_orthanc: Start, found: Callable[..., list[Diagnosis]]
 ) -> None:
@@ -72,6 +73,7 @@ def test_what_is_dangerous_together(
 SIDES = ("source", "target")
 
 
+@pytest.mark.slow
 def test_a_short_time(fake_orthanc: Start, found: Callable[..., list[Diagnosis]]) -> None:
     said = found(fake_orthanc().url, fake_orthanc().url, "59m")
     assert [one.level for one in said] == [WARNING, NOTE, OK]

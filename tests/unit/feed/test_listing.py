@@ -424,6 +424,7 @@ def test_what_fails_is_asked_again_and_nothing_is_passed_over(by_id: bool, seed:
     assert found >= before
 
 
+@pytest.mark.slow
 def test_a_list_that_never_holds_together_is_given_up_for_now() -> None:
     class Shuffled(Held):
         def list_instances(self, since: int, limit: int) -> list[str]:

@@ -137,6 +137,7 @@ def test_a_commands_journal_notes_them_too(ledger: Ledger) -> None:
     assert counts(ledger, A) == (3, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_page_of_many_studies_takes_little_time_and_room(tmp_path: Path) -> None:
     """A twentieth of the bounds; python -m tests.benchmarks.studies measures the whole."""
     path = tmp_path / "state.sqlite3"

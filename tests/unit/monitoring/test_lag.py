@@ -68,6 +68,7 @@ def test_the_newest_change_is_asked_for_at_poll_pace_while_nothing_can_be_taken_
     assert bench.progress[-1].feed_read_at == pytest.approx(bench.time.now_s(), abs=2 * POLL_S)
 
 
+@pytest.mark.slow
 def test_it_is_asked_for_while_a_long_backlog_is_read_as_well() -> None:
     bench = Bench(work_s=0.01, window=4, poll_interval_s=POLL_S, shutdown_timeout_s=0.0)
     moves = Growing(bench)

@@ -84,6 +84,7 @@ def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
             assert sum(again.spans()["month"].instances) == 0
 
 
+@pytest.mark.slow
 def test_it_stays_small_however_long_it_runs(tmp_path: Path) -> None:
     clock = Clock()
     counted = history(clock)

@@ -56,6 +56,7 @@ def live_until_told(world: World) -> None:
     assert waiting(world) == OutboxView()
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_everything_is_told_and_a_repetition_is_known_by_its_id(
     tmp_path: Path,
 ) -> None:
@@ -81,6 +82,7 @@ def test_killed_at_any_step_everything_is_told_and_a_repetition_is_known_by_its_
     assert 1 <= repeated < last, "after a receiver had it, before that was noted"
 
 
+@pytest.mark.slow
 def test_killed_twice(tmp_path: Path) -> None:
     for first, second in itertools.product(range(1, 40, 6), range(1, 30, 5)):
         world = World(tmp_path / f"{first}-{second}.sqlite3")

@@ -246,6 +246,7 @@ def test_a_clock_that_is_set_back_hides_no_study(world: World) -> None:
     assert len(world.told("study_complete")) == 1
 
 
+@pytest.mark.slow
 def test_500_parked_are_one_event(world: World) -> None:
     world.deliver(1, ended=EndedAs.PARKED)
     for number in range(2, 501):

@@ -219,6 +219,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_any_json_is_an_answer_or_a_wrong_one(value: object) -> None:
     body = json.dumps(value).encode()
@@ -227,6 +228,7 @@ def test_any_json_is_an_answer_or_a_wrong_one(value: object) -> None:
             parse(body)
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({"Changes": st.lists(JSON, max_size=3), "Done": JSON, "Last": JSON}))
 def test_any_page_is_valid_or_refused(value: dict[str, object]) -> None:
     try:
