@@ -11,9 +11,9 @@ MINUTES ?= 10
 SEEDS ?= 100000
 FIRST ?= 0
 COUNT ?= 10000
-# Many tests wait for processes or for time: one more process than there are cores uses that time.
+# Many tests wait for processes or for time: three processes for each core use that time.
 # make test JOBS=0 runs them in one.
-JOBS ?= $(shell expr $$(nproc) + 1)
+JOBS ?= $(shell expr 3 \* $$(nproc))
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
