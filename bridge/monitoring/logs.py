@@ -48,6 +48,7 @@ from bridge.events import (
     Signed,
     SignFailed,
     SignLeft,
+    SourceDeletes,
     SourceSwept,
     StateFailed,
     StateRecovered,
@@ -82,6 +83,11 @@ COMMANDS = ("replaying", "retrying")
 """Phases of a command that a person has just started and knows of."""
 
 
+OWN_ROWS_MAX = 5
+"""Changes of an instance that come after its own row and go with it: two of a mark that was set and
+removed, and three that its series, its study and its patient are stable."""
+
+
 class LogObserver:
     """Turns events into log lines, and changes of phase."""
 
@@ -91,6 +97,10 @@ class LogObserver:
         self._phase = ""
         self._hold = ""
         self._workforce = NO_WORKERS
+        self._deleted = 0
+        """Instances that this bridge has deleted at the source."""
+        self._deleted_before = (0, 0)
+        """How many they were at the two last pages: one page may have been on its way meanwhile."""
 
     def on_progress(self, progress: Progress) -> None:
         """Say what the bridge does from now on, when that changes."""
@@ -160,16 +170,22 @@ class LogObserver:
                 text = f"will retry {_name(move)} in {after_s:.1f} s after {so_far}: {why}"
                 fields = {"attempts": attempts, "after_s": round(after_s, 1), "detail": why}
                 log(logging.WARNING, "instance_retried", text, **_of(move), **fields)
-            case ParkedRetried(move=move, reason=reason, result=result):
-                text = f"tried parked {_name(move)} ({reason}) again: {result}"
-                log(logging.INFO, "parked_retried", text, **_of(move), reason=reason, result=result)
-            case WorkerLost(move=move, failure=failure):
-                text = f"the worker process of {_name(move)} ended: {failure.message}"
-                log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
+            case ParkedRetried() | WorkerLost():
+                _log_beside(event)
             case SideDown() | SideStillDown() | SideUp() | NoticeFailed():
                 self._about_a_receiver(event)
+            case SourceDeletes() | PageRead():
+                self._about_rows(event)
             case _:
                 _log_service(event)
+
+    def _about_rows(self, event: SourceDeletes | PageRead) -> None:
+        match event:
+            case SourceDeletes():
+                self._deleted += 1
+            case PageRead():
+                _log_page(event, self._deleted - self._deleted_before[0])
+                self._deleted_before = self._deleted_before[1], self._deleted
 
     def _about_a_receiver(self, event: SideDown | SideStillDown | SideUp | NoticeFailed) -> None:
         match event:
@@ -205,15 +221,37 @@ class LogObserver:
         return True
 
 
-def _log_page(read: PageRead) -> None:
+def _log_beside(event: ParkedRetried | WorkerLost) -> None:
+    match event:
+        case ParkedRetried(move=move, reason=reason, result=result):
+            text = f"tried parked {_name(move)} ({reason}) again: {result}"
+            log(logging.INFO, "parked_retried", text, **_of(move), reason=reason, result=result)
+        case WorkerLost(move=move, failure=failure):
+            text = f"the worker process of {_name(move)} ended: {failure.message}"
+            log(logging.WARNING, "worker_lost", text, **_of(move), reason=failure.reason)
+
+
+def _log_page(read: PageRead, deleted: int) -> None:
+    """``deleted``: so many instances this bridge has deleted at the source since the last pages.
+
+    The last rows of each go with it, before or after they were read: those of the marks that tell
+    source and target apart, and that its patient, study and series are stable.
+    """
     text = f"read the feed up to {read.frontier}: {read.new} new, {read.late} of them late"
     level = logging.INFO if read.late else logging.DEBUG
     if read.missing:
-        level = logging.WARNING
+        is_ours = read.missing <= OWN_ROWS_MAX * deleted
+        level = level if is_ours else logging.WARNING
         text += (
             f"; {counted(read.missing, 'change')} MISSING: deleted at the source before the bridge "
             "read them"
         )
+        if deleted:
+            whose = "may all be" if is_ours else "may partly be"
+            text += (
+                f". This bridge deleted {counted(deleted, 'instance')} there "
+                f"(BRIDGE_SOURCE_RETENTION): the missing changes {whose} theirs"
+            )
     if read.refused:
         level = logging.ERROR
         text += (
@@ -266,8 +304,6 @@ def _failed_at(instance_id: str) -> dict[str, str]:
 
 def _log_service(event: Event) -> None:  # noqa: PLR0912 (a table of events)
     match event:
-        case PageRead():
-            _log_page(event)
         case InstanceDropped(move=move, reason=reason):
             text = f"dropped {_name(move)} ({reason}): it was not delivered and is not tried again"
             log(logging.WARNING, "instance_dropped", text, **_of(move), reason=reason)

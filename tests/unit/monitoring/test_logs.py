@@ -40,6 +40,7 @@ from bridge.events import (
     SideDown,
     SideStillDown,
     SideUp,
+    SourceDeletes,
     StateFailed,
     StateRecovered,
     TellingFailed,
@@ -420,3 +421,39 @@ def test_a_receiver_of_events_that_is_down_is_told_of_once_a_minute(capsys: Capt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 * 4
     assert sum("(webhook)" in line for line in lines) == 4
+
+
+def test_what_our_own_deletions_took_along_is_no_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two changes of a mark were told as a loss, 2 s after each sweep."""
+    set_up_logging(log_format="json", level="debug")
+    told = LogObserver()
+    deletes = SourceDeletes("i", "a", "b", "c", "d", 1.0)
+
+    def line(missing: int) -> tuple[str, str]:
+        capsys.readouterr()
+        told.on_event(PageRead(1, 0, 99, missing))
+        said = json.loads(capsys.readouterr().err)
+        return said["level"], said["message"]
+
+    level, text = line(2)
+    assert level == "warning"
+    assert "retention" not in text.lower()
+    told.on_event(deletes)
+    level, text = line(2)
+    assert level == "debug"
+    assert "2 changes MISSING" in text
+    assert "This bridge deleted 1 instance there (BRIDGE_SOURCE_RETENTION): " in text
+    assert text.endswith("the missing changes may all be theirs")
+    # That page may have been on its way when it was deleted: the next one may lack its rows too.
+    assert line(5)[0] == "debug"
+    level, text = line(5)
+    assert level == "warning"
+    assert "BRIDGE_SOURCE_RETENTION" not in text
+    told.on_event(deletes)
+    told.on_event(deletes)
+    level, text = line(11)
+    assert level == "warning"
+    assert text.endswith("the missing changes may partly be theirs")
+    assert line(0)[0] == "debug"
