@@ -264,3 +264,18 @@ def test_idle_connections_are_not_reused_too_late(orthanc: Start, client_of: Mak
     client = client_of(orthanc().url, SideName.TARGET)
     statuses = [client.store(small_ct(seed=n), deadline_s=5).status for n in range(100)]
     assert statuses == ["Success"] * 100
+
+
+def test_the_rows_of_a_mark_go_with_its_instance(orthanc: Start, client_of: Make) -> None:
+    """Two of the rows that a bridge with retention may find missing after its own deletion."""
+    server = orthanc(config={"StableAge": 600})
+    client = client_of(server.url, SideName.SOURCE)
+    marked = client.store(small_ct(), deadline_s=5).instance_id
+    etag = client.set_metadata(marked, "4222", "x")
+    client.delete_metadata(marked, "4222", etag=etag)
+    told = [change for change in client.changes(0, 100).changes if change.resource_id == marked]
+    assert [c.change_type for c in told] == ["NewInstance", "UpdatedMetadata", "UpdatedMetadata"]
+    client.delete_instance(marked)
+    client.store(small_ct(), deadline_s=5)
+    left = client.changes(0, 100).changes
+    assert left[0].sequence > told[-1].sequence, "a gap, and nothing that tells whose rows it had"

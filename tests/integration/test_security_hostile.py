@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.untrusted_text import visible
 from tests.bridge_process import BridgeProcess, wait_until
 from tests.dicom_samples import small_ct
 from tests.fake_orthanc import FakeOrthanc
@@ -165,3 +166,30 @@ def test_files_that_are_none(hostile: HostileServer, rig: tuple[FakeOrthanc, Fak
     assert max(grown.values()) < GROWTH_BYTES_MAX, grown
     assert pair.parked() == {}
     assert not list(pair.home.parent.glob("tmp*")), "no spool file is left behind"
+
+
+ESCAPES = "a\x1b[2Jb\nok        forged: line\u202ec\x9bd[red]e[/red]"
+
+
+@pytest.mark.parametrize("command", ["doctor", "status", "plan", "check", "run --once"])
+def test_what_servers_say_of_themselves_does_nothing_to_a_terminal(
+    tmp_path: Path, command: str
+) -> None:
+    """A forged line of ``doctor`` was shown: names and versions come from the servers."""
+    told: dict[str, object] = {
+        "Name": ESCAPES, "Version": f"1.10.1{ESCAPES}", "DatabaseBackendPlugin": ESCAPES,
+        "StorageAreaPlugin": ESCAPES, "IngestTranscoding": ESCAPES, "MaximumStorageMode": ESCAPES,
+    }  # fmt: skip
+    with FakeOrthanc(system=told) as source, FakeOrthanc(system=told) as target:
+        source.put(small_ct())
+        pair = FakePair(source.url, target.url, tmp_path / "home")
+        if command != "run --once":
+            pair.run("run", "--once")
+        done = pair.run(*command.split())
+        pair.close()
+    assert done.exit_code in {0, 2, 3}, done.stderr
+    for line in [*done.stdout.split("\n"), *done.stderr.split("\n")]:
+        assert visible(line) == line, f"{line!r} acts on a terminal"
+        assert not line.startswith("ok        forged"), "a line of their making"
+    if command == "doctor":
+        assert "forged" in done.stdout, "it shows what they said"
