@@ -335,9 +335,9 @@ class OnlyApart:
         """Read again what was read last."""
         return self._sure(self._moves.look_back())
 
-    def newest(self) -> int | None:
-        """Ask for the newest sequence."""
-        return self._moves.newest()
+    def newest(self, *, ahead: bool) -> MovePage:
+        """Ask for the newest sequence, and for what came since reading fell behind."""
+        return self._sure(self._moves.newest(ahead=ahead))
 
     def ask_again(self, ask: Ask) -> MovePage:
         """Read what is there of gaps."""

@@ -220,9 +220,9 @@ class Bench:
         page: MovePage = self.moves.ask_again(ask)
         return page
 
-    def newest(self) -> int | None:
-        found: int | None = self.moves.newest()
-        return found
+    def newest(self, *, ahead: bool) -> MovePage:
+        page: MovePage = self.moves.newest(ahead=ahead)
+        return page
 
     def workforce(self) -> Workforce:
         return self.workers

@@ -34,15 +34,14 @@ class FollowFeed:
     know is right before them: to read hundreds again first would be half of the time that an idle
     bridge adds to a single instance.
 
-    A long way behind, every other page is read from where the feed ended when that was noticed:
-    a patient who is being examined now must not wait for last year's archive.
+    Behind the end of the feed, ``newest`` also reads on from where the feed ended when that was
+    noticed: a patient who is being examined now must not wait for last year's archive.
     """
 
     AGAIN = 20
     """Sequences that every whole look reads again."""
     FEW = 20
     """A short look passes on so many new sequences at most, and reads so many before them again."""
-    FAR_BEHIND_PAGES = 3
     AHEAD_MAX = 50_000
     """Moves read out of turn in one backlog: each is remembered until it is read in order."""
 
@@ -75,29 +74,32 @@ class FollowFeed:
         self._complete_to = position - overlap - self._few
         self._given = position
         self._until = until
-        self._far_behind = self.FAR_BEHIND_PAGES * page_size
         self._at_end = True
         self._last: int | None = None
         self._newest_date = ""
         self._counter_seen = 0
         self._ahead: int | None = None
-        self._ahead_next = False
+        """Behind the end of the feed: from here on it is read out of turn."""
         self._ahead_given = 0
         self._reader.counts_from = position or None
 
-    def newest(self) -> int | None:
-        """Ask for the newest row, however far reading is behind it. Raises SourceError."""
-        return self._client.last_change().last
+    def newest(self, *, ahead: bool) -> MovePage:
+        """Ask for the newest row, however far reading is behind it. Raises SourceError.
+
+        ``ahead``: behind the end of the feed, rows come with it that were given since that was
+        noticed.
+        """
+        last = self._client.last_change().last
+        since = self._ahead
+        if not ahead or since is None or last <= since or self._ahead_given >= self.AHEAD_MAX:
+            return MovePage((), last=last)
+        page = self._reader.read_ahead(since)
+        self._ahead = page.frontier  # a whole page may be rows of other types
+        self._ahead_given += len(page.moves)
+        return replace(page, last=max(last, page.frontier))
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError, FeedWentBackwards."""
-        if self._ahead is not None and self._ahead_next:
-            self._ahead_next = False
-            page = self._reader.read_ahead(self._ahead)
-            self._ahead = page.frontier  # a whole page may be rows of other types
-            if page.moves:
-                self._ahead_given += len(page.moves)
-                return page
         page = self._next_in_order()
         self._plan_ahead()
         return page
@@ -127,13 +129,12 @@ class FollowFeed:
         return replace(page, confirmed=same == page)
 
     def _plan_ahead(self) -> None:
-        behind = 0 if self._at_end or self._last is None else self._last - self._reader.position
-        if self._until is not None or behind <= self._far_behind:
+        """Note from where on rows are new arrivals, while there are others before them."""
+        if self._at_end or self._until is not None:
             self._ahead = None
         elif self._ahead is None:
             self._ahead = self._last
             self._ahead_given = 0
-        self._ahead_next = self._ahead is not None and self._ahead_given < self.AHEAD_MAX
 
     def _next_in_order(self) -> MovePage:
         """Look once. The look is noted at its end, when none of its requests can fail any more."""

@@ -273,9 +273,9 @@ class Lacking:
         """Look back as the other source of moves does."""
         return self._moves.look_back()
 
-    def newest(self) -> int | None:
-        """Tell what the other source of moves does."""
-        return self._moves.newest()
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002 (see MoveSource)
+        """Tell what the other source of moves does. Moves that were not compared are none."""
+        return self._moves.newest(ahead=False)
 
     def ask_again(self, ask: Ask) -> MovePage:
         """Ask as the other source of moves does."""

@@ -45,10 +45,11 @@ class MoveSource(Protocol):
         May block; raises SourceError, FeedWentBackwards. Never called beside next_page.
         """
 
-    def newest(self) -> int | None:
-        """Ask for the newest sequence of the feed and read nothing; None where there is no feed.
+    def newest(self, *, ahead: bool) -> MovePage:
+        """Ask for the newest sequence of the feed: a page that has it as ``last``.
 
-        May block; raises SourceError. Never called beside next_page.
+        ``ahead``: moves are welcome that came since reading fell behind, read out of turn. May
+        block; raises SourceError. Never called beside next_page.
         """
 
     def ask_again(self, ask: Ask) -> MovePage:
@@ -62,9 +63,9 @@ class FixedMoves:
         """Return an empty page."""
         return MovePage(())
 
-    def newest(self) -> int | None:
-        """Return nothing: no arrival concerns it."""
-        return None
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002 (see MoveSource)
+        """Return an empty page: no arrival concerns it."""
+        return MovePage(())
 
     def ask_again(self, ask: Ask) -> MovePage:
         """Return a page that tells nothing."""
@@ -230,9 +231,9 @@ class FromKnownSource:
         self._known.look()
         return MovePage(())
 
-    def newest(self) -> int | None:
-        """Return nothing: they were chosen before, and no arrival adds to them."""
-        return None
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002 (see MoveSource)
+        """Return an empty page: they were chosen before, and no arrival adds to them."""
+        return MovePage(())
 
     def ask_again(self, ask: Ask) -> MovePage:
         """Read what is there of gaps, in the same source. Raises SourceError, FeedWentBackwards."""

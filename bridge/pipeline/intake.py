@@ -10,7 +10,7 @@ from functools import partial
 from bridge.errors import SideError, failure_of
 from bridge.events import GapsClosed, Observer, PageRead
 from bridge.feed.pages import MovePage
-from bridge.feed.polling import PollTimer
+from bridge.feed.polling import POKED_LOOK_GAP_S, PollTimer
 from bridge.feed.sources import MoveSource
 from bridge.ledger.records import Attempts, Parked
 from bridge.model import Move, SideName
@@ -23,6 +23,8 @@ from bridge.pipeline.window import SUSPECT_AFTER_OUTAGES, Window, WorkItem
 
 SPREAD_MAX = 100_000
 """Sequences that reading may be ahead of the oldest unfinished one: memory stays bounded."""
+WAITING_MAX = 5_000
+"""While so many wait, nothing is read of new arrivals either: they would be the next backlog."""
 
 NEVER_S = float("inf")
 ASK_PAUSE_S = 0.05
@@ -38,7 +40,7 @@ class Question(Enum):
     PAGE = auto()
     """The next page."""
     NEWEST = auto()
-    """The newest sequence of the feed, and no moves."""
+    """The newest sequence of the feed, and what came since reading fell behind."""
     GAPS = auto()
     """What is there now of sequences that had no row."""
     LOOK_BACK = auto()
@@ -128,7 +130,9 @@ class Intake:
         if now_s >= self._newest_due_s and not self._ended and not (self.done and page_due):
             # The lag that is told must be true, however long the backlog and whatever is held back.
             # At the end of the feed a page tells it.
-            self._call(Question.NEWEST, self._ask_newest)
+            takes = may_take and self._has_room
+            self._poked = self._poked and not takes
+            self._call(Question.NEWEST, partial(self._moves.newest, ahead=takes))
         elif may_take and self._wants_gaps(now_s):
             ask = self._journal.ask()
             if ask is not None:
@@ -173,9 +177,6 @@ class Intake:
         due_s = self._journal.ask_due_s() if self._window.wants_more else None
         return None if due_s is None else max(due_s, self._asked_gaps_s + ASK_PAUSE_S)
 
-    def _ask_newest(self) -> MovePage:
-        return MovePage((), last=self._moves.newest())
-
     def note_poke(self) -> bool:
         """Note a poke, in any thread. True when the loop is to be told of it.
 
@@ -187,9 +188,20 @@ class Intake:
     def poke(self) -> None:
         """Look soon: something has arrived."""
         self._poll_timer.poke()
+        soon_s = self._clock.steady_s() + POKED_LOOK_GAP_S
+        self._newest_due_s = min(self._newest_due_s, soon_s)
 
     def _wants_page(self) -> bool:
-        return not self._ended and self._window.wants_more and self._journal.spread() < SPREAD_MAX
+        """Whether a page is to be read, once it is due: behind the end of the feed it is at once.
+
+        At its end new arrivals are looked for, however many others wait: they go before a backlog.
+        """
+        wants = self._window.wants_more or (self.done and self._has_room)
+        return not self._ended and wants and self._journal.spread() < SPREAD_MAX
+
+    @property
+    def _has_room(self) -> bool:
+        return self._window.waiting < WAITING_MAX
 
     def take(self, answer: Answered) -> None:
         """Take an answer. Raises FeedWentBackwards, and whatever else was a bug there."""
@@ -201,7 +213,7 @@ class Intake:
             raise answer.error
         page = answer.value if isinstance(answer.value, MovePage) else MovePage(())
         newest_only = question is Question.NEWEST
-        admission = None if newest_only else self._journal.admit(page)
+        admission = None if newest_only and not page.moves else self._journal.admit(page)
         if self.failed_side is not None and question in (Question.PAGE, self._failed_question):
             # A source that fails at pages may answer all other questions well.
             self._servers.open(self.failed_side)
@@ -248,9 +260,11 @@ class Intake:
             failed = self._outcomes.failed_instances()
             self._window.add_new(item for item in items if item.move.instance_id not in failed)
             self._window.add(item for item in items if item.move.instance_id in failed)
-        elif page.ahead or page.again:
-            # New arrivals go before the backlog.
+        elif page.again:
             self._window.add_first(items)
+        elif page.ahead or (page.done and self.done):
+            # New arrivals go before the backlog.
+            self._window.add_fresh(items)
         else:
             self._window.add(items)
         if not (page.ahead or page.again):

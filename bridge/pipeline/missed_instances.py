@@ -256,9 +256,12 @@ class Recount:
         """Read what is there of gaps, as the feed does: what is believed of it is seen."""
         return self._feed.ask_again(ask)
 
-    def newest(self) -> int | None:
+    def newest(self, *, ahead: bool) -> MovePage:
         """Ask what the feed asks. Raises SourceError."""
-        return self._feed.newest()
+        page = self._feed.newest(ahead=ahead)
+        if page.moves:
+            self._note(page)
+        return page
 
     def on_event(self, event: Event) -> None:
         """See what becomes of what was found."""

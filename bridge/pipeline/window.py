@@ -131,6 +131,8 @@ class Window:
         self._size = size
         self._urgent: deque[WorkItem] = deque()
         """They go before everything else that may start."""
+        self._fresh: deque[WorkItem] = deque()
+        """Arrived now, while a backlog waits: before it, in their order."""
         self._ready: deque[WorkItem] = deque()
         self._new: deque[WorkItem] = deque()
         """Arrived while a server failed at its work, and never tried: before all others."""
@@ -160,7 +162,8 @@ class Window:
     @property
     def wants_more(self) -> bool:
         """Whether fewer are waiting than can be under way."""
-        return len(self._urgent) + len(self._ready) + len(self._new) < self._size
+        queues = (self._urgent, self._new, self._fresh, self._ready)
+        return sum(map(len, queues)) < self._size
 
     @property
     def new(self) -> int:
@@ -180,7 +183,9 @@ class Window:
     @property
     def waiting(self) -> int:
         """How many may start as soon as there is room."""
-        queues = (self._urgent, self._new, self._ready, self._suspects, self._again)
+        queues = (
+            self._urgent, self._new, self._fresh, self._ready, self._suspects, self._again
+        )  # fmt: skip
         ready = sum(map(len, queues))
         return ready + self.behind
 
@@ -197,13 +202,15 @@ class Window:
     @property
     def only_failed_left(self) -> bool:
         """Whether nothing is under way and all that is left has failed before."""
-        return not (self._urgent or self._new or self._ready or self._under_way)
+        waits = self._urgent or self._new or self._fresh or self._ready
+        return not (waits or self._under_way)
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         queues = (
-            self._urgent, self._new, self._ready, self._suspects, self._again, self._delayed
+            self._urgent, self._new, self._fresh, self._ready, self._suspects, self._again,
+            self._delayed,
         )  # fmt: skip
         return not (any(queues) or self._under_way)
 
@@ -213,8 +220,13 @@ class Window:
             (self._suspects if item.suspect else self._ready).append(item)
 
     def add_first(self, items: Iterable[WorkItem]) -> None:
-        """Put before everything that waits, in their order."""
-        self._ready.extendleft(reversed(list(self._not_behind(items))))
+        """Put before the backlog and what arrives now, in their order."""
+        self._fresh.extendleft(reversed(list(self._not_behind(items))))
+
+    def add_fresh(self, items: Iterable[WorkItem]) -> None:
+        """Put before the backlog and behind what arrived before: these arrived now."""
+        for item in self._not_behind(items):
+            (self._suspects if item.suspect else self._fresh).append(item)
 
     def add_new(self, items: Iterable[WorkItem]) -> None:
         """Put before everything that waits: these arrived while a server failed at its work."""
@@ -235,7 +247,7 @@ class Window:
         """Put those of the waiting ones that are urgent before everything, in their order."""
         if not instances:
             return
-        for queue in (self._new, self._ready):
+        for queue in (self._new, self._fresh, self._ready):
             waiting = list(queue)
             queue.clear()
             for item in waiting:
@@ -288,7 +300,7 @@ class Window:
     def suspects_turn(self, now_s: float) -> bool:
         """Whether a suspect is next. Nothing else is started then."""
         overdue = now_s - self._suspect_sent_s >= SUSPECT_EVERY_S
-        others = self._urgent or self._new or self._ready
+        others = self._urgent or self._new or self._fresh or self._ready
         return bool(self._suspects) and (overdue or not others)
 
     def start_suspect(self, now_s: float) -> WorkItem:
@@ -299,12 +311,12 @@ class Window:
 
     def can_start(self) -> bool:
         """Whether one is waiting and there is room for it."""
-        for queue in (self._urgent, self._new, self._ready, self._again):
+        for queue in (self._urgent, self._new, self._fresh, self._ready, self._again):
             # Of those that were read together only the first one is to start.
             while queue and self._must_wait(queue[0]):
                 item = queue.popleft()
                 self._behind[item.move.instance_id].append(item)
-        waits = self._urgent or self._new or self._ready or self._again
+        waits = self._urgent or self._new or self._fresh or self._ready or self._again
         return bool(waits) and len(self._under_way) < self._size
 
     def start_next(self, *, on_trial: bool = False) -> WorkItem:
@@ -314,7 +326,7 @@ class Window:
             return self._urgent.popleft()
         if self._again and self._started % AGAIN_EVERY == 0 and not on_trial:
             return self._again.popleft()
-        return (self._new or self._ready or self._again).popleft()
+        return (self._new or self._fresh or self._ready or self._again).popleft()
 
     def begin(self, item: WorkItem) -> None:
         """Note that it is under way."""
@@ -338,7 +350,7 @@ class Window:
         if self._first.get(item.move.instance_id) is item:
             del self._first[item.move.instance_id]
             del self._tried_with[item.move.instance_id]
-            self._ready.extendleft(reversed(self._behind.pop(item.move.instance_id)))
+            self._fresh.extendleft(reversed(self._behind.pop(item.move.instance_id)))
 
     def take_tried_with(self, item: WorkItem) -> list[WorkItem]:
         """Take those behind it that had been read when it was started last.

@@ -15,9 +15,10 @@ import os
 import sys
 import time
 
+from tests.benchmarks.backlog import measure_behind_backlog
 from tests.benchmarks.distance import CASES, measure_distance
 from tests.benchmarks.growth import measure_growth
-from tests.benchmarks.inputs import BY_NAME, INPUTS, Input
+from tests.benchmarks.inputs import BY_NAME, INPUTS, TINY, Input
 from tests.benchmarks.latency import measure_latency
 from tests.benchmarks.report import PAGE, Report
 from tests.benchmarks.sharing import measure_sharing
@@ -26,10 +27,13 @@ from tests.benchmarks.throughput import measure
 from tests.benchmarks.ways import WAYS, WAYS_BY_NAME, Way
 
 PARTS = ("throughput", "latency", "sharing", "growth", "startup")
-BY_HAND = ("distance",)
+BY_HAND = ("distance", "backlog")
 """Parts that are measured only where they are asked for: they take long."""
 ALL_PARTS = (*PARTS, *BY_HAND)
 GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+BACKLOG_SHARE = 40
+"""Of the count asked for: it must last as long as single instances are sent."""
+BACKLOG_SINGLES = 50
 LATENCY_COUNTS = {1.0: 100, 0.1: 120}
 
 
@@ -85,6 +89,12 @@ def _other(report: Report, part: str, arguments: argparse.Namespace) -> None:
             report.distances.append(
                 measure_distance(far, count=arguments.count, rounds=arguments.rounds)
             )
+    elif part == "backlog":
+        report.backlogs.append(
+            measure_behind_backlog(
+                TINY, backlog=BACKLOG_SHARE * arguments.count, singles=BACKLOG_SINGLES
+            )
+        )
     elif part == "growth":
         report.growths.extend(map(measure_growth, GROWTH_SIZES))
     else:

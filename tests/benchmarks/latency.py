@@ -61,7 +61,7 @@ def measure_latency(what: Input, *, poll_interval_s: float, count: int) -> Laten
             seconds = []
             for number, share in enumerate(shares, 1):
                 threading.Event().wait(0.05 + poll_interval_s * share)
-                seconds.append(_one(match, number))
+                seconds.append(single(match, number))
     return Latency(poll_interval_s, tuple(seconds), stages_s, source_share, bridge_share)
 
 
@@ -76,7 +76,8 @@ def _await_arrivals(match: Match) -> None:
         pause.wait(LOOK_S)
 
 
-def _one(match: Match, number: int) -> float:
+def single(match: Match, number: int) -> float:
+    """Send one instance to the source; returns the seconds until the target has it."""
     source, target = Line(match.source.url), Line(match.target.url)
     answer = source("POST", "/instances", match.input.file("single", number))
     sent_s = time.monotonic()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bridge
+from tests.benchmarks import backlog
 from tests.benchmarks.distance import MEMORY_WANTED_MB, Distance, rows
 from tests.benchmarks.goals import RIVALS, Goal, best_rival, other_goals, throughput_goals
 from tests.benchmarks.growth import Growth
@@ -34,6 +35,7 @@ class Report:
     latencies: list[Latency] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
     distances: list[Distance] = field(default_factory=list)
+    backlogs: list[backlog.BehindBacklog] = field(default_factory=list)
     sharing: Sharing | None = None
     startup: Startup | None = None
 
@@ -57,6 +59,8 @@ class Report:
             parts.append(_growth(self.growths))
         if self.distances:
             parts.append(_distance(self.distances))
+        if self.backlogs:
+            parts.append(_backlog(self.backlogs))
         if self.startup:
             parts.append(_startup(self.startup))
         return "\n\n".join(parts) + "\n"
@@ -267,6 +271,19 @@ def _distance(distances: Sequence[Distance]) -> str:
         f"most {MEMORY_WANTED_MB} MB is wanted.",
         "",
         *rows(distances),
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _backlog(backlogs: Sequence[backlog.BehindBacklog]) -> str:
+    lines = (
+        "## Behind a backlog",
+        "",
+        f"A single instance at a time arrives while a backlog is moved to a target that is "
+        f"{backlog.DELAY_MS} ms",
+        "away each way: seconds until the target has it.",
+        "",
+        *backlog.rows(backlogs),
     )
     return "\n".join(lines) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -586,6 +587,32 @@ def test_after_a_rest_the_servers_are_compared_before_an_instance_is_handed_out(
     with pytest.raises(ConfigurationError) as caught:
         moves.next_page()
     assert caught.value.exit_code == 2
+
+
+def test_what_arrives_behind_a_backlog_is_handed_out_after_a_comparison_too(
+    fake_orthanc: Start, connect: Connect
+) -> None:
+    source, target = fake_orthanc(), fake_orthanc()
+    instance_id, _ = source.store.put(small_ct())
+    for data in small_series(3):
+        target.put(data)
+    client = connect(target, SideName.TARGET)
+    guarded = Guarded(connect(source, SideName.SOURCE), client)
+    guarded.both()
+
+    class Arrives(Given):
+        def newest(self, *, ahead: bool) -> MovePage:
+            return replace(self.page, ahead=True) if ahead else MovePage(())
+
+    moves = OnlyApart(Arrives(instance_id), guarded.servers)
+    assert moves.newest(ahead=True).moves
+    client.close()
+    client.endpoint = Endpoint(SideName.TARGET, source.url, timeout_s=5)
+    client._renewed.endpoint = client.endpoint
+    guarded.now_s += REST_S
+    assert not moves.newest(ahead=False).moves
+    with pytest.raises(ConfigurationError):
+        moves.newest(ahead=True)
 
 
 HOUR_S = 3600.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bridge.feed.follow import FollowFeed
 from bridge.feed.pages import MovePage
 from bridge.ledger.store import Ledger
@@ -44,7 +46,7 @@ def _sequences(page: MovePage) -> list[int]:
     return [move.sequence or 0 for move in page.moves]
 
 
-def test_a_short_way_behind_everything_comes_in_order() -> None:
+def test_pages_come_in_order() -> None:
     feed = _feed(GrowingFeed(30))
     read: list[int] = []
     for _ in range(3):
@@ -54,28 +56,76 @@ def test_a_short_way_behind_everything_comes_in_order() -> None:
     assert read == list(range(1, 31))
 
 
-def test_far_behind_what_arrives_now_is_read_between_the_pages_of_the_backlog() -> None:
-    client = GrowingFeed(1000)
+@pytest.mark.parametrize("backlog", [11, 30, 1000])
+def test_behind_the_end_what_arrives_now_is_read_when_the_end_is_asked_for(backlog: int) -> None:
+    client = GrowingFeed(backlog)
     feed = _feed(client)
     assert _sequences(feed.next_page()) == list(range(1, 11))
-    client.last = 1003
-    fresh = feed.next_page()
-    assert fresh.ahead
-    assert _sequences(fresh) == [1001, 1002, 1003]
-    assert _sequences(feed.next_page())[-10:] == list(range(11, 21))
-    client.last = 1004
-    assert _sequences(feed.next_page()) == [1004]
-    # Nothing fresh: straight on with the backlog.
-    assert _sequences(feed.next_page())[-10:] == list(range(21, 31))
-    assert _sequences(feed.next_page())[-10:] == list(range(31, 41))
+    assert feed.newest(ahead=True) == MovePage((), last=backlog), "nothing has arrived since"
+    client.last += 3
+    fresh = feed.newest(ahead=True)
+    assert (fresh.ahead, fresh.done, fresh.last) == (True, False, backlog + 3)
+    assert _sequences(fresh) == [backlog + 1, backlog + 2, backlog + 3]
+    client.last += 1
+    assert _sequences(feed.newest(ahead=True)) == [backlog + 4], "each of them once"
+    in_order = list(range(11, min(21, client.last + 1)))
+    assert _sequences(feed.next_page())[-len(in_order) :] == in_order, "pages go on in order"
+
+
+def test_what_arrives_now_is_left_where_it_is_not_wanted() -> None:
+    client = GrowingFeed(100)
+    feed = _feed(client)
+    feed.next_page()
+    client.last = 103
+    assert feed.newest(ahead=False) == MovePage((), last=103)
+    assert _sequences(feed.newest(ahead=True)) == [101, 102, 103], "nothing is lost by it"
+
+
+def test_at_the_end_of_the_feed_there_is_nothing_before_what_arrives() -> None:
+    client = GrowingFeed(5)
+    feed = _feed(client)
+    assert feed.next_page().done
+    client.last = 7
+    assert feed.newest(ahead=True) == MovePage((), last=7)
+    assert _sequences(feed.next_page())[-2:] == [6, 7]
+
+
+def test_a_page_of_what_arrives_at_a_time() -> None:
+    client = GrowingFeed(100)
+    feed = _feed(client)
+    feed.next_page()
+    client.last = 125
+    looks = [feed.newest(ahead=True) for _ in range(4)]
+    assert [_sequences(page)[:1] for page in looks] == [[101], [111], [121], []]
+    assert [page.last for page in looks] == [125] * 4
+
+
+def test_what_is_read_out_of_turn_in_one_backlog_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FollowFeed, "AHEAD_MAX", 25)
+    client = GrowingFeed(1000)
+    feed = _feed(client)
+    feed.next_page()
+    ahead = 0
+    for _ in range(60):
+        client.last += 10
+        ahead += len(feed.newest(ahead=True).moves)
+    assert 25 <= ahead < 25 + 10
+    while not feed.next_page().done:
+        pass
+    client.last += 30
+    feed.next_page()  # the next backlog
+    client.last += 5
+    assert len(feed.newest(ahead=True).moves) == 5, "it is one backlog's bound"
 
 
 def test_a_bounded_run_is_not_distracted() -> None:
     client = GrowingFeed(1000)
     feed = _feed(client, until=1000)
+    feed.next_page()
     client.last = 1100
-    pages = [feed.next_page() for _ in range(5)]
-    assert not any(page.ahead for page in pages)
+    assert feed.newest(ahead=True) == MovePage((), last=1100)
 
 
 def test_every_change_is_admitted_exactly_once_and_the_checkpoint_waits(tmp_path: Path) -> None:
@@ -87,9 +137,10 @@ def test_every_change_is_admitted_exactly_once_and_the_checkpoint_waits(tmp_path
         admitted: list[int] = []
         for turn in range(60):
             client.last += turn < 20
-            for move in journal.admit(feed.next_page()).moves:
-                admitted.append(move.sequence or 0)
-                journal.settle(move, None)
+            for page in (feed.next_page(), feed.newest(ahead=True)):
+                for move in journal.admit(page).moves if page.moves else ():
+                    admitted.append(move.sequence or 0)
+                    journal.settle(move, None)
             journal.flush()
             checkpoint = ledger.checkpoint() or 0
             assert set(range(1, checkpoint + 1)) <= set(admitted)

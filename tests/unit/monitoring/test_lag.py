@@ -39,9 +39,9 @@ class Growing:
     def ask_again(self, ask: Ask) -> MovePage:
         raise AssertionError(f"there are no gaps: {ask}")
 
-    def newest(self) -> int | None:
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002
         self.asked_at.append(self.bench.time.s)
-        return self.last
+        return MovePage((), last=self.last)
 
 
 def run_for(bench: Bench, moves: Growing, seconds: float) -> None:

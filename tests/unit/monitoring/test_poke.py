@@ -209,8 +209,8 @@ class Idle:
     def ask_again(self, ask: Ask) -> MovePage:
         raise AssertionError(f"there are no gaps: {ask}")
 
-    def newest(self) -> int | None:
-        return None
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002
+        return MovePage(())
 
 
 def test_a_poke_wakes_an_idle_follower_at_once() -> None:

@@ -6,14 +6,11 @@ import pytest
 
 import bridge.pipeline.intake
 from bridge.errors import StateError, TargetError
-from bridge.feed.follow import FollowFeed
 from bridge.feed.pages import MovePage
 from bridge.feed.sources import FixedMoves, GivenMoves
 from bridge.model import Move, Reason, SideName, SideProblem, Skipped, Task
 from bridge.pipeline.journal import CommandJournal
-from tests.feed_client import JudgedFeed
 from tests.pipeline_bench import Bench, Recording
-from tests.unit.feed.test_feed_ahead import GrowingFeed
 
 GONE = Skipped(Reason.GONE)
 
@@ -93,17 +90,100 @@ def test_reading_stops_where_it_is_too_far_ahead_of_the_oldest_unfinished(
     assert bench.summary.delivered == 100
 
 
-def test_what_is_read_ahead_of_a_backlog_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AHEAD_MAX: each move that is read out of turn is remembered until the backlog is done."""
-    monkeypatch.setattr(FollowFeed, "AHEAD_MAX", 25)
-    client = GrowingFeed(1000)
-    feed = JudgedFeed(client, position=0, page_size=10, overlap=5)
-    ahead = 0
-    for _ in range(60):
-        page = feed.next_page()
-        client.last += 10
-        ahead += len(page.moves) if page.ahead else 0
-    assert 25 <= ahead < 25 + 10
+class Archive(FixedMoves):
+    """A feed with an old archive before what arrives now, as FollowFeed tells it.
+
+    ``pages``: of 400 instances each. ``arrives``: when which instances are given.
+    """
+
+    def __init__(self, bench: Bench, *, pages: int) -> None:
+        self.bench, self.pages = bench, pages
+        self.read = self.told = 0
+        self.arrives: list[tuple[float, str]] = []
+        self.asked: list[bool] = []
+
+    def next_page(self) -> MovePage:
+        first, self.read = self.read, min(self.read + 1, self.pages)
+        names = [f"old{n}" for n in range(400 * first, 400 * self.read)]
+        at_end = self.read == self.pages
+        moves = tuple(Move(name) for name in (*names, *(self._fresh() if at_end else ())))
+        return MovePage(moves, done=at_end)
+
+    def newest(self, *, ahead: bool) -> MovePage:
+        self.asked.append(ahead)
+        fresh = self._fresh() if ahead and self.read < self.pages else []
+        return MovePage(tuple(map(Move, fresh)), last=10**6, ahead=True)
+
+    def _fresh(self) -> list[str]:
+        given = [name for at_s, name in self.arrives if at_s <= self.bench.time.s]
+        told, self.told = self.told, len(given)
+        return given[told:]
+
+
+@pytest.mark.parametrize("pages", [1, 2, 50], ids=["all read", "one left", "a long backlog"])
+def test_what_arrives_now_goes_before_a_backlog_within_a_poll_interval(pages: int) -> None:
+    """Planted: pages asked for only while the window wants more; nothing read ahead of them; new
+    arrivals put at the end, or before those that have arrived before them.
+    """
+    bench = Bench(window=4, poll_interval_s=1.0, work_s=1.0)
+    feed = Archive(bench, pages=pages)
+    burst = [(20.5, f"first{number:02}") for number in range(12)]
+    feed.arrives = [*burst, (21.5, "second1"), (21.5, "second2"), (60.5, "third")]
+    pipeline = bench.pipeline(feed)
+    started: dict[str, float] = {}
+
+    def note() -> None:
+        for name in bench.started:
+            started.setdefault(name, bench.time.s)
+
+    for at_s in range(100):
+        bench.time.at(at_s + 0.9, note)
+    bench.time.at(100.0, pipeline.stop)
+    pipeline.run()
+    waited = {name: started[name] - at_s for at_s, name in feed.arrives}
+    assert max(waited.values()) < 6.0, "a poll interval, and those that came before it"
+    news = [name for name in bench.started if not name.startswith("old")]
+    assert news == [name for _, name in feed.arrives], "in the order of their arrival"
+    old = [int(name[3:]) for name in bench.started if name.startswith("old")]
+    assert old == sorted(old), "the backlog goes on in its order"
+
+
+def test_a_poke_brings_what_arrived_behind_a_backlog_at_once() -> None:
+    """Planted: a poke that hurries pages only; one that is told once for each page only."""
+    bench = Bench(window=4, poll_interval_s=30.0, work_s=1.0)
+    feed = Archive(bench, pages=50)
+    feed.arrives = [(10.0, "first"), (20.0, "second"), (40.0, "third")]
+    pipeline = bench.pipeline(feed)
+    started: dict[str, float] = {}
+
+    def note() -> None:
+        for name in bench.started:
+            started.setdefault(name, bench.time.s)
+
+    for at_s, _ in feed.arrives:
+        bench.time.at(at_s + 0.1, pipeline.poke)
+        bench.time.at(at_s + 1.9, note)
+    bench.time.at(60.0, pipeline.stop)
+    pipeline.run()
+    assert [name for name in started if not name.startswith("old")] == ["first", "second", "third"]
+    assert [round(started[name]) for _, name in feed.arrives] == [12, 22, 42]
+
+
+def test_new_arrivals_are_left_in_the_feed_while_too_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """WAITING_MAX: memory stays bounded, whatever arrives while a server is slow."""
+    monkeypatch.setattr(bridge.pipeline.intake, "WAITING_MAX", 700)
+    bench = Bench(window=4, poll_interval_s=1.0, work_s=1000.0)
+    feed = Archive(bench, pages=50)
+    feed.arrives = [(float(n), f"new{n}-{k}") for n in range(2, 80) for k in range(10)]
+    pipeline = bench.pipeline(feed)
+    bench.time.at(90.0, pipeline.stop)
+    pipeline.run()
+    most = max(progress.waiting for progress in bench.progress)
+    assert 700 <= most < 700 + 10
+    assert feed.asked[-1] is False, "the newest sequence is told all the same"
+    assert feed.asked[0] is True
 
 
 def test_a_command_does_not_end_before_its_last_notes_are_written() -> None:
@@ -133,9 +213,9 @@ class NeedsTarget(FixedMoves):
         self.given = self.last
         return MovePage(moves, frontier=self.last, last=self.last, done=True)
 
-    def newest(self) -> int:
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002
         self.asked.append(self.bench.time.s)
-        return self.last
+        return MovePage((), last=self.last)
 
 
 @pytest.mark.parametrize("given", [0, 20], ids=["from the start", "after an idle time"])

@@ -77,6 +77,7 @@ class Told:
     def __init__(self, position: int) -> None:
         self.position = position
         self.pages: list[MovePage] = []
+        self.ahead: MovePage | None = None
 
     def next_page(self) -> MovePage:
         if self.pages:
@@ -88,8 +89,8 @@ class Told:
     def look_back(self) -> MovePage:
         return MovePage(())
 
-    def newest(self) -> int | None:
-        return self.position
+    def newest(self, *, ahead: bool) -> MovePage:
+        return self.ahead if ahead and self.ahead else MovePage((), last=self.position)
 
     def ask_again(self, ask: Ask) -> MovePage:
         raise NotImplementedError(ask)
@@ -265,6 +266,21 @@ def test_what_the_feed_tells_of_late_is_not_found_beside(path: Path) -> None:
     scene.tell(11)
     assert scene.look(4 * HOUR_S) == []
     assert scene.happened(MissedFound) == 0
+
+
+def test_what_is_told_behind_a_backlog_is_not_found_beside(path: Path) -> None:
+    """Planted: what comes with the newest sequence is not noted. It is found beside, and told."""
+    scene = Scene(path)
+    counted_once(scene, range(1, 11))
+    for sequence in (11, 12, 13):
+        scene.arrive(sequence)
+        scene.feed.ahead = MovePage((Move(f"i{sequence}", sequence),), ahead=True)
+        assert scene.recount.newest(ahead=True).moves
+        scene.target.add(f"i{sequence}")
+    scene.feed.ahead = None
+    assert scene.look(4 * HOUR_S) == []
+    assert scene.happened(MissedFound) == 0
+    assert [one for one in scene.events if getattr(one, "unexplained", 0)] == []
 
 
 def test_deletions_cost_a_look_at_what_is_new_and_hide_nothing(path: Path) -> None:

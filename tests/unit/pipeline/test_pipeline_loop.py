@@ -223,13 +223,13 @@ class Sick(GivenMoves):
         super().__init__([Move(name) for name in MANY[:3]], page_size=100)
         self._bench = bench
 
-    def newest(self) -> int | None:
+    def newest(self, *, ahead: bool) -> MovePage:
         if self._bench.time.s < 60.0:
             raise SourceError(SideProblem.SERVER_ERROR, "The feed answers 500.")
-        return None
+        return super().newest(ahead=ahead)
 
     def next_page(self) -> MovePage:
-        self.newest()
+        self.newest(ahead=False)
         return super().next_page()
 
 
@@ -243,11 +243,11 @@ def test_a_feed_that_fails_is_one_outage_though_the_source_answers_probes() -> N
 class SickPages(Sick):
     """A source whose pages alone fail, and which tells its newest sequence all the time."""
 
-    def newest(self) -> int | None:
-        return 50
+    def newest(self, *, ahead: bool) -> MovePage:  # noqa: ARG002
+        return MovePage((), last=50)
 
     def next_page(self) -> MovePage:
-        super().newest()
+        super().newest(ahead=False)
         return super().next_page()
 
 
@@ -281,9 +281,9 @@ def test_patience_ends_with_pages_that_fail_though_the_newest_sequence_is_told()
 class SickEnd(Sick):
     """A source that fails at its newest sequence alone. What is read fills the window."""
 
-    def newest(self) -> int | None:
-        super().newest()
-        return 50
+    def newest(self, *, ahead: bool) -> MovePage:
+        super().newest(ahead=ahead)
+        return MovePage((), last=50)
 
     def next_page(self) -> MovePage:
         return replace(GivenMoves.next_page(self), done=False, ended=False)
