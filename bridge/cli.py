@@ -123,7 +123,7 @@ app.command("resume")(resume)
 
 
 @cache
-def _program() -> Callable[..., object]:
+def program() -> Callable[..., object]:
     """Build all commands from their functions: most of the time that a short command takes."""
     return typer.main.get_command(app)
 
@@ -137,7 +137,7 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
     """Run a command; every error becomes one message on stderr and a documented exit code."""
     code: object = EXIT_DONE
     try:
-        code = _program()(arguments, standalone_mode=False, prog_name=NAME)
+        code = program()(arguments, standalone_mode=False, prog_name=NAME)
     except BridgeError as exc:
         _complain(visible(str(exc)))
         code = exc.exit_code

@@ -193,7 +193,7 @@ def test_requests_from_elsewhere_are_refused_by_default(orthanc: Start) -> None:
 
 def test_a_suspended_server_times_out_and_works_on(orthanc: Start, client_of: Make) -> None:
     server = orthanc()
-    client = client_of(server.url, SideName.TARGET, timeout_s=0.3)
+    client = client_of(server.url, SideName.TARGET, timeout_s=1.0)
     client.system()
     server.suspend()
     assert failure(client.system).problem is SideProblem.TIMED_OUT

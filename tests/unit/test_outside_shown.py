@@ -88,7 +88,7 @@ def test_an_error_shows_it(
     def failing(*_: object, **__: object) -> int:
         raise ConfigurationError(STRANGE, advice=STRANGE)
 
-    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr(cli, "program", lambda: failing)
     assert cli.exit_code_of([]) == 2
     assert capsys.readouterr().err == f"orthanc-bridge: {SHOWN} {SHOWN}\n"
 

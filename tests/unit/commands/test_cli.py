@@ -180,7 +180,7 @@ def test_every_error_becomes_a_message_and_its_exit_code(
     def fail(*_: object, **__: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(bridge.cli, "app", fail)
+    monkeypatch.setattr(bridge.cli, "program", lambda: fail)
     assert exit_code_of([]) == code
     said = capsys.readouterr()
     assert said.out == ""
@@ -221,7 +221,7 @@ def test_a_bug_tells_its_place_and_not_its_text(
     def fail(*_: object, **__: object) -> NoReturn:
         raise ZeroDivisionError("SOME^PATIENT")
 
-    monkeypatch.setattr(bridge.cli, "app", fail)
+    monkeypatch.setattr(bridge.cli, "program", lambda: fail)
     assert exit_code_of([]) == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said

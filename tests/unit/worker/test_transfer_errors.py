@@ -92,7 +92,7 @@ def test_a_server_that_fails_is_to_blame_and_not_the_instance(
     instance_id = world.source.put(small_ct())
     fake, route = (world.source, FILE) if side == "source" else (world.target, STORE)
     fake.script(route, behaviour)
-    endpoint = replace(getattr(world.job, side), timeout_s=0.3)
+    endpoint = replace(getattr(world.job, side), timeout_s=1.0)
     failed = world.move(instance_id, **{side: endpoint})
     assert isinstance(failed, SideFailed)
     assert (str(failed.side), failed.problem, failed.specific) == (side, problem, specific)
