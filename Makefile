@@ -16,6 +16,7 @@ COUNT ?= 10000
 JOBS ?= $(shell expr 3 \* $$(nproc))
 VENV := .venv
 BIN := $(VENV)/bin
+BUILDER := build/builder
 SETUP := PYTHON="$(PYTHON)" scripts/setup.sh
 
 .DEFAULT_GOAL := help
@@ -121,8 +122,8 @@ docs: $(VENV)/.dev ## write what is generated: settings, .env.example, transfer 
 sbom: $(VENV)/.dev ## write what is generated from requirements.lock: bill of materials, licences
 	$(BIN)/python -m scripts.sbom
 
-wheel: $(VENV)/.dev ## build dist/*.whl and dist/*.tar.gz, the same bytes each time
-	$(BIN)/python -m build --no-isolation
+wheel: $(BUILDER)/.ready ## build dist/*.whl and dist/*.tar.gz, the same bytes each time
+	$(BUILDER)/bin/python -m build --no-isolation
 
 site: $(VENV)/.dev ## the documentation as a site with a search, dead links are errors: build/site
 	$(BIN)/python -m scripts.site $(ARGS)
@@ -133,8 +134,8 @@ screenshots: $(VENV)/.dev test-needs ## photograph the demo's table and the stat
 check-manifests: $(VENV)/.dev ## Kubernetes manifests and Helm chart against the schemas of the API
 	$(BIN)/python -m scripts.manifests
 
-deb: $(VENV)/.dev ## build dist/*.deb for Debian 12 and 13: make deb DEBIANS=12
-	$(BIN)/python -m scripts.deb $(DEBIANS) $(ARGS)
+deb: $(BUILDER)/.ready ## build dist/*.deb for Debian 12 and 13: make deb DEBIANS=12
+	$(BUILDER)/bin/python -m scripts.deb $(DEBIANS) $(ARGS)
 
 lock: ## write requirements.lock and requirements-dev.lock from pyproject.toml
 	PYTHON="$(PYTHON)" scripts/lock.sh
@@ -159,6 +160,10 @@ $(VENV)/.locked: requirements.lock requirements.hashes
 
 $(VENV)/.package: pyproject.toml $(VENV)/.locked
 	@$(SETUP) package
+	@touch $@
+
+$(BUILDER)/.ready: requirements-dev.hashes
+	@$(SETUP) builder
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock requirements-dev.hashes $(VENV)/.package

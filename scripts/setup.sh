@@ -5,6 +5,7 @@
 #   venv        .venv from requirements.lock, emptied first so that it holds exactly the lock
 #   package     this repository into .venv, in editable mode
 #   dev         requirements-dev.lock into .venv
+#   builder     build/builder: an environment with only what builds wheel and Debian package
 #   orthanc     Debian's orthanc, unless an Orthanc executable is here; its service is not started
 #   test-tools  dcmtk, dicom3tools, chromium, prometheus, nginx, orthanc-dicomweb, postgresql and
 #               orthanc-postgresql, which some tests use; they say so when they lack them. No
@@ -103,6 +104,17 @@ step_dev() {
         --requirement requirements-dev.hashes
 }
 
+# A few seconds, where all of requirements-dev.lock takes minutes on a slow network.
+step_builder() {
+    local wanted=build/builder/requirements.txt
+    require_python
+    say "making build/builder from requirements-dev.hashes"
+    "$PYTHON" -m venv --clear build/builder
+    awk -v names='^(build|hatchling|packaging|pathspec|pluggy|pyproject-hooks|tomlkit|trove-classifiers)==' \
+        '/^[^ #]/ { wanted = $0 ~ names } wanted' requirements-dev.hashes >"$wanted"
+    build/builder/bin/python -m pip install --quiet --require-hashes --requirement "$wanted"
+}
+
 step_orthanc() {
     have Orthanc && return
     have apt-get || die "there is no Orthanc on PATH and no apt-get here. Install Orthanc 1.10 or" \
@@ -164,13 +176,13 @@ step_bench_tools() {
     fi
 }
 
-[[ $# -gt 0 ]] || die "name a step: venv, package, dev, orthanc, test-tools, bench-tools, container-tools"
+[[ $# -gt 0 ]] || die "name a step: venv, package, dev, builder, orthanc, test-tools, bench-tools, container-tools"
 for step in "$@"; do
     case $step in
-        venv | package | dev | orthanc) "step_$step" ;;
+        venv | package | dev | builder | orthanc) "step_$step" ;;
         test-tools) step_test_tools ;;
         bench-tools) step_bench_tools ;;
         container-tools) step_container_tools ;;
-        *) die "unknown step '$step': venv, package, dev, orthanc, test-tools, bench-tools, container-tools" ;;
+        *) die "unknown step '$step': venv, package, dev, builder, orthanc, test-tools, bench-tools, container-tools" ;;
     esac
 done

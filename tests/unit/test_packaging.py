@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import os
 import re
@@ -86,8 +87,24 @@ def test_every_pin_has_the_hashes_of_its_files_and_no_address(name: str) -> None
 def test_what_is_installed_is_checked_by_its_hashes() -> None:
     setup = (ROOT / "scripts/setup.sh").read_text("utf-8")
     docker = (ROOT / "compose/Dockerfile").read_text("utf-8")
-    assert setup.count("--require-hashes") == 2
+    assert setup.count("--require-hashes") == 3
     assert "--require-hashes --requirement requirements.hashes" in docker
+
+
+def test_the_builder_has_all_that_builds_a_wheel_and_nothing_else() -> None:
+    """`make wheel` and `make deb` do without the rest of requirements-dev.hashes."""
+    step = (ROOT / "scripts/setup.sh").read_text("utf-8").partition("step_builder() {")[2]
+    found = re.search(r"names='\^\(([a-z|-]+)\)=='", step)
+    assert found
+    wanted: set[str] = set()
+    following = ["build", "hatchling"]
+    while following:
+        name = canonicalize_name(following.pop())
+        if name not in wanted:
+            wanted.add(name)
+            needs = map(Requirement, importlib.metadata.requires(name) or [])
+            following += [n.name for n in needs if not n.marker or n.marker.evaluate({"extra": ""})]
+    assert set(found[1].split("|")) == wanted
 
 
 def test_no_gpl_decoder_is_depended_on(project: dict[str, Any]) -> None:
