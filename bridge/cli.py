@@ -151,8 +151,8 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
             say(exc.format_message(), err=True)
             return exc.exit_code
         context = getattr(exc, "ctx", None)  # of a mistake in usage: where it was made
-        command = NAME if context is None else context.command_path
-        _complain(f"{exc.format_message().replace(': Value error, ', ': ')}\nSee {command} --help.")
+        command = _command_in(arguments) if context is None else context.command_path
+        _complain(f"{_plain(exc.format_message())}\nSee {command} --help.")
         code = exc.exit_code
     except Exception as exc:  # noqa: BLE001
         # The second of two places that catch everything: a bug ends with its own exit code. Its
@@ -163,6 +163,34 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
         )
         code = EXIT_BUG
     return code if isinstance(code, int) else EXIT_DONE
+
+
+def _command_in(arguments: list[str] | None) -> str:
+    """Return the command that the first words name, as far as they name one."""
+    said, command = [NAME], typer.main.get_command(app)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is None:
+            break
+        said.append(word)
+        command = inner
+    return " ".join(said)
+
+
+PLAINER = {
+    ": Value error, ": ": ",
+    "Input should be a valid integer, unable to parse string as an integer": "not a whole number",
+    "Input should be a valid number, unable to parse string as a number": "not a number",
+    "Input should be greater than or equal to ": "must not be below ",
+    "Input should be less than or equal to ": "must not be above ",
+}
+"""What typer says of a wrong value, and what we say."""
+
+
+def _plain(message: str) -> str:
+    for said, plainer in PLAINER.items():
+        message = message.replace(said, plainer)
+    return message
 
 
 def _complain(text: str) -> None:

@@ -51,12 +51,21 @@ def syntax_uid(name_or_uid: str | None) -> str | None:
 
 OFFERED = ", ".join(reason for reason in Reason if reason not in NEVER_PARKED)
 
+
+def _parking_reason(given: str) -> Reason:
+    found = next((reason for reason in Reason if reason == given.strip().lower()), None)
+    if found is None or found in NEVER_PARKED:
+        raise typer.BadParameter(f"no instance is parked as {given!r}. Choose: {OFFERED}.")
+    return found
+
+
 FILTERS = {
     "reason": Annotated[
         Reason | None,
         typer.Option(
             "--reason",
             metavar="REASON",
+            parser=_parking_reason,
             help=f"Only instances with this reason: {OFFERED}.",
         ),
     ],

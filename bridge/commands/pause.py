@@ -29,8 +29,8 @@ def pause(as_json: JsonOption = False) -> int:
     if as_json:
         print_json({"paused": True})
     else:
-        since = "" if before is None else f" already since {moment(before)}"
-        say(f"paused{since}; to continue: orthanc-bridge resume")
+        said = "paused" if before is None else f"already paused since {moment(before)}"
+        say(f"{said}; to continue: orthanc-bridge resume")
     return EXIT_DONE
 
 
@@ -49,5 +49,9 @@ def resume(as_json: JsonOption = False) -> int:
     if as_json:
         print_json({"paused": False})
     else:
-        say("resumed" if before is not None else "not paused: nothing to do")
+        say(
+            "resumed: a running bridge delivers again"
+            if before is not None
+            else "not paused: nothing to do"
+        )
     return EXIT_DONE

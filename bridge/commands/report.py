@@ -81,7 +81,10 @@ def report(
 
     ranged = first is not None or last is not None
     if sum([study is not None, ranged, since is not None]) != 1:
-        raise ConfigurationError("Give one of --study, --from and --to, or --since.")
+        raise ConfigurationError(
+            "Give one of --study, --from and --to, or --since.",
+            advice="See orthanc-bridge report --help.",
+        )
     check_order(start=first, end=last)
     settings = load_settings()
     begin(settings)

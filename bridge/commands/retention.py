@@ -54,7 +54,10 @@ def retention(
     from bridge.ledger.store import Ledger
 
     if sum((dry_run, confirm, bool(forget))) != 1:
-        raise ConfigurationError("Give one of --dry-run, --confirm and --forget.")
+        raise ConfigurationError(
+            "Give one of --dry-run, --confirm and --forget.",
+            advice="See orthanc-bridge retention --help.",
+        )
     settings = load_settings()
     begin(settings)
     with Ledger(settings.state_path, create=False) as ledger:

@@ -494,8 +494,39 @@ def test_pause_and_resume_say_what_they_found(capsys: Capture) -> None:
         "not paused: nothing to do",
         "paused; to continue: orthanc-bridge resume",
     ]
-    assert said[2].startswith("paused already since 20")
-    assert said[3:] == ["resumed", "not paused: nothing to do"]
+    assert said[2].startswith("already paused since 20")
+    assert said[3:] == ["resumed: a running bridge delivers again", "not paused: nothing to do"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "help_of"),
+    [
+        ("replay", "Missing option '--from'.", "replay"),
+        ("replay --from", "Option '--from' requires an argument.", "replay"),
+        ("parked drop --reason", "Option '--reason' requires an argument.", "parked drop"),
+        ("replay --from x", "Invalid value for '--from': not a whole number", "replay"),
+        ("replay --from -1", "Invalid value for '--from': must not be below 0", "replay"),
+        ("parked list --older-than x", "'--older-than': not a number", "parked list"),
+        (
+            "parked list --reason gone",
+            "no instance is parked as 'gone'. Choose: und",
+            "parked list",
+        ),
+        ("parked list --reason x", "no instance is parked as 'x'. Choose: undec", "parked list"),
+        ("parked bogus", "No such command 'bogus'.", "parked"),
+        ("--bogus", "No such option: --bogus", ""),
+        ("report", "Give one of --study, --from and --to, or --since.", "report"),
+        ("retention", "Give one of --dry-run, --confirm and --forget.", "retention"),
+    ],
+)
+@pytest.mark.usefixtures("pair")
+def test_a_mistake_in_usage_names_the_help_of_its_command(
+    given: str, said: str, help_of: str, capsys: Capture
+) -> None:
+    assert exit_code_of(given.split()) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert f"See {' '.join(('orthanc-bridge', *help_of.split()))} --help." in told
 
 
 def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
