@@ -35,7 +35,7 @@ def replay(
     """Deliver a range of changes again.
 
     A sequence is the number of a change in the source's feed; the log and parked list show it.
-    Safe beside a running bridge: its checkpoint does not move. Replaces no copy at the target,
+    Safe while a bridge runs: its checkpoint does not move. Replaces no copy at the target,
     unless the target itself overwrites (OverwriteInstances). Exit code 3 if instances are parked.
     """
     from bridge.commands.lifecycle import begin, draining_on_signals
