@@ -26,13 +26,14 @@ def test_a_source_that_is_empty_for_a_while(orthanc: Orthancs, tmp_path: Path) -
         bridge = bench.start("run")
         sent = bench.send_all([first])
         bench.await_all(sent)  # before that nobody has shown that the two are two servers
-        target.suspend()
+        assert bench.run("pause").exit_code == 0
+        bridge.wait_health(lambda said: said["hold"] == "paused", "it starts nothing")
         sent += bench.send_all(others)
-        bridge.wait_health(lambda said: said["waiting"] + said["in_flight"] == 20, "all wait")
+        bridge.wait_health(lambda said: said["waiting"] == 20, "all wait")
         source.kill()
         storage.rename(aside)
         source.start()
-        target.resume()
+        assert bench.run("resume").exit_code == 0
         done = bridge.finish()
         assert done.exit_code == 13
         assert not bridge.logged("instance_skipped"), "nothing was deleted"
