@@ -131,7 +131,7 @@ class Intake:
             # The lag that is told must be true, however long the backlog and whatever is held back.
             # At the end of the feed a page tells it.
             takes = may_take and self._has_room
-            self._poked = self._poked and not takes
+            self._poked = self._poked and (self.done or not takes)
             self._call(Question.NEWEST, partial(self._moves.newest, ahead=takes))
         elif may_take and self._wants_gaps(now_s):
             ask = self._journal.ask()
@@ -188,8 +188,9 @@ class Intake:
     def poke(self) -> None:
         """Look soon: something has arrived."""
         self._poll_timer.poke()
-        soon_s = self._clock.steady_s() + POKED_LOOK_GAP_S
-        self._newest_due_s = min(self._newest_due_s, soon_s)
+        if not self.done:
+            soon_s = self._clock.steady_s() + POKED_LOOK_GAP_S
+            self._newest_due_s = min(self._newest_due_s, soon_s)
 
     def _wants_page(self) -> bool:
         """Whether a page is to be read, once it is due: behind the end of the feed it is at once.

@@ -106,7 +106,7 @@ def test_what_can_wait_is_a_warning_and_is_described(
 ) -> None:
     health = json.loads(monitored.ask("/health").body) | {"reasons": [{"code": code}]}
     done = check(f"{answering(503, json.dumps(health))}/prefix/")
-    described = MONITORING.partition("(WARNING: nothing but")[2].partition(")")[0]
+    described = MONITORING.partition("(WARNING: only")[2].partition(")")[0]
     assert done.returncode == (1 if f"`{code}`" in described else 2)
 
 
