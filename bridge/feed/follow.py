@@ -44,6 +44,8 @@ class FollowFeed:
     """A short look passes on so many new sequences at most, and reads so many before them again."""
     AHEAD_MAX = 50_000
     """Moves read out of turn in one backlog: each is remembered until it is read in order."""
+    AHEAD_PAGES = 10
+    """Pages of rows of other types that are passed over in one look out of turn."""
 
     def __init__(
         self,
@@ -90,13 +92,17 @@ class FollowFeed:
         noticed.
         """
         last = self._client.last_change().last
-        since = self._ahead
-        if not ahead or since is None or last <= since or self._ahead_given >= self.AHEAD_MAX:
+        if not ahead or self._ahead_given >= self.AHEAD_MAX:
             return MovePage((), last=last)
-        page = self._reader.read_ahead(since)
-        self._ahead = page.frontier  # a whole page may be rows of other types
-        self._ahead_given += len(page.moves)
-        return replace(page, last=max(last, page.frontier))
+        for _ in range(self.AHEAD_PAGES):
+            if self._ahead is None or last <= self._ahead:
+                break
+            page = self._reader.read_ahead(self._ahead)
+            self._ahead = page.frontier
+            if page.moves:
+                self._ahead_given += len(page.moves)
+                return replace(page, last=max(last, page.frontier))
+        return MovePage((), last=last)
 
     def next_page(self) -> MovePage:
         """Read on. Raises SourceError, FeedWentBackwards."""

@@ -10,6 +10,7 @@ from bridge.checks.ask_both_servers import BothServers
 from bridge.checks.compare import Check, reviewed
 from bridge.checks.differences import Difference, Differences, State
 from bridge.errors import SideError, StateError
+from bridge.feed.follow import FollowFeed
 from bridge.model import Change, Endpoint, Page, SideName
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.holds import OperatorThrottle
@@ -51,16 +52,24 @@ def test_check_reads_what_waits_while_instances_never_cease_to_arrive(
         check.run()
 
 
-def test_what_arrives_now_goes_before_a_backlog_behind_a_page_of_rows_of_other_types() -> None:
+def test_what_arrives_now_goes_before_a_backlog_behind_pages_of_rows_of_other_types(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FollowFeed, "AHEAD_PAGES", 3)
     store = FakeStore()
     store.script_feed([FeedRow(s, NEW, f"i{s}") for s in range(1, 201)])
     feed = JudgedFeed(StoreClient(store), position=0, page_size=10, overlap=500)
     feed.next_page()
-    for _ in range(15):
+    for name, others in (("first", 0), ("middle", 15), ("last", 29)):
+        for _ in range(others):
+            store.add_change("StableSeries", "s")
+        store.add_change(NEW, name)
+        assert [move.instance_id for move in feed.newest(ahead=True).moves] == [name]
+    for _ in range(35):
         store.add_change("StableSeries", "s")
-    store.add_change(NEW, "fresh")
-    pages = [feed.next_page() for _ in range(6)]
-    assert "fresh" in {move.instance_id for page in pages if page.ahead for move in page.moves}
+    store.add_change(NEW, "far")
+    looks = [feed.newest(ahead=True).moves for _ in range(2)]
+    assert [len(moves) for moves in looks] == [0, 1], "a look is bounded"
 
 
 @pytest.mark.parametrize("stops", [True, False], ids=["draining", "full disk"])
