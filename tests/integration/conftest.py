@@ -66,6 +66,12 @@ class Pair:
         process = BridgeProcess(*arguments, settings=both, cwd=self.home, fresh=True)
         return self._stack.enter_context(process)
 
+    def start_module(self, module: str, *arguments: str, **settings: str) -> BridgeProcess:
+        """Start a command of another module than the bridge's own."""
+        both = self._with(settings)
+        process = BridgeProcess(*arguments, settings=both, cwd=self.home, module=module, fresh=True)
+        return self._stack.enter_context(process)
+
     def run(self, *arguments: str, **settings: str) -> Finished:
         """Run a command to its end."""
         both, timeout_s = self._with(settings), self.command_timeout_s

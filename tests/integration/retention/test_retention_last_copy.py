@@ -6,6 +6,7 @@ Each test failed before the clause that it names was established (docs/security.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from bridge.ledger.store import Ledger
 from bridge.marks import NotOnRecord, mark_shows
 from bridge.model import Endpoint, SideName
 from bridge.orthanc.session import SideClient
+from tests import jumping_clock
 from tests.bridge_process import wait_until
 from tests.dicom_samples import small_ct, small_series
 from tests.fault_proxy import FaultProxy
@@ -224,3 +226,43 @@ def test_retention_with_revisions_and_every_deletion_on_record(
     assert len(lines) == 3
     assert all(any(instance_id in line for line in lines) for instance_id in sent)
     assert all("source_file" in line and "another_server" in line for line in lines)
+
+
+def test_a_clock_that_jumps_three_days_makes_nothing_old(pair: Pair) -> None:
+    """Lost 5 instances of 40 s at a retention of 1 h: the restart forgot the jump."""
+    clock = pair.home / jumping_clock.AHEAD
+    three_days_s = 3 * 86_400
+    module, hour = jumping_clock.__name__, {"SOURCE_RETENTION": "1h"}
+
+    def at_once() -> None:
+        once = pair.start_module(module, "run", "--once", **hour)
+        done = once.finish()
+        assert done.exit_code == 0, done.stderr
+
+    bridge = pair.start_module(module, "run", **hour)
+    sent = {pair.send(data) for data in small_series(5)}
+    wait_until(lambda: sent <= pair.held(), "all are delivered")
+    wait_until(lambda: _kept(pair) == sent, "with the evidence of it")
+    assert bridge.logged("clock_jumped") == []
+    clock.write_text(str(three_days_s))
+    bridge.wait_logged("clock_jumped", timeout_s=60.0)
+    assert at_source(pair) == sent, "while it runs"
+    bridge.send(signal.SIGTERM)
+    assert bridge.wait() == 0
+    at_once()
+    assert at_source(pair) == sent, "after a restart"
+    clock.write_text(str(2 * three_days_s))
+    at_once()
+    assert at_source(pair) == sent, "a jump while nothing ran"
+    clock.write_text(str(-three_days_s))
+    at_once()
+    assert at_source(pair) == sent, "nor backwards"
+    # What is old enough goes: so the sweeps above have looked at them.
+    done = pair.run("run", "--once", SOURCE_RETENTION="0s")
+    assert done.exit_code == 0, done.stderr
+    assert at_source(pair) == set()
+
+
+def _kept(pair: Pair) -> set[str]:
+    with Ledger(pair.state_path, create=False) as ledger:
+        return {kept.instance_id for kept in ledger.all_kept()}
