@@ -36,6 +36,10 @@ pre {{ color: #e6edf3; font: 13px/1.45 "DejaVu Sans Mono", monospace; margin: 18
 </style><pre>{}</pre>"""
 
 
+DRAWN = "document.readyState === 'complete' && document.body.clientWidth > 0"
+"""In a browser: the page has come and has a size. Before that it cannot be photographed."""
+
+
 def demo_table() -> str:
     """Run the demo; return a part of what it prints, with the command."""
     told = subprocess.run([*PROGRAM, "demo"], check=True, capture_output=True, text=True)  # noqa: S603
@@ -50,6 +54,7 @@ def photograph_demo(browser: Browser) -> None:
         page.write_text(TERMINAL.format(html.escape(demo_table())), "utf-8")
         with browser.page(width=1530, height=530) as shown:
             shown.go(page.as_uri())
+            shown.wait(f"{DRAWN} && document.querySelector('pre')")
             shown.screenshot(IMAGES / "demo.png")
 
 
@@ -80,7 +85,8 @@ def photograph_status_page(browser: Browser) -> None:
                         client.store(sample.data, deadline_s=60)
             with browser.page(width=1280, height=900) as page:
                 page.go(url)
-                page.wait("document.querySelector('#verdict').textContent.includes('arrived')", 120)
+                arrived = "document.querySelector('#verdict')?.textContent.includes('arrived')"
+                page.wait(f"{DRAWN} && {arrived}", 120)
                 time.sleep(2.0)  # the page asks every second
                 page.screenshot(IMAGES / "status-page.png")
         finally:
