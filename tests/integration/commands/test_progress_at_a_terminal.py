@@ -160,3 +160,48 @@ def test_a_retry_shows_how_far_it_is(servers: Servers) -> None:
         code, _ = terminal.wait()
     assert code == 3
     assert any(line.startswith("retry ") and "1 parked" in line for line in terminal.screen.lines)
+
+
+def test_a_check_that_repairs_shows_how_far_it_is(servers: Servers) -> None:
+    pair, source, target = servers
+    pair.run("run", "--once")
+    for instance in list(target.store.instances)[:3]:
+        target.store.delete(instance)
+    with at(pair, "check", "--repair") as terminal:
+        code, _ = terminal.wait()
+    screen = terminal.screen
+    assert code == 3, "one is parked"
+    assert len(target.store.listing()) == INSTANCES - 1
+    (verifying,) = [line for line in screen.lines if line.startswith("verifying ")]
+    assert "100%" in verifying
+    assert screen.wrapped == 0 or max(map(len, screen.lines)) <= 60
+    assert not [line for line in screen.lines if line.startswith("listing ")]
+    assert len(source.store.listing()) == INSTANCES
+
+
+def test_a_folder_that_is_tried_shows_how_far_it_is(servers: Servers, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, data in enumerate([*small_series(30), undecodable_ct()]):
+        (folder / f"{number:02}.dcm").write_bytes(data)
+    with at(servers[0], "try", str(folder)) as terminal:
+        code, _ = terminal.wait()
+    assert code == 3
+    bars = [line for seen in terminal.seen for line in seen.splitlines() if "━" in line]
+    assert max(map(len, bars)) <= 60
+    assert sum("━" in line for line in terminal.screen.lines) == 1, "one bar stays"
+    (end,) = [line for line in terminal.screen.lines if line.startswith("try ")]
+    assert "100%" in end
+    assert "1 parked" in end
+
+
+@pytest.mark.orthanc
+def test_the_demo_shows_how_far_it_is(servers: Servers) -> None:
+    with at(servers[0], "demo", BRIDGE_MAX_INSTANCES_S="0") as terminal:
+        code, _ = terminal.wait()
+    assert code == 0, terminal.screen.text
+    bars = [line for seen in terminal.seen for line in seen.splitlines() if "━" in line]
+    phases = {line.split(" ")[0] for line in bars}
+    assert "moving" in phases, terminal.screen.text
+    assert max(map(len, bars)) <= 60
+    assert "0 wrong" in terminal.screen.text.replace("\n", " ")
