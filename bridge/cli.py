@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any
 
 import typer
+from typer import completion
 from typer.core import TyperGroup
 
 import bridge
@@ -36,9 +38,21 @@ from bridge.commands.studies import studies_app
 from bridge.commands.transcode import transcode
 from bridge.commands.try_folder import try_
 from bridge.commands.unknown_settings import warn_of_unknown_settings
-from bridge.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, BridgeError
+from bridge.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    BridgeError,
+    ConfigurationError,
+)
 from bridge.standard_streams import begin_log_thread
 from bridge.untrusted_text import visible
+
+COMPLETION = {
+    "--show-completion": completion.show_callback,
+    "--install-completion": completion.install_callback,
+}
+SHELLS = ("bash", "zsh", "fish")
 
 
 class _Commands(TyperGroup):
@@ -46,6 +60,27 @@ class _Commands(TyperGroup):
 
     The caller in typer would turn it into an exit code and print nothing.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (see invoke)
+        """Parse the options before the command. Those for completion may name a shell.
+
+        typer takes the shell that it was started from, whatever is named, and ends with the exit
+        code of a bug where that is none that it can complete in (sh in a script).
+        """
+        if args and args[0] in COMPLETION:
+            self._complete_in(ctx, args[0], args[1] if len(args) > 1 else None)
+        return super().parse_args(ctx, args)
+
+    def _complete_in(self, ctx: Any, option: str, shell: str | None) -> None:  # noqa: ANN401
+        param = next(param for param in self.params if option in param.opts)
+        if shell is None or shell in SHELLS:
+            with suppress(typer.Exit):
+                COMPLETION[option](ctx, param, shell or True)
+        which = "this shell" if shell is None else f"the shell {shell}"
+        raise ConfigurationError(
+            f"There is no completion for {which}.",
+            advice=f"Name a shell: orthanc-bridge {option} bash (or zsh, or fish).",
+        )
 
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401 (typer keeps the type of it to itself)
         """Run the command that was asked for."""

@@ -529,6 +529,55 @@ def test_a_mistake_in_usage_names_the_help_of_its_command(
     assert f"See {' '.join(('orthanc-bridge', *help_of.split()))} --help." in told
 
 
+@pytest.mark.parametrize(
+    ("shell", "begins"),
+    [
+        ("bash", "_orthanc_bridge_completion() {"),
+        ("zsh", "#compdef orthanc-bridge"),
+        ("fish", "complete --command orthanc-bridge"),
+    ],
+)
+def test_completion_is_shown_and_installed_for_the_shell_that_is_named(
+    shell: str,
+    begins: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """Whatever shell the tests run in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit) as shown:
+        exit_code_of(["--show-completion", shell])
+    assert shown.value.code == 0
+    script = capsys.readouterr().out
+    assert script.startswith(begins)
+    with pytest.raises(SystemExit) as installed:
+        exit_code_of(["--install-completion", shell])
+    assert installed.value.code == 0
+    assert f"{shell} completion installed in {tmp_path}" in capsys.readouterr().out
+    files = [path.read_text("utf-8") for path in tmp_path.rglob("*orthanc-bridge*")]
+    assert [text.strip() for text in files] == [script.strip()]
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+@pytest.mark.parametrize("arguments", [["tcsh"], []])
+def test_without_completion_for_a_shell_it_says_how_to_name_one(
+    option: str,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("typer._completion_shared._get_shell_name", lambda: "dash")
+    monkeypatch.setattr("typer.completion._get_shell_name", lambda: "dash")
+    assert exit_code_of([option, *arguments]) == 2
+    said = capsys.readouterr()
+    assert "no completion for" in said.err
+    assert f"orthanc-bridge {option} bash" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def interrupted() -> NoReturn:
         raise KeyboardInterrupt
