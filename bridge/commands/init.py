@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bridge.model import SideName
 
 TRIAL_TIMEOUT_S = 10.0
+AGAIN = "  Try again? (n: keep these answers as they are)"
 USUAL_URLS = {"source": "http://127.0.0.1:8042", "target": "http://127.0.0.1:8043"}
 
 
@@ -50,6 +52,7 @@ def init(
     from bridge.commands.docs import env_template
     from bridge.commands.output import say
     from bridge.model import SideName
+    from bridge.monitoring.health import counted
     from bridge.own_files import why_not_trusted
 
     env_file = env_file.absolute()
@@ -81,7 +84,7 @@ def init(
     settings = _settings(given, folder)
     if held:
         wanted = typer.confirm(
-            f"Deliver the {held:,} instances that the source holds already?", default=True
+            f"Deliver what the source holds already ({counted(held, 'instance')})?", default=True
         )
         settings["BRIDGE_START"] = "snapshot" if wanted else "now"
     for side, answers in given.items():
@@ -106,6 +109,7 @@ def _settle(side: SideName, *, taken: list[str]) -> tuple[Answers, int]:
     Returns the answers and how many instances the server holds.
     """
     from bridge.commands.output import say
+    from bridge.monitoring.health import counted
     from bridge.untrusted_text import visible
 
     say(f"\nThe {side}: {'where instances come from' if side == 'source' else 'where they go'}")
@@ -118,23 +122,34 @@ def _settle(side: SideName, *, taken: list[str]) -> tuple[Answers, int]:
             version, count = _try(side, answers)
         except BridgeError as exc:
             say(f"  Failed: {visible(_without_settings(exc))}")
-            if answers.url in taken or typer.confirm("  Try again?", default=True):
+            if answers.url in taken or typer.confirm(AGAIN, default=True):
                 if answers.url not in taken:
                     suggested = answers.url or suggested
                 continue
             return answers, 0
-        say(f"  OK: Orthanc {visible(version)}, {count:,} instances")
+        say(f"  OK: Orthanc {visible(version)}, {counted(count, 'instance')}")
         return answers, count
 
 
+ASKED = {
+    "URL": "the address",
+    "USERNAME": "the user name",
+    "PASSWORD": "the password",
+    "CA_FILE": "the CA certificate file",
+}
+"""What the questions call these settings, which are not written yet."""
+
+
 def _without_settings(exc: BridgeError) -> str:
-    """Say what failed. The advice on a refused login names settings that are not written yet."""
+    """Say what failed, in the words of the questions instead of the names of settings."""
     from bridge.errors import SideError
     from bridge.model import SideProblem
 
-    if isinstance(exc, SideError) and exc.problem is SideProblem.LOGIN_REFUSED:
-        return f"{exc.message} Check the user name and the password."
-    return str(exc)
+    refused = isinstance(exc, SideError) and exc.problem is SideProblem.LOGIN_REFUSED
+    said = f"{exc.message} Check the user name and the password." if refused else str(exc)
+    setting = rf"BRIDGE_(?:SOURCE|TARGET)_({'|'.join(ASKED)})\b"
+    said = re.sub(setting, lambda name: ASKED[name[1]], said)
+    return said[:1].upper() + said[1:]
 
 
 def _ask(suggested: str) -> Answers:

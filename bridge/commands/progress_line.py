@@ -128,7 +128,7 @@ def as_text(position: Position, pace: Pace, *, now_s: float) -> str:
     if position.instances is None:
         parts = [f"{position.done}{of}"]
     else:
-        parts = [f"{position.instances} instances"]
+        parts = [f"{position.instances} instance{'' if position.instances == 1 else 's'}"]
         phase += f" {int(100 * position.share)}%" if of else ""
     if position.parked is not None:
         parts.append(f"{position.parked} parked")

@@ -63,7 +63,7 @@ def test_two_servers_with_logins_give_settings_that_load(
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "OK: Orthanc" in said.out
-    assert "1 instances" in said.out
+    assert ", 1 instance\n" in said.out
     assert "orthanc-bridge doctor" in said.out
     assert secret not in said.out + said.err
     settings = load_settings()
@@ -104,6 +104,18 @@ def test_what_fails_is_told_and_asked_again(
     assert "BRIDGE_SOURCE" not in said, "no setting is written yet"
     assert "This is the address of the source." in said
     assert load_settings().target_url == target.url
+
+
+def test_what_fails_is_told_in_the_words_of_the_questions(
+    asked: Asked, fake_orthanc: Callable[..., FakeOrthanc], capsys: Capture
+) -> None:
+    source, target = fake_orthanc(), fake_orthanc()
+    first = (source.url, "http://name", "x", "y", "http://127.0.0.1:1", "", "y")
+    assert asked(*first, source.url, "", target.url, "") == 0
+    said = capsys.readouterr().out
+    assert "Failed: The user name contains a colon" in said
+    assert "Check that it is running and that the address is right." in said
+    assert "BRIDGE_" not in said, "no setting is written yet"
 
 
 def test_the_address_of_the_source_is_not_suggested_for_the_target(

@@ -312,7 +312,7 @@ def test_without_a_terminal_the_end_of_moves_is_said(
         clock_s[0] = 1.0
         moves.on_progress(Progress(checkpoint=2))
         moves.on_progress(Progress(checkpoint=2))
-    assert capsys.readouterr().err.splitlines() == ["replay 100%: 1 instances, 0 parked, 1 s"]
+    assert capsys.readouterr().err.splitlines() == ["replay 100%: 1 instance, 0 parked, 1 s"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SourceError(SideProblem.UNREACHABLE, "x")])
