@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from tests.absent import absent
 from tests.conftest import require_orthanc
 
 COMPOSE = Path(__file__).resolve().parents[3] / "compose"
+README = (COMPOSE / "README.md").read_text("utf-8")
 UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 START_TIMEOUT_S = 30.0
 
@@ -209,6 +211,32 @@ def test_the_dicom_port_takes_compressed_instances_at_the_source_only(
     (instance,) = held
     syntax = server.get(f"/instances/{instance}/metadata?expand")["TransferSyntax"]
     assert syntax == header.file_meta.TransferSyntaxUID, "kept as it came"
+
+
+@pytest.mark.usefixtures("storescu")
+def test_the_command_of_the_readme_sends_compressed_and_uncompressed_files(
+    server: Server, tmp_path: Path
+) -> None:
+    """storescu would refuse to send what is compressed, without an option for its syntax."""
+    if server.name == "target":
+        return
+    (command,) = re.findall(r"`(\w+ -aec SOURCE 127.0.0.1 4242 \*.dcm)`", README)
+    files = [str(param.values[1]) for param in COMPRESSED]
+    for number, file in enumerate([*files, "CT_small.dcm"]):
+        shutil.copy(str(get_testdata_file(file, download=False)), tmp_path / f"{number}.dcm")
+    sent = subprocess.run(
+        ["sh", "-c", command.replace("4242", str(server.dicom_port))],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert sent.returncode == 0, sent.stderr
+    uids = {
+        pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in tmp_path.iterdir()
+    }
+    assert len(server.get("/instances")) == len(uids)
 
 
 @pytest.mark.usefixtures("storescu")
