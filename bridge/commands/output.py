@@ -172,11 +172,22 @@ def print_result(
             _print_json(summary, name, rows)
         case Format.CSV:
             _print_csv(rows, columns)
-            text = ", ".join(f"{key} {_cell(value)}" for key, value in summary.items())
+            text = ", ".join(f"{key} {value}" for key, value in _for_people(summary).items())
             say(visible(text), err=True)
         case Format.TABLE:
             _print_table(rows, columns, matters)
-            print_pairs({k: v if isinstance(v, bool) else _cell(v) for k, v in summary.items()})
+            print_pairs(_for_people(summary))
+
+
+def _for_people(summary: Mapping[str, object]) -> dict[str, object]:
+    """Return a summary as text. The counts of what was found, by kind, get a clearer name."""
+    told: dict[str, object] = {}
+    for key, value in summary.items():
+        if key == "found":
+            told["findings"] = _cell(value) if value else "none"
+        else:
+            told[key] = value if isinstance(value, bool) else _cell(value)
+    return told
 
 
 def _print_json(summary: Mapping[str, object], name: str, rows: Iterable[Row]) -> None:

@@ -47,7 +47,7 @@ def check_source(settings: Settings) -> Iterator[Diagnosis]:
         elif info.has_extended_changes:
             how = "the bridge filters changes itself, to count what the source recycles unread"
         else:
-            how = "old Orthanc: the bridge filters changes itself"
+            how = "the bridge filters changes itself, because this version of Orthanc cannot"
         yield Diagnosis(OK, "source", how)
         yield from _may_fetch(settings, client, checkpoint)
         if settings.retention_s is not None:
@@ -111,9 +111,10 @@ def check_clocks(settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _identity(side: str, info: ServerInfo, url: str) -> Diagnosis:
-    plugins = "on" if info.plugins_enabled else "off"
-    can = f", can {', '.join(info.capabilities)}" if info.capabilities else ""
-    return Diagnosis(OK, side, f"Orthanc {info.version} at {url} (plugins {plugins}{can})")
+    plugins = "with" if info.plugins_enabled else "without"
+    can = f"; it reports {', '.join(info.capabilities)}" if info.capabilities else ""
+    text = f"Orthanc {info.version} at {url}, {plugins} support for plugins{can}"
+    return Diagnosis(OK, side, text)
 
 
 def _index(info: ServerInfo) -> str:

@@ -52,6 +52,20 @@ def test_csv_has_the_rows_and_stderr_the_summary(
     assert "missing: 1, extra: 1" in err
 
 
+@pytest.mark.parametrize("how", [Format.TABLE, Format.CSV])
+@pytest.mark.parametrize(
+    ("counts", "told"), [({}, "findings none"), ({"missing": 1, "extra": 2}, "findings missing: 1")]
+)
+def test_people_read_what_the_counts_are_of(
+    how: Format, counts: dict[str, int], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program finds them as "found", and no counts as an empty object."""
+    print_result(how, summary={"found": counts}, name="findings", rows=[], columns=COLUMNS)
+    said = "".join(capsys.readouterr())
+    assert told in " ".join(said.split())
+    assert "found" not in said
+
+
 @pytest.mark.parametrize(
     ("how", "named"), [(Format.TABLE, "RLELossless"), (Format.JSON, "5"), (Format.CSV, "5")]
 )
