@@ -12,7 +12,7 @@ ledger/           what must survive a crash, and the checkpoint, in one SQLite f
 dicom/            a DICOM file as bytes: read, checked, transcoded, compared
 orthanc/          the REST API of an Orthanc, and whose trouble each of its errors is
 retention/        deletes at the source what was delivered, proved and is old enough
-notify/           events: what is told of studies, parked instances and health, and sent
+notify/           messages about studies, parked instances and health, and how they are sent
 monitoring/       /health, /metrics, the status page and the log
 checks/           check, plan, report and replay --dry-run: look at both servers and answer
 doctor/           what is wrong with an installation, and what to do
@@ -25,7 +25,7 @@ service.py        each job (follow, snapshot, replay, retry) as phases that each
 wiring.py         the real parts, and how they are put together to one pipeline
 decision.py       what becomes of an instance: for the worker, plan, check and a dry run alike
 two_servers.py    makes sure that the two addresses are two servers
-marks.py          what is set at a server to tell two apart, on record until it is removed
+marks.py          a mark at a server that shows whether two are one, recorded until it is removed
 audit.py          one line on record for each instance
 config.py         the settings
 credentials.py    the secrets, read where they are used

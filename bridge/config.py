@@ -444,9 +444,9 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         le=3600,
-        description="Seconds for which a feed that looks reset or replaced is looked at again, on "
-        "new connections, before that is believed. Nothing is moved or deleted meanwhile. 0: "
-        "believe it at once.",
+        description="Seconds for which the bridge checks again, on new connections, a feed that "
+        "looks reset or replaced, before it believes that. During that time it moves and deletes "
+        "nothing. 0: it believes it at once.",
     )
     on_undecodable: Literal["park", "forward"] = Field(
         "park",
@@ -680,7 +680,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds that run --once, replay and parked retry tolerate an outage before "
         "they end with exit code 10 or 11, and that run --once and replay wait for late rows "
-        "before they end with 3. run itself waits for ever.",
+        "before they end with 3. run itself waits without a limit.",
     )
     keep_studies_days: float = Field(
         30.0,

@@ -35,7 +35,7 @@ _GROUPS = {
     "Pace": "workers max_instances_s schedule max_mbit_s rate_timetable window worker_memory_mb "
     "spool_above_mb task_timeout_s attempts parked_retry parked_retries_per_hour "
     "poll_interval_s page_size",
-    "Safety": "state_path proof source_retention on_feed_reset retention_per_hour "
+    "Safety": "state_path proof source_retention on_feed_reset feed_confirm_s retention_per_hour "
     "retention_day_share retention_risk servers_are_distinct shared_directory shutdown_timeout_s "
     "command_patience_s recount_interval_s feed_overlap feed_gap_hours feed_gaps_max",
     "Keeping two servers equal": "verify_every repair mirror_deletions repair_limit verify_rate "
@@ -62,30 +62,31 @@ SECRET_MEANINGS = {
     "TOKEN": "Bearer token for the {side}, instead of a user name and a password.",
 }
 POKE_MEANING = (
-    "Token that a POST to /poke must bring (docs/poke.md), 16 characters or more; without it "
-    "nobody can poke."
+    "Token that a POST to /poke must contain (docs/poke.md), 16 characters or more. Without it "
+    "/poke does not exist."
 )
 ADMIN_MEANING = (
-    "Token with which people may pause, retry, replay and more over HTTP (docs/actions.md), 24 "
-    "characters or more; several as NAME:TOKEN, one on a line; without it nobody may."
+    "Token that lets people pause, retry, replay and more over HTTP (docs/actions.md), 24 "
+    "characters or more. Several: NAME:TOKEN, one on each line. Without it nobody can."
 )
 OTHER_MEANINGS = {
     WEBHOOK_SECRET: "Secret that events are signed with, 16 characters or more; BRIDGE_WEBHOOK_URL "
     "needs it.",
-    NOTIFY_URLS: "Addresses of apprise to which events are sent, blanks or lines between them "
-    "(docs/events.md).",
+    NOTIFY_URLS: "Addresses, as apprise writes them, to which events are sent; separated by spaces "
+    "or line breaks (docs/events.md).",
 }
 EXAMPLE_HEAD = """\
 # The settings of orthanc-bridge. A line that begins with # shows a default.
 #
-# The bridge reads this file where it is named .env in the directory that the bridge is started in.
-# A file of another name is named in the environment: BRIDGE_ENV_FILE=/etc/orthanc-bridge.env
-# The environment wins over the file. More on each setting: orthanc-bridge docs configuration
+# The bridge reads this file if it is called .env and is in the directory in which it starts. If the
+# file has another name, set that in the environment: BRIDGE_ENV_FILE=/etc/orthanc-bridge.env
+# A variable of the environment takes precedence over the same one in this file.
+# More on each setting: orthanc-bridge docs configuration
 """
 EXAMPLE_SECRETS = """\
 
-# Secrets. Each can be given by a file instead, whose only line is the secret: name the file in
-# the variable that ends in _FILE. Prefer that: environments are easily read by others.
+# Secrets. Better put each into its own file, whose only line is the secret, and set the variable
+# that ends in _FILE to the name of that file. Others can read an environment easily.
 """
 
 

@@ -114,8 +114,10 @@ def versions_table(versions: Iterable[Installation]) -> str:
     rows = []
     for one in versions:
         able = ", ".join(f"`{k}`" for k, v in sorted(one.capabilities.items()) if v is True)
-        rows.append((one.version, one.label, one.database_version, able or "says nothing of them"))
-    return table(("Orthanc", "from Debian", "database", "capabilities that `/system` tells"), rows)
+        rows.append((one.version, one.label, one.database_version, able or "reports none"))
+    return table(
+        ("Orthanc", "from Debian", "database", "capabilities that `/system` reports"), rows
+    )
 
 
 def page_section(
