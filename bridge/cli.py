@@ -67,8 +67,9 @@ class _Commands(TyperGroup):
         typer takes the shell that it was started from, whatever is named, and ends with the exit
         code of a bug where that is none that it can complete in (sh in a script).
         """
-        if args and args[0] in COMPLETION:
-            self._complete_in(ctx, args[0], args[1] if len(args) > 1 else None)
+        option, _, shell = args[0].partition("=") if args else ("", "", "")
+        if option in COMPLETION:
+            self._complete_in(ctx, option, shell or (args[1] if len(args) > 1 else None))
         return super().parse_args(ctx, args)
 
     def _complete_in(self, ctx: Any, option: str, shell: str | None) -> None:  # noqa: ANN401

@@ -551,6 +551,9 @@ def test_completion_is_shown_and_installed_for_the_shell_that_is_named(
     assert shown.value.code == 0
     script = capsys.readouterr().out
     assert script.startswith(begins)
+    with pytest.raises(SystemExit):
+        exit_code_of([f"--show-completion={shell}"])
+    assert capsys.readouterr().out == script
     with pytest.raises(SystemExit) as installed:
         exit_code_of(["--install-completion", shell])
     assert installed.value.code == 0
