@@ -75,7 +75,7 @@ async function act(action, body = {}) {
     return say(told.message);
   } catch (error) {
     console.info("no answer:", error);
-    return say("The bridge did not answer: look whether it was done before you try again.");
+    return say("The bridge did not answer. Check whether it was done before you try again.");
   }
 }
 

@@ -17,7 +17,7 @@ function station(id, tone, state, detail) {
 function showServer(id, view, status) {
   write(byId(id).querySelector(".address"), view.url);
   if (view.up && view.trial) {
-    station(id, "wait", "on trial", "It answers again; instances are tried one at a time.");
+    station(id, "wait", "on trial", "It answers again. The bridge tries one instance at a time.");
   } else if (view.up) {
     const reset = id === "source" && status.reasons.some((r) => r.code === "feed_went_backwards");
     const version = view.version ? `Orthanc ${view.version}` : "";
@@ -73,7 +73,7 @@ function showFigures(status) {
     ["Parked", number(status.parked_total)],
   ];
   if (status.verification) figures.push(["Verified", status.verification.text]);
-  if (status.carry) figures.push(["Beside the files", status.carry.text]);
+  if (status.carry) figures.push(["Labels, metadata and attachments", status.carry.text]);
   if (status.signs) figures.push(["Signs at the source", status.signs.text]);
   byId("figures").replaceChildren(...figures.map(([name, value]) => {
     const div = document.createElement("div");

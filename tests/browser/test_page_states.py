@@ -197,7 +197,7 @@ def test_the_page_is_a_document_for_those_who_do_not_see_it(showing: Showing) ->
     regions = [name for role, name in roles if role == "region"]
     assert regions == [
         "From source to target",
-        "Under way for long",
+        "In progress for a long time",
         "Delivered",
         "Last failures",
     ]
