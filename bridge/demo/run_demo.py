@@ -5,6 +5,7 @@ The bridge itself is handed in (``transfer``, ``serve``): the demo starts server
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,14 +103,14 @@ def run_demo(
         target = stack.enter_context(OrthancServer("target", base / "target"))
         state_path = base / "bridge.sqlite3"
         count = len(sample_names()) if chosen is None else len(chosen)
-        with _quiet_pydicom(), showing() as show:
+        with quiet_pydicom(), showing() as show:
             loaded = _load(source.url, sample_set(chosen), show, count)
         announce(f"Loaded {len(loaded.held)} instances into {source.url}; the bridge starts.")
         transfer_started = time.monotonic()
         outcomes = transfer(source.url, target.url, state_path)
         transfer_s = time.monotonic() - transfer_started
         announce(f"The bridge took {transfer_s:.1f} s; comparing every pixel.")
-        with _quiet_pydicom(), showing() as show:
+        with quiet_pydicom(), showing() as show:
             rows = _judge(target.url, loaded, outcomes, show)
         took_s = time.monotonic() - started
         if json_output:
@@ -197,11 +198,20 @@ def _state(outcome: Outcome | None) -> str:
 
 
 @contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings: it comments on oddities of the real files, quoting values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings: it comments on oddities of the real files, quoting values.
+
+    It also logs each. Our log leaves the text of a library out, so the line would say nothing.
+    """
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _client(side: SideName, url: str) -> OrthancClient:
