@@ -253,9 +253,8 @@ class Carrier:
         return (LABELS if lacking else ""), ""
 
     def _labels_of(self, here: Resource) -> list[str]:
-        """Return what is to be brought: all but the label that says delivered, of instances."""
-        kept = self._kept_label if here.kind is ResourceKind.INSTANCE else ""
-        return [label for label in here.labels or () if label != kept]
+        """Return what is to be brought: all but the label that says delivered, at any level."""
+        return [label for label in here.labels or () if label != self._kept_label]
 
     def _tell_no_labels(self, here: Resource, side: SideName) -> None:
         """Say once that a server is too old for labels: no instance is to blame."""

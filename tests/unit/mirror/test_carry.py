@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,7 @@ from bridge.model import (
     CarriedNames,
     Change,
     Delivered,
+    DeliveredSign,
     Move,
     Page,
     Reason,
@@ -715,3 +716,20 @@ def test_a_state_file_that_was_tampered_with_is_told(scene: Scene) -> None:
     scene.ledger.set_meta(CARRY_POSITION_KEY, "x")
     with pytest.raises(StateError):
         scene.thread().carry_some(scene.ledger)
+
+
+@pytest.mark.parametrize("kind", ResourceKind)
+def test_the_label_that_says_delivered_is_brought_at_no_level(
+    scene: Scene, kind: ResourceKind
+) -> None:
+    """A user has set it at the study: the target's study would have said delivered, too."""
+    one = scene.ids[0]
+    scene.source.labels[one] = {"delivered", "a"}
+    for server in (scene.source, scene.target):
+        made = server._resource
+        vars(server)["_resource"] = lambda i, made=made: replace(made(i), kind=kind)
+    carrier = Carrier(
+        scene.source, scene.target, scene.names, bytes_max=9, sign=DeliveredSign("delivered")
+    )
+    carrier.carry(scene.ledger, [one])
+    assert scene.target.labels[one] == {"a"}
