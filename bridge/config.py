@@ -603,8 +603,9 @@ class Settings(BaseSettings):
     retention_risk: Annotated[str, AfterValidator(_risks)] = Field(
         "",
         description="Risks that you accept with BRIDGE_SOURCE_RETENTION, separated by commas: "
-        "target-recycles, target-limits-untold, target-read-only, target-emptied, unregistered; "
-        "the last two also with BRIDGE_MIRROR_DELETIONS (orthanc-bridge docs security).",
+        "target-recycles, target-limits-untold, target-read-only, target-emptied, unregistered. "
+        "With BRIDGE_MIRROR_DELETIONS: target-emptied, unregistered, source-limits-untold "
+        "(orthanc-bridge docs security).",
     )
     verify_every: SpanOrOff = Field(
         "off",

@@ -207,6 +207,21 @@ class ServerInfo:
     user_metadata: Mapping[str, int] = field(default_factory=dict)
     """The numbers of metadata by the names that its configuration gives them; from 1.12 on."""
 
+    @property
+    def recycles(self) -> bool | None:
+        """Tell whether it deletes old patients when it is full; None where it does not say."""
+        limits = self.maximum_storage_bytes, self.maximum_patient_count
+        if any(limits) and self.maximum_storage_mode != "Reject":
+            return True
+        return None if None in limits else False
+
+
+class SourceDoubt(StrEnum):
+    """Why deletions at the source are not followed at the target."""
+
+    RECYCLES = "recycles"
+    UNTOLD = "limits_untold"
+
 
 @dataclass(frozen=True, slots=True)
 class StoreAnswer:

@@ -21,7 +21,7 @@ from bridge.doctor.machine import (
     check_state,
     check_workers,
 )
-from bridge.doctor.retention import check_retention, check_two_servers
+from bridge.doctor.retention import check_mirror_deletions, check_retention, check_two_servers
 from bridge.doctor.servers import check_clocks, check_source, check_target
 from bridge.errors import BridgeError, ConfigurationError, SideError
 
@@ -38,6 +38,7 @@ CHECKS = (
     check_workers,
     check_cluster,
     check_retention,
+    check_mirror_deletions,
 )
 
 

@@ -13,7 +13,9 @@ from bridge.feed.pages import NEW_INSTANCE
 from bridge.ledger.lock import there_may_be
 from bridge.ledger.store import Ledger
 from bridge.marks import MarkedBy, Marks, MarksAtBest, MarksOnRecord, NotOnRecord
+from bridge.mirror.copy_deletion import doubt_of
 from bridge.model import ServerInfo, SideName
+from bridge.monitoring.health import SOURCE_DOUBTS
 from bridge.orthanc.session import SideClient
 from bridge.retention.age_clock import AgeClock
 from bridge.retention.batch_proof import refuse_target
@@ -126,6 +128,25 @@ def check_retention(settings: Settings) -> Iterator[Diagnosis]:
     yield from _verifying(settings, there)
     text = f"delivered instances are deleted from the source after {settings.source_retention}"
     yield Diagnosis(OK, "retention", text)
+
+
+def check_mirror_deletions(settings: Settings) -> Iterator[Diagnosis]:
+    """Look for what would make BRIDGE_MIRROR_DELETIONS delete the last copy."""
+    if settings.mirror_deletions_after_s is None:
+        return
+    source = SideClient(settings.endpoint(SideName.SOURCE))
+    try:
+        doubt = doubt_of(source.system(), settings.accepted_risks)
+    except SideError:
+        return  # said already
+    finally:
+        source.close()
+    if doubt is None:
+        text = f"what the source has lacked is deleted at the target ({settings.mirror_deletions})"
+        yield Diagnosis(OK, "mirror", text)
+        return
+    text, advice = SOURCE_DOUBTS[doubt]
+    yield Diagnosis(WARNING, "mirror", text, advice)
 
 
 def _refusals(

@@ -13,6 +13,7 @@ from typing import Any
 
 from bridge.ledger.lock import explained
 from bridge.ledger.store import Ledger
+from bridge.model import SourceDoubt
 
 UNDER_WAY_KEY = "verification"
 """Ledger: the verification that is under way, as JSON: a restart goes on with it."""
@@ -28,6 +29,11 @@ CONFIRMED_KEY = "repairs_confirmed_until"
 """Ledger: until when, by the age clock, the limit of a day does not count: a person said so."""
 HELD_KEY = "repairs_held"
 """Ledger: how many repairs and deletions wait for a person's word; absent without any."""
+DOUBT_KEY = "source_doubt"
+"""Ledger: why deletions at the source are not followed (SourceDoubt); absent without a reason."""
+RECYCLED_KEY = "source_recycled_at"
+"""Ledger: when the source was last seen to recycle, by the age clock, until a later verification
+has let everything stay that it lacked then; absent where it was not."""
 HOUR_S, DAY_S = 3600.0, 86_400.0
 COUNT_MAX = 2**53
 _IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
@@ -199,6 +205,42 @@ def held_repairs(ledger: Ledger) -> int:
     text = ledger.meta(HELD_KEY)
     with explained(ledger.path):
         return _count(int(text or 0))
+
+
+def note_source(ledger: Ledger, doubt: SourceDoubt | None, *, recycles: bool, age: float) -> None:
+    """Note whether deletions at the source may be followed, as it has just said.
+
+    ``recycles``: also where nobody wishes to follow them, for the day when somebody does.
+    """
+    if ledger.meta(DOUBT_KEY) != doubt:
+        ledger.set_meta(DOUBT_KEY, doubt)
+    if recycles:
+        ledger.set_meta(RECYCLED_KEY, repr(age))
+
+
+def source_doubt(ledger: Ledger) -> SourceDoubt | None:
+    """Return why deletions at the source are not followed. Raises StateError."""
+    text = ledger.meta(DOUBT_KEY)
+    with explained(ledger.path):
+        return None if text is None else SourceDoubt(text)
+
+
+def release_recycled(ledger: Ledger, *, begun_age: float) -> bool:
+    """Let what the source lacks stay at the target for good, if it may have recycled it.
+
+    ``begun_age``: when the verification that ends now began. One that began after the source was
+    last seen to recycle has noted all of it. Tells whether any may have been. Raises StateError.
+    """
+    text = ledger.meta(RECYCLED_KEY)
+    if text is None:
+        return False
+    with explained(ledger.path):
+        recycled_at = float(text)
+    for record in ledger.lacking():
+        ledger.release_delivery(record.instance_id)
+    if begun_age > recycled_at:
+        ledger.set_meta(RECYCLED_KEY, None)
+    return True
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -14,6 +14,8 @@ here, and on purpose. What must hold for each:
   followed; the two addresses lead to two servers; the ledger has no newer delivery.
 - No bridge with retention delivers to the target: what that one has deleted at its own source is
   there alone (retention/other_bridges.py). Asked right before each deletion.
+- The source does not recycle: it says so, or the operator vouches for it. What it lacked while it
+  did, or may have, stays at the target for good: its own copies went without anybody's wish.
 - No more than the limit of a day, repairs included, before a person has said so.
 """
 
@@ -27,14 +29,24 @@ from bridge.errors import InstanceError
 from bridge.events import Event, TargetDeletes, TargetKept
 from bridge.ledger.records import DeliveryRecord
 from bridge.ledger.store import Ledger
-from bridge.ledger.verifications import count_repair, is_confirmed, repairs_since
+from bridge.ledger.verifications import (
+    count_repair,
+    is_confirmed,
+    note_source,
+    repairs_since,
+    source_doubt,
+)
 from bridge.mirror.repair import RepairLimit
-from bridge.model import Reason
+from bridge.model import Reason, ServerInfo, SourceDoubt
 from bridge.orthanc import StoredFile
+from bridge.retention.limits_and_risks import Risk
 
 
 class DeletingSource(Protocol):
     """What is needed of the source."""
+
+    def system(self) -> ServerInfo:
+        """Return the server's description. Raises SideError."""
 
     def has_instance(self, instance_id: str) -> bool:
         """Tell whether it holds an instance; False is certain."""
@@ -68,12 +80,21 @@ class Grace:
         return age - since >= self.after_s
 
 
+def doubt_of(info: ServerInfo, accepted: frozenset[str]) -> SourceDoubt | None:
+    """Tell why deletions at a source are not followed. ``accepted``: risks."""
+    if info.recycles:
+        return SourceDoubt.RECYCLES
+    if info.recycles is None and Risk.SOURCE_UNTOLD not in accepted:
+        return SourceDoubt.UNTOLD
+    return None
+
+
 class CopyDeletion:
     """Deletes copies, one at a time. For one thread.
 
     ``be_sure`` makes sure of both servers. ``awaits_notes`` tells, of the ledger and the age clock,
     whether other bridges may not have noted themselves at the target yet. Both raise SideError,
-    FeedWentBackwards, ConfigurationError.
+    FeedWentBackwards, ConfigurationError. ``accepted``: risks.
     """
 
     def __init__(
@@ -84,6 +105,7 @@ class CopyDeletion:
         limit: RepairLimit,
         be_sure: Callable[[Ledger], None],
         awaits_notes: Callable[[Ledger, float], bool],
+        accepted: frozenset[str] = frozenset(),
         recorded: Callable[[], bool] = lambda: True,
         report: Callable[[Event], None] = lambda _: None,
     ) -> None:
@@ -92,14 +114,25 @@ class CopyDeletion:
         self._limit = limit
         self._be_sure = be_sure
         self._awaits_notes = awaits_notes
+        self._accepted = accepted
         self._recorded = recorded
         self._report = report
+
+    def look_at_source(self, ledger: Ledger, age: float) -> SourceDoubt | None:
+        """Ask the source whether it recycles, and note it. Raises SideError, StateError."""
+        info = self._source.system()
+        doubt = doubt_of(info, self._accepted)
+        note_source(ledger, doubt, recycles=bool(info.recycles), age=age)
+        return doubt
 
     def may_begin(self, ledger: Ledger, *, lacking: int, instances: int, age: float) -> bool:
         """Tell whether the source holds everything else: no more lack than a day's limit.
 
-        ``lacking``: of what this bridge has delivered. ``instances``: that the source holds.
+        And whether it recycles nothing, as it said last. ``lacking``: of what this bridge has
+        delivered. ``instances``: that the source holds.
         """
+        if source_doubt(ledger) is not None:
+            return False
         return lacking <= self._limit.of(instances) or is_confirmed(ledger, age)
 
     def delete(  # noqa: PLR0911 (a table of objections)
@@ -114,7 +147,7 @@ class CopyDeletion:
         if not (within or is_confirmed(ledger, age)):
             return None
         self._be_sure(ledger)
-        if self._awaits_notes(ledger, age):
+        if self.look_at_source(ledger, age) or self._awaits_notes(ledger, age):
             return False
         try:
             held = self._target.stored_file(instance_id)

@@ -30,7 +30,7 @@ from bridge.mirror.repair import Repairer, RepairLimit, is_repair_begun
 from bridge.mirror.told_instances import ToldInstances
 from bridge.mirror.verify import Verification, VerificationPace, VerificationRules
 from bridge.model import Job, Move, Outcome, Task
-from bridge.monitoring.health import counted
+from bridge.monitoring.health import SOURCE_DOUBTS, counted
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, Bucket
@@ -243,6 +243,7 @@ class MirrorParts:
                     accepted=settings.accepted_risks,
                     token=self.token,
                 ),
+                accepted=settings.accepted_risks,
                 recorded=self.recorded,
                 report=self.observer.on_event,
             )
@@ -311,6 +312,7 @@ class MirrorThread:
         self._thread = threading.Thread(target=self._work, name="verification", daemon=True)
         self._said = ""
         self._failures = 0
+        self._has_asked = False
 
     def start(self) -> None:
         """Verify from now on."""
@@ -330,6 +332,20 @@ class MirrorThread:
         last = last_verification(ledger)
         # Begun after now: the clock was ahead then, and may have been by years.
         return last is None or not 0 <= self._now_s() - last.begun_at < self._every_s
+
+    def look_at_source(self) -> None:
+        """Ask the source once whether what it lacks may be deleted. Raises SideError, StateError.
+
+        Long before anything is, so that its answer is in the log of each start, and in /health.
+        """
+        if self._has_asked or self._every_s is None:
+            return
+        with Ledger(self._state_path, create=False) as ledger:
+            doubt = self._make(ledger).look_at_source()
+        self._has_asked = True
+        if doubt is not None:
+            text, advice = SOURCE_DOUBTS[doubt]
+            log(logging.WARNING, "deletions_refused", f"{text} {advice}", doubt=str(doubt))
 
     def verify_once(self) -> bool:
         """Do what is due; False where it did not come to its end. Raises as Verification.run."""
@@ -385,6 +401,7 @@ class MirrorThread:
     def _turn(self) -> float:
         """Do what is due; returns for how long to wait then, seconds."""
         try:
+            self.look_at_source()
             self.look_at_deleted()
             ended = self.verify_once()
         except (BridgeError, OSError) as exc:

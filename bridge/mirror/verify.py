@@ -34,6 +34,8 @@ from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import (
     VerificationProgress,
     end_verification,
+    note_source,
+    release_recycled,
     save_progress,
     under_way,
 )
@@ -48,7 +50,7 @@ from bridge.mirror.judge_copy import (
     learned,
 )
 from bridge.mirror.repair import RepairEnd, Repairer, hold_repairs, repairing_turn
-from bridge.model import Job, Reason, SideName
+from bridge.model import Job, Reason, SideName, SourceDoubt
 from bridge.orthanc import Need, StoredFile, lacks_right
 
 BATCH = 100
@@ -191,6 +193,7 @@ class Verification:
             progress = VerificationProgress(self._now_s(), self._age(ledger))
             self._save(progress)
         self._look_at_feed(ledger)
+        self.look_at_source()
         with ExitStack() as stack:
             lists = {side: stack.enter_context(SortedTexts()) for side in SideName}
             for side in SideName:
@@ -237,6 +240,19 @@ class Verification:
         """
         with repairing_turn(self._ledger):
             return not self._is_unfinished()
+
+    def look_at_source(self) -> SourceDoubt | None:
+        """Ask the source whether it recycles, and note it: what it lacks then is not deleted.
+
+        Raises SideError, StateError.
+        """
+        if not self._keeps_place:
+            return None
+        ledger, age = self._ledger, self._age(self._ledger)
+        if self._deletion is not None:
+            return self._deletion.look_at_source(ledger, age)
+        note_source(ledger, None, recycles=bool(self._source.system().recycles), age=age)
+        return None
 
     def look_for_lack(self, instance_ids: Sequence[str]) -> int:
         """Look whether the source lacks some instances, between two verifications.
@@ -522,7 +538,9 @@ class Verification:
     def _delete_left(self, progress: VerificationProgress) -> VerificationProgress | None:
         """Delete what is deleted at the source, if that is wished; None when it is to end."""
         ledger, deletion, grace = self._ledger, self._deletion, self._rules.grace
-        if deletion is None:
+        doubt = self.look_at_source()
+        recycled = self._keeps_place and release_recycled(ledger, begun_age=progress.begun_age)
+        if deletion is None or doubt is not None or recycled:
             return progress
         age = self._age(ledger)
         lacking = ledger.lacking_count()

@@ -46,7 +46,13 @@ from bridge.ledger.lock import explained
 from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import OutboxView, Parked
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
-from bridge.ledger.verifications import held_repairs, last_verification, repair_intent, under_way
+from bridge.ledger.verifications import (
+    held_repairs,
+    last_verification,
+    repair_intent,
+    source_doubt,
+    under_way,
+)
 from bridge.marks import Mark, marks_that_stay
 from bridge.model import Delivered, InstanceFailed, LogState, Move, OpenGaps, Outcome, SideFailed
 from bridge.monitoring.headline import (
@@ -119,8 +125,9 @@ def mirror_view(ledger: Ledger) -> MirrorView:
     last, now_under_way = last_verification(ledger), under_way(ledger)
     done = None if now_under_way is None else now_under_way.instances
     unfinished = repair_intent(ledger) is not None
+    doubt, held = source_doubt(ledger), held_repairs(ledger)
     if last is None:
-        return MirrorView(done=done, held=held_repairs(ledger), unfinished=unfinished)
+        return MirrorView(done=done, held=held, unfinished=unfinished, doubt=doubt)
     return MirrorView(
         begun_at=last.begun_at,
         ended_at=last.ended_at,
@@ -129,9 +136,10 @@ def mirror_view(ledger: Ledger) -> MirrorView:
         unresolved=max(0, last.differences - last.repaired),
         repaired=last.repaired,
         deleted=last.deleted,
-        held=held_repairs(ledger),
+        held=held,
         done=done,
         unfinished=unfinished,
+        doubt=doubt,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bridge.events import Progress, SideView
 from bridge.ledger.records import OutboxView
-from bridge.model import LogState, SideName, epoch_of
+from bridge.model import LogState, SideName, SourceDoubt, epoch_of
 from bridge.monitoring.kept_files import KeptView
 
 FEED_RESET_ADVICE = (
@@ -172,6 +172,25 @@ VERIFY_FAILING_S = 3600.0
 """So long a verification may fail before it is told: an outage has a reason of its own."""
 
 
+SOURCE_DOUBTS = {
+    SourceDoubt.RECYCLES: (
+        "The source recycles (MaximumStorageSize or MaximumPatientCount): what it lacks may have "
+        "its last copy at the target. Nothing that it lacks is deleted there "
+        "(BRIDGE_MIRROR_DELETIONS).",
+        "Set MaximumStorageMode to Reject at the source, or BRIDGE_MIRROR_DELETIONS=off.",
+    ),
+    SourceDoubt.UNTOLD: (
+        "The source does not say whether it recycles (Orthanc 1.12 and newer do): what it lacks "
+        "may have its last copy at the target. Nothing that it lacks is deleted there "
+        "(BRIDGE_MIRROR_DELETIONS).",
+        "If MaximumStorageSize and MaximumPatientCount are 0 at the source, or MaximumStorageMode "
+        "is Reject, set BRIDGE_RETENTION_RISK=source-limits-untold. Otherwise set "
+        "BRIDGE_MIRROR_DELETIONS=off.",
+    ),
+}
+"""Why deletions at the source are not followed, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class MirrorView:
     """What is known of verifications. Times: epoch seconds; None where there was none.
@@ -179,7 +198,8 @@ class MirrorView:
     ``counts``: instances of the last complete one by state, ``unresolved``: its differences that
     were not repaired. ``held``: repairs and deletions that wait for a person's word. ``done``: how
     many instances the one under way has looked at. ``failing_since``, ``failure``: it cannot go on.
-    ``unfinished``: a repair is not at its end, so that the target may lack a copy.
+    ``unfinished``: a repair is not at its end, so that the target may lack a copy. ``doubt``: why
+    deletions at the source are not followed.
     """
 
     begun_at: float | None = None
@@ -194,6 +214,7 @@ class MirrorView:
     failing_since: float | None = None
     failure: str = ""
     unfinished: bool = False
+    doubt: SourceDoubt | None = None
 
 
 def mirror_problems(
@@ -219,6 +240,9 @@ def mirror_problems(
         )
         advice = "Look at both servers. To allow more for one day: orthanc-bridge check --confirm."
         found.append(Problem("repairs_held", text, advice))
+    if view.doubt is not None:
+        text, advice = SOURCE_DOUBTS[view.doubt]
+        found.append(Problem("deletions_refused", text, advice))
     if view.unresolved:
         text = f"The last verification found {counted(view.unresolved, 'difference')}."
         advice = "To repair them: orthanc-bridge check --repair. More: orthanc-bridge docs mirror."

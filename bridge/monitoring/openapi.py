@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import bridge
@@ -73,6 +74,8 @@ def _of_hint(hint: Any) -> Schema:  # noqa: ANN401 (a type, of whatever kind)
         return {"type": "object"} if parts[1] is Any else by_name(_of_hint(parts[1]))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return schema_of_fields(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"enum": list(hint)}
     return PLAIN[hint] or {}
 
 

@@ -185,8 +185,7 @@ def refuse_target(rules: RetentionRules, info: ServerInfo) -> bool:
             "The target is read-only: it may be a copy that somebody else writes",
             Risk.TARGET_READ_ONLY,
         )
-    limited = info.maximum_storage_bytes or info.maximum_patient_count
-    if limited and info.maximum_storage_mode != "Reject":
+    if info.recycles:
         if not rules.accepts(Risk.TARGET_RECYCLES):
             raise risky(
                 "The target recycles (MaximumStorageSize or MaximumPatientCount): it may delete "
@@ -194,5 +193,5 @@ def refuse_target(rules: RetentionRules, info: ServerInfo) -> bool:
                 Risk.TARGET_RECYCLES,
             )
         return False
-    told = info.maximum_storage_bytes is not None and info.maximum_patient_count is not None
-    return not (told or rules.accepts(Risk.TARGET_UNTOLD, Risk.TARGET_RECYCLES))
+    accepted = rules.accepts(Risk.TARGET_UNTOLD, Risk.TARGET_RECYCLES)
+    return info.recycles is None and not accepted

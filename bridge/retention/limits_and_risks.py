@@ -13,13 +13,15 @@ from bridge.errors import ConfigurationError
 
 
 class Risk(StrEnum):
-    """What BRIDGE_RETENTION_RISK may name: retention goes on in spite of it."""
+    """What BRIDGE_RETENTION_RISK may name: deletions go on in spite of it."""
 
     TARGET_RECYCLES = "target-recycles"
     TARGET_UNTOLD = "target-limits-untold"
     TARGET_READ_ONLY = "target-read-only"
     TARGET_EMPTIED = "target-emptied"
     UNREGISTERED = "unregistered"
+    SOURCE_UNTOLD = "source-limits-untold"
+    """Of BRIDGE_MIRROR_DELETIONS alone."""
 
 
 @dataclass(frozen=True, slots=True)

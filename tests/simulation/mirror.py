@@ -115,7 +115,14 @@ class MirrorAddress:
 
     def system(self) -> ServerInfo:
         self._reach("system")
-        return ServerInfo("1.12.7", 1, has_extended_changes=False)
+        limit = self.world.source_limit if self.side is SideName.SOURCE else 0
+        return ServerInfo(
+            "1.12.7",
+            1,
+            has_extended_changes=False,
+            maximum_storage_bytes=limit,
+            maximum_patient_count=limit,
+        )
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
         assert only_new_instances in {True, False}
@@ -271,6 +278,8 @@ class MirrorWorld:
         self.source, self.target = self._server("A"), self._server("B")
         self.servers = {SideName.SOURCE: self.source, SideName.TARGET: self.target}
         self.deletions = deletions
+        self.source_limit: int | None = 0
+        """Its MaximumStorageSize and MaximumPatientCount; None: it does not say."""
         self.refusal = ("", "", "", "403", "404")[seed % 5]
         """Of a target that neither verifies its files nor gives them, until all is calm."""
         self.limit = RepairLimit(0.01, draw.choice([3, 1000, 1000]))

@@ -31,6 +31,8 @@ CACHELESS = ORTHANC | {"MaximumStorageCacheSize": 0}
 WAIT_FOR_ALL_S = 1800.0
 """For all instances of the large scenario."""
 ALWAYS = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "REPAIR": "all"}
+FOLLOWING = {"MIRROR_DELETIONS": "after:0s", "RETENTION_RISK": "source-limits-untold"}
+"""Orthanc before 1.12 does not say whether it recycles: it does not."""
 
 
 @pytest.fixture
@@ -353,7 +355,7 @@ def test_what_is_deleted_at_the_source_follows_and_nothing_else(pair: Pair) -> N
     wait_until(lambda: _lacking(pair) == 3, "the source is known to lack them")
     assert set(gone) <= pair.held(), "nobody has asked for deletions"
     bridge.kill()
-    pair.start("run", **deleting, MIRROR_DELETIONS="after:0s")
+    pair.start("run", **deleting, **FOLLOWING)
     wanted = {foreign, *drift.sent} - set(gone)
     # A process that follows one that was killed waits first.
     wait_until(
@@ -370,7 +372,7 @@ def test_a_source_that_lacks_more_than_a_day_may_take_is_not_followed(pair: Pair
     drift = Drift.of(pair, 20)
     for instance_id in sorted(drift.sent)[:11]:
         pair.source.delete_instance(instance_id)
-    bridge = pair.start("run", VERIFY_EVERY="1s", VERIFY_RATE="0", MIRROR_DELETIONS="after:0s")
+    bridge = pair.start("run", VERIFY_EVERY="1s", VERIFY_RATE="0", **FOLLOWING)
     bridge.wait_health(
         lambda h: "repairs_held" in {reason["code"] for reason in h["reasons"]}, "it says so"
     )
@@ -393,7 +395,7 @@ def test_what_a_restored_source_lacks_is_not_taken_for_deleted(pair: Pair) -> No
     shutil.copytree(backup, storage)
     pair.source_server.start()
     assert set(pair.source.list_instances(0, 20)) == set(before)
-    mirrors = {**verifying, "MIRROR_DELETIONS": "after:0s"}
+    mirrors = {**verifying, **FOLLOWING}
     assert pair.run("run", "--once", ON_FEED_RESET="snapshot", **mirrors).exit_code == 0
     bridge = pair.start("run", **mirrors)
     # What is deleted on purpose, since it was delivered anew, is followed; and so the rest was
@@ -425,7 +427,7 @@ def test_one_bridge_mirrors_deletions_to_the_target_that_another_empties_its_sou
         made = [compressed(n) for n in range(3)]
         sent = {pair.send(data) for data in made}
         assert {other.send(data) for data in made} == sent
-        mirrors = {"MIRROR_DELETIONS": "after:1s", "VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}
+        mirrors = {**FOLLOWING, "VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}
         assert other.run("run", "--once", VERIFY_EVERY="7d").exit_code == 0
         if first == "retention":
             assert pair.run("run", "--once", SOURCE_RETENTION="0s").exit_code == 0

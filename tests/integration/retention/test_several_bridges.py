@@ -213,6 +213,7 @@ def test_deletions_are_mirrored_after_a_restore_of_before_retention(pair: Pair, 
         pair.source_server.restart()
         pair.target_server.restart()
     mirrors = {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0", "MIRROR_DELETIONS": "after:1s"}
+    mirrors["RETENTION_RISK"] = "source-limits-untold"
     bridge = pair.start("run", **mirrors)
     bridge.wait_logged("verified")
     # Delivered by this process, and deleted by a person: that its copy goes shows that copies go.

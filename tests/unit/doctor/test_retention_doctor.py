@@ -112,3 +112,38 @@ def test_the_memory_of_the_target_is_asked_about(
 ) -> None:
     said = [one.message for one in found(fake_orthanc().url, fake_orthanc().url)]
     assert any("MaximumStorageCacheSize" in message for message in said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "risk", "level", "seen"),
+    [
+        ({"MaximumPatientCount": 9, "MaximumStorageSize": 0}, "", WARNING, "The source recycles"),
+        ({}, "", WARNING, "does not say whether it recycles"),
+        ({}, "source-limits-untold", OK, "after:7d"),
+        ({"MaximumPatientCount": 0, "MaximumStorageSize": 0}, "", OK, "after:7d"),
+    ],
+)
+def test_a_source_that_may_recycle_and_deletions_that_are_mirrored(
+    fake_orthanc: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    system: dict[str, object],
+    risk: str,
+    level: str,
+    seen: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "SOURCE_URL": fake_orthanc(system=system).url,
+        "TARGET_URL": fake_orthanc().url,
+        "STATE_PATH": str(tmp_path / "state.sqlite3"),
+        "VERIFY_EVERY": "7d",
+        "MIRROR_DELETIONS": "after:7d",
+        "RETENTION_RISK": risk,
+    }.items():
+        monkeypatch.setenv(f"BRIDGE_{name}", value)
+    (said,) = [one for one in diagnose() if one.subject == "mirror"]
+    assert said.level == level
+    assert seen in said.message

@@ -34,10 +34,19 @@ from bridge.ledger.verifications import (
     repair_intent,
     repairs_since,
 )
-from bridge.mirror.copy_deletion import Grace
+from bridge.mirror.copy_deletion import Grace, doubt_of
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.repair import LIMIT_LEAST, RepairEnd, RepairLimit, prepared_path
-from bridge.model import Outcome, Reason, SideName, SideProblem, StoreAnswer
+from bridge.model import (
+    Outcome,
+    Reason,
+    ServerInfo,
+    SideName,
+    SideProblem,
+    SourceDoubt,
+    StoreAnswer,
+)
+from bridge.retention.limits_and_risks import Risk
 from tests.ledger_rows import parked
 from tests.simulation.retention import md5
 from tests.unit.mirror.conftest import Scene
@@ -493,6 +502,53 @@ def test_a_source_that_lacks_more_than_a_day_may_take_is_not_believed(scene: Sce
     deletion, ledger = scene.deletion(), scene.world.ledger
     for lacking, instances, may in ((10, 0, True), (11, 0, False), (11, 1100, True)):
         assert deletion.may_begin(ledger, lacking=lacking, instances=instances, age=1.0) is may
+
+
+@pytest.mark.parametrize(
+    ("size", "patients", "mode", "accepted", "doubt"),
+    [
+        (9, 0, "Recycle", "", SourceDoubt.RECYCLES),
+        (0, 9, "Recycle", "", SourceDoubt.RECYCLES),
+        (0, 9, None, "", SourceDoubt.RECYCLES),
+        (9, None, None, "", SourceDoubt.RECYCLES),
+        (9, 0, "Recycle", Risk.SOURCE_UNTOLD, SourceDoubt.RECYCLES),
+        (9, 9, "Recycle", Risk.TARGET_RECYCLES, SourceDoubt.RECYCLES),
+        (9, 9, "Reject", "", None),
+        (0, 0, "Recycle", "", None),
+        (0, 0, None, "", None),
+        (None, None, None, "", SourceDoubt.UNTOLD),
+        (0, None, None, "", SourceDoubt.UNTOLD),
+        (None, 0, None, "", SourceDoubt.UNTOLD),
+        (None, None, None, Risk.SOURCE_UNTOLD, None),
+        (None, None, None, Risk.TARGET_UNTOLD, SourceDoubt.UNTOLD),
+    ],
+)
+def test_whether_deletions_at_the_source_are_followed(
+    size: int | None, patients: int | None, mode: str | None, accepted: str, doubt: object
+) -> None:
+    info = ServerInfo(
+        "1",
+        1,
+        has_extended_changes=True,
+        maximum_storage_bytes=size,
+        maximum_patient_count=patients,
+        maximum_storage_mode=mode,
+    )
+    assert doubt_of(info, frozenset({accepted} - {""})) is doubt
+
+
+@pytest.mark.parametrize("limit", [9, None])
+def test_nothing_goes_where_the_source_may_recycle(scene: Scene, limit: int | None) -> None:
+    """It recycled, and the last copies were deleted at the target."""
+    record = left(scene, scene.ids[0])
+    before = dict(scene.world.target.files)
+    scene.world.source_limit = limit
+    assert deleted(scene, record) is False
+    assert (scene.world.target.files, scene.happened(TargetDeletes)) == (before, [])
+    ledger = scene.world.ledger
+    assert not scene.deletion().may_begin(ledger, lacking=1, instances=3, age=scene.world.age)
+    scene.world.source_limit = 0
+    assert deleted(scene, record) is True
 
 
 RECORD = DeliveryRecord("i", "s", "t", 1.0, lacking_since=100.0)

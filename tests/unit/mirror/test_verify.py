@@ -31,9 +31,11 @@ from bridge.ledger.verifications import (
     VerificationProgress,
     ask_for_verification,
     end_verification,
+    held_repairs,
     intent_text,
     last_verification,
     save_progress,
+    source_doubt,
     under_way,
 )
 from bridge.mirror.mirror_thread import (
@@ -55,7 +57,7 @@ from bridge.mirror.verify import (
     VerificationRules,
     WaitingSequences,
 )
-from bridge.model import Move, Reason, SideName, SideProblem, StoreAnswer
+from bridge.model import Move, Reason, SideName, SideProblem, SourceDoubt, StoreAnswer
 from bridge.orthanc import StoredFile
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, parse_schedule
@@ -604,3 +606,81 @@ def test_hints_are_bounded_and_kept_in_an_outage(tmp_path: Path) -> None:
     assert asked == [["a", "b"], ["a", "b"]]
     thread.look_at_deleted()
     assert len(asked) == 2
+
+
+# A source that recycles
+
+
+def verified(scene: Scene) -> set[str]:
+    """Verify after the grace; return what is at the target then."""
+    scene.world.age += 2 * GRACE_S
+    scene.world.now += 2 * GRACE_S
+    assert scene.verification().run()
+    return set(scene.world.target.files)
+
+
+def test_what_a_source_has_recycled_stays_for_good(scene: Scene) -> None:
+    """Also where the source has other settings later, and what is deleted then is followed."""
+    world, (first, second, third) = scene.world, scene.ids
+    world.deletions, world.source_limit = True, 9
+    world.source.remove(first)
+    for _ in range(3):
+        assert verified(scene) == {first, second, third}
+    assert source_doubt(world.ledger) is SourceDoubt.RECYCLES
+    assert held_repairs(world.ledger) == 0, "no word of a person makes it go on"
+    world.source.remove(second)  # the last that it recycles
+    world.source_limit = 0
+    for _ in range(3):
+        assert verified(scene) == {first, second, third}
+    assert source_doubt(world.ledger) is None
+    world.source.remove(third)
+    for _ in range(2):
+        left = verified(scene)
+    assert left == {first, second}
+    assert len(scene.happened(TargetDeletes)) == 1
+
+
+def test_what_was_recycled_before_deletions_were_followed_stays(scene: Scene) -> None:
+    world, ids = scene.world, set(scene.ids)
+    world.source_limit = 9
+    world.source.remove(scene.ids[0])
+    assert verified(scene) == ids
+    world.deletions, world.source_limit = True, 0
+    for _ in range(3):
+        assert verified(scene) == ids
+
+
+def test_a_source_that_does_not_tell_is_followed_later(scene: Scene) -> None:
+    """What it lacks may be deleted when the operator vouches for it, or it is told."""
+    world, (first, *others) = scene.world, scene.ids
+    world.deletions, world.source_limit = True, None
+    world.source.remove(first)
+    for _ in range(3):
+        assert verified(scene) == {first, *others}
+    assert source_doubt(world.ledger) is SourceDoubt.UNTOLD
+    world.source_limit = 0
+    assert verified(scene) == set(others)
+
+
+def test_the_log_says_at_the_start_that_nothing_is_deleted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = scene.world
+    world.deletions, world.source_limit = True, 9
+    monkeypatch.setattr("bridge.mirror.mirror_thread.Ledger", lambda *_, **__: Open(world.ledger))
+    said: list[str] = []
+    monkeypatch.setattr(
+        "bridge.mirror.mirror_thread.log", lambda _level, event, *_, **__: said.append(event)
+    )
+    thread = MirrorThread(
+        state_path=world.ledger.path,
+        every_s=1e6,
+        workers=MirrorWorkers(JOB, memory_bytes=1 << 30),
+        make=lambda _: scene.verification(),
+        observer=None,  # type: ignore[arg-type]
+        stop=threading.Event(),
+    )
+    for _ in range(2):
+        thread.look_at_source()
+    assert said == ["deletions_refused"]
+    assert source_doubt(world.ledger) is SourceDoubt.RECYCLES

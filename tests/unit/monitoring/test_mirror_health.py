@@ -9,6 +9,7 @@ import pytest
 
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import INTENT_KEY, RepairIntent, intent_text
+from bridge.model import SourceDoubt
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import (
     VERIFY_FAILING_S,
@@ -40,6 +41,7 @@ def codes(
         (MirrorView(), set()),
         (replace(WELL, unresolved=3), {"copies_differ"}),
         (replace(WELL, held=3), {"repairs_held"}),
+        *((replace(WELL, doubt=doubt), {"deletions_refused"}) for doubt in SourceDoubt),
         (replace(WELL, begun_at=NOW - 2 * EVERY_S), set()),
         (replace(WELL, begun_at=NOW - 2 * EVERY_S - 1.0), {"verification_late"}),
         (replace(WELL, failing_since=NOW - VERIFY_FAILING_S + 1.0, failure="No."), set()),
