@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from bridge.credentials import Credentials
-from bridge.errors import ConfigurationError, InstanceError, InstanceGone, SideError
+from bridge.errors import ConfigurationError, InstanceError, InstanceGone, SideError, side_error
 from bridge.model import (
     Described,
     Endpoint,
@@ -163,7 +163,8 @@ class OrthancClient:
         """Whether the server holds the instance. Raises SideError.
 
         True: it describes this very instance. False is certain: it shows one that it lists, or
-        lists none. Otherwise the 404 is raised: a proxy may answer so to all of them.
+        lists none, and does not describe this one by another route either (Orthanc 1.9.4 and
+        newer). Otherwise a 404 is raised: a proxy may answer so to all of them, or to this one.
         """
         return self._holds("instances", instance_id)
 
@@ -718,10 +719,27 @@ class OrthancClient:
             told = self._get(request.path, answers.parse_resource_id, bytes_max=bytes_max)
         except SideError as exc:
             self._believe_404(exc)
+            if kind == "instances" and self.bulk_metadata([resource_id]):
+                raise self._hides(resource_id) from exc
             return False
         if told != resource_id:
             raise not_orthanc(request, "it describes another resource")
         return True
+
+    def _hides(self, instance_id: str) -> SideError:
+        """Return the error for a 404 to an instance that the server describes when asked by POST.
+
+        Something on the way has answered: a cache that keeps 404s, a replica that is behind.
+        """
+        side = self.endpoint.side
+        return side_error(
+            side,
+            SideProblem.NOT_FOUND,
+            f"The {side} answers 404 for instance {instance_id}, and describes it when it is asked "
+            "by POST /tools/bulk-content.",
+            advice=f"Let no cache answer for the {side}, and no replica that is behind.",
+            specific=True,
+        )
 
     def _shows_instances(self) -> bool:
         """Tell whether the server shows an instance that it lists.

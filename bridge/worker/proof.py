@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bridge.dicom.orthanc_id import orthanc_id_of
-from bridge.errors import InstanceError, SideError
-from bridge.model import Reason, SideProblem, StoreAnswer
+from bridge.errors import InstanceError, InstanceGone, SideError, side_error
+from bridge.model import Reason, SideName, SideProblem, StoreAnswer
 from bridge.orthanc import StoredFile
 from bridge.worker.payload import Buffer, Payload
 
@@ -62,6 +62,43 @@ def file_name(server: ProvingServer, instance_id: str, *, md5: str) -> str:
             raise
         return ""
     return file.uuid if file.md5 == md5 else ""
+
+
+def check_another_file(source: ProvingServer, target: ProvingServer, instance_id: str) -> None:
+    """Make sure that what the target says it holds already is not the file at the source.
+
+    An address that leads to the source for a moment answers AlreadyStored too, and the target never
+    gets the instance. Every server names its files by itself: the same name is the same file. The
+    target is asked first, so that it cannot be the source's newer file that differs. Where one of
+    them does not tell, the answer alone counts. Raises SideError, and InstanceError where the
+    target lacks the instance.
+    """
+    held = _named(target, instance_id)
+    if held and held == _named(source, instance_id):
+        raise side_error(
+            SideName.TARGET,
+            SideProblem.SERVER_ERROR,
+            f"The target holds instance {instance_id} in the very file of the source: its address "
+            "leads to the source, or both share their files.",
+            advice="Make sure that BRIDGE_TARGET_URL leads to the target at all times (a name, a "
+            "proxy, a forwarder). The bridge tries again.",
+        )
+
+
+def _named(server: ProvingServer, instance_id: str) -> str:
+    """Return the name of an instance's file; "" where it is not told. Raises as above."""
+    try:
+        return server.stored_file(instance_id).uuid
+    except InstanceGone:
+        return ""
+    except InstanceError as exc:
+        if exc.reason is Reason.PROOF_MISMATCH:
+            raise
+        return ""
+    except SideError as exc:
+        if exc.problem not in HIDDEN and not exc.specific:
+            raise
+        return ""
 
 
 class AlreadyAtTarget(Exception):

@@ -65,6 +65,7 @@ from bridge.worker.proof import (
     ALREADY_STORED,
     AlreadyAtTarget,
     ProvingServer,
+    check_another_file,
     check_answer,
     check_back,
     check_fetched,
@@ -359,6 +360,8 @@ def _deliver(attempt: Attempt, payload: Payload, source_bytes: int) -> Delivered
     )
     attempt.mark()
     check_answer(answer, attempt.instance_id)
+    if answer.status == ALREADY_STORED:
+        check_another_file(attempt.source, attempt.target, attempt.instance_id)
     stored, differing = "", False
     asks = attempt.job.proof == "stored" or answer.status == ALREADY_STORED
     sent = md5_of(payload) if asks or attempt.job.notes_sums else ""

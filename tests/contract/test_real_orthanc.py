@@ -17,7 +17,7 @@ from bridge.errors import InstanceError, SideError
 from bridge.model import Action, Reason, SideName, SideProblem
 from bridge.orthanc import OrthancClient
 from bridge.worker.payload import as_it_is
-from tests.dicom_samples import identity_of, small_ct, small_ct_dataset
+from tests.dicom_samples import identity_of, small_ct, small_ct_dataset, small_series
 from tests.fault_proxy import Direction, DropAnswer, FaultProxy, Reset
 
 pytestmark = pytest.mark.orthanc
@@ -279,3 +279,28 @@ def test_the_rows_of_a_mark_go_with_its_instance(orthanc: Start, client_of: Make
     client.store(small_ct(), deadline_s=5)
     left = client.changes(0, 100).changes
     assert left[0].sequence > told[-1].sequence, "a gap, and nothing that tells whose rows it had"
+
+
+def test_the_same_file_has_another_name_at_each_server(orthanc: Start, client_of: Make) -> None:
+    """By that an address that leads to the source is told from a target that has the file too."""
+    names, data = set(), small_ct()
+    for name in ("first", "middle", "last"):
+        client = client_of(orthanc(name).url, SideName.TARGET)
+        stored = client.store(data, deadline_s=5)
+        names.add(client.stored_file(stored.instance_id).uuid)
+        assert client.store(data, deadline_s=5).status == "AlreadyStored"
+        names.add(client.stored_file(stored.instance_id).uuid)
+    assert len(names - {""}) == 3
+
+
+def test_an_instance_is_described_by_post_while_it_is_there_and_not_after(
+    orthanc: Start, client_of: Make
+) -> None:
+    """A 404 of something on the way is told by it from one of the server."""
+    client = client_of(orthanc().url, SideName.SOURCE)
+    first, gone, last = (client.store(d, deadline_s=5).instance_id for d in small_series(3))
+    assert all(client.bulk_metadata([one]) for one in (first, gone, last))
+    client.delete_instance(gone)
+    assert not client.bulk_metadata([gone])
+    assert not client.has_instance(gone)
+    assert client.bulk_metadata([last])

@@ -54,7 +54,7 @@ def test_none_where_the_resource_is_gone(
     fake: FakeOrthanc, client: CarryClient, beside: str
 ) -> None:
     first, gone = (fake.put(data) for data in small_series(2))
-    fake.script(f"GET /instances/{gone}", Respond(404))
+    fake.store.delete(gone)
     assert first
     assert ASKED[beside](client, gone) is None
 

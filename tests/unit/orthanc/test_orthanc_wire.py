@@ -223,7 +223,8 @@ def test_no_two_looks_are_the_same_for_a_cache_on_the_way(
     for look in looks:
         look()
         look()
-    assert len(set(fake.requests)) == len(fake.requests) >= 2 * len(looks)
+    asked = [request for request in fake.requests if not request.startswith("POST ")]
+    assert len(set(asked)) == len(asked) >= 2 * len(looks)
 
 
 def test_an_address_that_is_none() -> None:

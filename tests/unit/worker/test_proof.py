@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,8 +32,9 @@ from bridge.worker.proof import (
     stored_md5,
 )
 from tests.dicom_samples import small_ct
+from tests.fake_behaviours import Behaviour
 from tests.fake_orthanc import FakeOrthanc, Respond, StoreAs
-from tests.transfer_world import World
+from tests.transfer_world import World, rle
 
 MD5 = r"GET /instances/[^/]+/attachments/dicom/md5"
 
@@ -263,3 +264,88 @@ def test_a_file_of_another_instance_is_the_sources_fault() -> None:
     with pytest.raises(InstanceError, match=f"of another instance, {found}") as caught:
         check_source_file(memoryview(data), "an identifier")
     assert (caught.value.reason, caught.value.final) == (Reason.IDENTITY_CHANGED, False)
+
+
+INFO = "GET /instances/.*/attachments/dicom/info"
+
+
+class LeadsToSource(FakeOrthanc):
+    """A target whose address leads to the source: at all times, or ``to_source`` says when."""
+
+    def __init__(self, source: FakeOrthanc) -> None:
+        super().__init__()
+        self.own, self.other = self.store, source.store
+        self.to_source: Callable[[str], bool] = lambda _: True
+
+    def behaviour_for(self, route: str) -> Behaviour | None:
+        self.store = self.other if self.to_source(route) else self.own
+        return super().behaviour_for(route)
+
+
+@pytest.fixture
+def misled(world: World) -> Iterator[LeadsToSource]:
+    target = LeadsToSource(world.source)
+    target.start()
+    world.target = target
+    yield target
+    target.stop()
+
+
+@pytest.mark.parametrize("syntax", ["native", "compressed"])
+@pytest.mark.parametrize("proof", ["answer", "stored"])
+def test_an_address_that_leads_to_the_source_has_delivered_nothing(
+    world: World, misled: LeadsToSource, syntax: str, proof: str
+) -> None:
+    """86 of 300 were lost in silence: the source said AlreadyStored of each."""
+    instance_id = world.source.put(rle() if syntax == "compressed" else small_ct())
+    failed = world.move(instance_id, proof=proof)
+    assert not isinstance(failed, Delivered), failed
+    if proof == "answer":
+        assert isinstance(failed, SideFailed)
+        assert (failed.side, failed.specific) == (SideName.TARGET, False)
+        assert "leads to the source" in failed.message
+    misled.to_source = lambda _: False
+    done = world.move(instance_id, proof=proof)
+    assert isinstance(done, Delivered)
+    assert done.status == "Success"
+    assert instance_id in misled.own.instances
+
+
+@pytest.mark.parametrize("proof", ["answer", "stored"])
+def test_an_address_that_leads_to_the_source_for_one_answer_has_delivered_nothing(
+    world: World, misled: LeadsToSource, proof: str
+) -> None:
+    misled.to_source = lambda route: route.startswith("POST /instances")
+    instance_id = world.source.put(small_ct())
+    failed = world.move(instance_id, proof=proof)
+    assert isinstance(failed, InstanceFailed), failed
+    assert (failed.reason, failed.final) == (Reason.PROOF_MISMATCH, False)
+
+
+@pytest.mark.parametrize("hidden", [["target"], ["source"], ["source", "target"], []])
+def test_what_the_target_has_already_is_delivered(world: World, hidden: list[str]) -> None:
+    """Also where one of them does not tell how it names its file: then the answer counts."""
+    instance_id = world.source.put(small_ct())
+    world.move(instance_id)
+    for side in hidden:
+        getattr(world, side).script(INFO, Respond(403))
+    done = world.move(instance_id)
+    assert isinstance(done, Delivered)
+    assert done.status == "AlreadyStored"
+
+
+def test_what_the_source_has_deleted_meanwhile_is_delivered_all_the_same(world: World) -> None:
+    instance_id = world.source.put(small_ct())
+    world.move(instance_id)
+
+    held = world.source.store
+
+    def deleted(route: str) -> Behaviour | None:
+        if "/attachments/dicom/info" in route:
+            held.instances.pop(instance_id, None)
+        return None
+
+    world.source.behaviour_for = deleted  # type: ignore[method-assign]
+    done = world.move(instance_id)
+    assert isinstance(done, Delivered)
+    assert done.status == "AlreadyStored"
