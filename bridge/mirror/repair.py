@@ -4,12 +4,15 @@ A deletion at the target is what nobody can undo. Why it loses nothing:
 
 1. *Prepared.* The source's file is fetched, decoded and written, as it would be sent, to a file
    beside the state file, whole and on the disk, with its sum and identifier (worker/prepare.py).
-   What cannot be delivered is never deleted. From here on there is a second copy, whatever happens.
+   What was fetched has the sum that the source noted at its arrival, or the source's own file is
+   damaged. What cannot be delivered is never deleted. From here on there is a second copy, whatever
+   happens.
 2. *Intended.* The ledger notes what is about to be done. A process that is killed at any later
    point is followed by one that finds the note, or the file alone, and ends the work.
 3. *Still right.* The feed is the one that was followed, the two addresses lead to two servers, and
    the source still holds the very file that was prepared: asked right before the deletion, the
-   source last. What the source no longer holds is never deleted here.
+   source last. What the source no longer holds is never deleted here. The prepared file is read
+   again, before the deletion and before it is sent: a disk may have changed it.
 4. *Deleted, sent, proved.* The target reads the new file (verify-md5) and says the sum that was
    sent. Only then the prepared file goes; without that proof it goes only where the source holds
    the instance, or the copy that was judged is still there. Else it is kept, or put aside.
@@ -85,6 +88,24 @@ UNREADABLE = frozenset({CopyState.NO_FILE, CopyState.DAMAGED})
 LOCK_SUFFIX = ".repair.lock"
 PREPARED_SUFFIX = ".repair.dcm"
 """Of the prepared file, after the name of the state file."""
+NEW_SUFFIX = ".new"
+"""Of a prepared file that was not compared with what the source has noted. It is never sent."""
+SOURCE_IS_DAMAGED = (
+    "The source's file of instance {} is damaged: its bytes are not those that the source noted at "
+    "its arrival. Restore it there."
+)
+UPLOAD_ADVICE = (
+    "Check whether the target holds the instance; if not, upload the file there. Then delete the "
+    "file."
+)
+SPOILT_ADVICE = (
+    "Do not upload it. Check the bridge's disk. Delete the file once the target holds the instance."
+)
+HAS_CHANGED = "It has changed meanwhile; the next verification compares it again."
+IS_SPOILT = (
+    "The prepared file has changed on the bridge's disk. It was not sent. The next verification "
+    "prepares a new one."
+)
 
 
 class RepairingSource(ComparedServer, Protocol):
@@ -219,7 +240,9 @@ class Repairer:
             state = CopyState.MISSING  # what comes there from now on is somebody else's
         elif _differ(before.md5, judged_md5):
             return RepairEnd.OVERTAKEN
-        outcome = self._preparer.prepare(instance_id, path)
+        new = path.with_name(path.name + NEW_SUFFIX)
+        noted_before = self._noted_md5(instance_id)
+        outcome = self._preparer.prepare(instance_id, new)
         match outcome:
             case Delivered(source_md5=source_md5, sent_md5=sent_md5):
                 pass
@@ -232,9 +255,17 @@ class Repairer:
                 return self._failed(instance_id, state, message)
             case _:  # deleted at the source, or left out by a rule
                 return RepairEnd.OVERTAKEN
-        if not self._recorded():
-            _unlink(path)
-            return RepairEnd.HELD
+        try:
+            objection = self._objection(instance_id, state, noted_before, source_md5)
+        except BaseException:
+            _unlink(new)
+            raise
+        if objection is not None:
+            _unlink(new)
+            return objection
+        with explained(ledger.path):
+            new.rename(path)
+            sync_directory(path.parent)
         count_repair(ledger, age)
         intent = RepairIntent(
             instance_id, str(state), source_md5, sent_md5, before.md5 if before else ""
@@ -242,10 +273,27 @@ class Repairer:
         ledger.set_meta(INTENT_KEY, intent_text(intent))
         return self._end(ledger, intent, age=age)
 
+    def _objection(
+        self, instance_id: str, state: CopyState, noted_before: str, fetched_md5: str
+    ) -> RepairEnd | None:
+        """Return what speaks against a file that was prepared. Raises SideError.
+
+        ``noted_before``: what the source said of its file before that was fetched. What came is
+        neither that nor what it says now: its disk has changed the file.
+        """
+        noted = self._noted_md5(instance_id)
+        if not _differ(noted, fetched_md5):
+            return None if self._recorded() else RepairEnd.HELD
+        if noted == noted_before:
+            return self._failed(instance_id, state, SOURCE_IS_DAMAGED.format(instance_id))
+        self._report(CopyNotRepaired(instance_id, str(state), HAS_CHANGED))
+        return RepairEnd.OVERTAKEN
+
     def resume(self, ledger: Ledger, *, age: float) -> RepairEnd | None:
         """End what another process has begun; None where there is nothing. Raises as ``repair``."""
         path = prepared_path(ledger)
-        _unlink(path.with_name(path.name + PART))
+        for end in (PART, NEW_SUFFIX, NEW_SUFFIX + PART):
+            _unlink(path.with_name(path.name + end))
         intent = repair_intent(ledger)
         if not is_there(path):
             if intent is not None:
@@ -254,13 +302,52 @@ class Repairer:
             return None
         with explained(ledger.path):
             found = _md5_of(path)
-        if intent is None or intent.target_md5 != found:
+        if intent is not None and intent.target_md5 != found:
+            return self._anew(ledger, intent, found, age=age)
+        if intent is None:
             intent = self._intent_of(path, found)
             if intent is None:
                 ledger.set_meta(INTENT_KEY, None)
                 return None
         self.be_sure(ledger)
         return self._end(ledger, intent, age=age)
+
+    def _anew(
+        self, ledger: Ledger, intent: RepairIntent, found: str, *, age: float
+    ) -> RepairEnd | None:
+        """Part from a prepared file that has changed on the disk, and prepare it from the source.
+
+        None: nothing is unfinished any more, and the next verification judges the copy.
+        """
+        self.be_sure(ledger)
+        held = self._copy(intent.instance_id)
+        is_sent = held is not None and held.md5 == intent.target_md5
+        is_proved = is_sent and self._reads(intent.instance_id)
+        self._part_from_spoilt(ledger, found)
+        if is_proved:
+            self._proved(ledger, intent)
+            return RepairEnd.REPAIRED
+        if held is not None:
+            return None
+        missing = CopyState.MISSING
+        end = self.repair(ledger, intent.instance_id, missing, instances=0, age=age)
+        return end if end is RepairEnd.REPAIRED or is_repair_begun(ledger) else None
+
+    def _part_from_spoilt(self, ledger: Ledger, found: str) -> None:
+        """Put a prepared file aside that has changed on the disk; then the note of it may go."""
+        why = "its bytes are not those that were prepared"
+        _put_aside(prepared_path(ledger), found, why, advice=SPOILT_ADVICE)
+        ledger.set_meta(INTENT_KEY, None)
+
+    def _is_spoilt(self, ledger: Ledger, intent: RepairIntent) -> bool:
+        """Tell whether the prepared file has changed on the disk: it is told, and put aside."""
+        with explained(ledger.path):
+            found = _md5_of(prepared_path(ledger))
+        if found == intent.target_md5:
+            return False
+        self._part_from_spoilt(ledger, found)
+        self._failed(intent.instance_id, CopyState(intent.state), IS_SPOILT)
+        return True
 
     def _intent_of(self, path: Path, md5: str) -> RepairIntent | None:
         """Return what a file without a note is for: it is sent where the target lacks it.
@@ -293,12 +380,16 @@ class Repairer:
         """Delete, send, prove: from wherever it was left."""
         held = self._copy(intent.instance_id)
         if held is None or held.md5 != intent.target_md5 or not self._reads(intent.instance_id):
+            if self._is_spoilt(ledger, intent):
+                return RepairEnd.FAILED
             if held is not None:
                 end = self._delete(ledger, intent, held, age=age)
                 if end is not None:
                     return end
             elif intent.state == CopyState.MISSING:
                 self._announce(intent)
+            if self._is_spoilt(ledger, intent):  # a deletion may take its time
+                return RepairEnd.FAILED
             answer = self._send(ledger, intent)
             if answer is not None:
                 return answer
@@ -344,6 +435,20 @@ class Repairer:
             return ""
         except InstanceError:
             return ""  # it does not tell: what it holds is not known
+
+    def _noted_md5(self, instance_id: str) -> str:
+        """Return the MD5 that the source noted of its file at its arrival, "" where not told.
+
+        Raises SideError. A login may not be allowed to ask: a repair does not fail for that.
+        """
+        try:
+            return self._source.stored_md5(instance_id)
+        except InstanceError:
+            return ""
+        except SideError as exc:
+            if exc.specific or not lacks_right(exc, Need.LOOK_AT_ONE):
+                raise
+            return ""
 
     def _send(self, ledger: Ledger, intent: RepairIntent) -> RepairEnd | None:
         """Send the prepared file; an end where the target does not hold it then."""
@@ -408,8 +513,7 @@ class Repairer:
         """Leave it to the next verification: nothing was deleted, or somebody has sent it since."""
         self._drop(intent, held, prepared_path(ledger))
         ledger.set_meta(INTENT_KEY, None)
-        text = "It has changed meanwhile; the next verification compares it again."
-        self._report(CopyNotRepaired(intent.instance_id, intent.state, text))
+        self._report(CopyNotRepaired(intent.instance_id, intent.state, HAS_CHANGED))
         return RepairEnd.OVERTAKEN
 
     def _drop(self, intent: RepairIntent, held: StoredFile, path: Path) -> None:
@@ -575,15 +679,11 @@ def _differ(one: str, other: str) -> bool:
     return bool(one and other) and one != other
 
 
-def _put_aside(path: Path, md5: str, why: str) -> None:
+def _put_aside(path: Path, md5: str, why: str, *, advice: str = UPLOAD_ADVICE) -> None:
     aside = path.with_name(f"{path.name}.{md5}")
     path.rename(aside)
-    text = (
-        f"The bridge keeps the file {aside}, which it had prepared for the target: {why}. "
-        "Check whether the target holds the instance; "
-    )
-    text += "if not, upload the file there. Then delete the file."
-    log(logging.CRITICAL, "repair_put_aside", text)
+    text = f"The bridge keeps the file {aside}, which it had prepared for the target: {why}. "
+    log(logging.CRITICAL, "repair_put_aside", text + advice)
 
 
 def _md5_of(path: Path) -> str:

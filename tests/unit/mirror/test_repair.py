@@ -20,6 +20,7 @@ from bridge.events import (
     CopyNotRepaired,
     CopyRepaired,
     CopyReplaces,
+    Event,
     InstanceParked,
     TargetDeletes,
     TargetKept,
@@ -35,8 +36,15 @@ from bridge.ledger.verifications import (
     repairs_since,
 )
 from bridge.mirror.copy_deletion import Grace, doubt_of
-from bridge.mirror.judge_copy import CopyState
-from bridge.mirror.repair import LIMIT_LEAST, RepairEnd, RepairLimit, prepared_path
+from bridge.mirror.judge_copy import REPLACED, CopyState
+from bridge.mirror.repair import (
+    IS_SPOILT,
+    LIMIT_LEAST,
+    SOURCE_IS_DAMAGED,
+    RepairEnd,
+    RepairLimit,
+    prepared_path,
+)
 from bridge.model import (
     Outcome,
     Reason,
@@ -110,15 +118,149 @@ def test_what_was_missing_and_is_there_meanwhile_is_left_as_it_is(scene: Scene) 
     assert instance_id in before
 
 
-def test_the_source_holds_another_file_by_now(scene: Scene) -> None:
+@pytest.mark.parametrize("state", [DAMAGED, OLDER, MISSING])
+@pytest.mark.parametrize("same_before", [1, 2])
+def test_the_source_holds_another_file_by_now(
+    scene: Scene, same_before: int, state: CopyState
+) -> None:
+    """It is asked before the file is fetched, after that, and right before a deletion."""
     instance_id = scene.ids[0]
     spoil(scene, instance_id)
+    if state is MISSING:
+        scene.world.target.remove(instance_id)
     before = dict(scene.world.target.files)
-    wanted = scene.source.stored_md5
-    vars(scene.source)["stored_md5"] = lambda i: wanted(i)[::-1]
-    assert repaired(scene, instance_id) is RepairEnd.OVERTAKEN
+    wanted, asked = scene.source.stored_md5, list[str]()
+
+    def another(i: str) -> str:
+        asked.append(i)
+        return wanted(i) if len(asked) <= same_before else wanted(i)[::-1]
+
+    vars(scene.source)["stored_md5"] = another
+    end = repaired(scene, instance_id, state)
+    if (same_before, state) == (2, MISSING):
+        assert end is RepairEnd.REPAIRED, "nothing is deleted for it: it is not asked once more"
+        return
+    assert end is RepairEnd.OVERTAKEN
     assert is_untouched(scene, before)
-    assert len(scene.happened(CopyNotRepaired)) == 1
+    (told,) = scene.happened(CopyNotRepaired)
+    assert isinstance(told, CopyNotRepaired)
+    assert "changed meanwhile" in told.message
+
+
+def rot_at_source(scene: Scene, instance_id: str) -> None:
+    """Change a file on the source's disk that can still be decoded, whatever its index says."""
+    storage, uuid = scene.world.source.storage, scene.world.source.files[instance_id][0]
+    content, _, form = storage[uuid].rpartition(b":")
+    storage[uuid] = content + b"0:" + form
+
+
+@pytest.mark.parametrize("state", [*sorted(REPLACED), MISSING])
+def test_the_sources_own_file_is_damaged(
+    scene: Scene, state: CopyState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: what was missing was sent so, and its new MD5 noted as the proof; what was
+    there was announced to go, and "has changed meanwhile" in each verification."""
+    monkeypatch.setattr(scene.target, "delete_instance", lambda _: pytest.fail("deleted"))
+    monkeypatch.setattr(scene.target, "store", lambda *_, **__: pytest.fail("sent"))
+    for instance_id in scene.ids:
+        if state is MISSING:
+            scene.world.target.remove(instance_id)
+        else:
+            spoil(scene, instance_id)
+        rot_at_source(scene, instance_id)
+    before = dict(scene.world.target.files)
+    for instance_id in scene.ids:
+        record = scene.world.ledger.delivery_of(instance_id)
+        assert repaired(scene, instance_id, state) is RepairEnd.FAILED
+        assert scene.world.ledger.delivery_of(instance_id) == record, "the proof stays"
+        assert not scene.world.ledger.is_put_aside(instance_id)
+    assert is_untouched(scene, before)
+    assert list(tmp_path.glob("*.repair.dcm*")) == []
+    assert scene.happened(CopyReplaces) == []
+    assert repairs_since(scene.world.ledger, scene.world.age) == 0
+    assert scene.happened(CopyNotRepaired) == [
+        CopyNotRepaired(instance_id, str(state), SOURCE_IS_DAMAGED.format(instance_id))
+        for instance_id in scene.ids
+    ]
+
+
+def test_each_verification_tells_of_a_damaged_source_once(scene: Scene) -> None:
+    gone, rotten, _ = scene.ids
+    scene.world.target.remove(gone)
+    spoil(scene, rotten)
+    for instance_id in (gone, rotten):
+        rot_at_source(scene, instance_id)
+    for turn in (1, 2):
+        assert scene.verification().run()
+        told = scene.happened(CopyNotRepaired)
+        assert len(told) == 2 * turn
+        assert all("The source's file" in e.message for e in told if isinstance(e, CopyNotRepaired))
+        assert scene.happened(CopyReplaces) == []
+
+
+@pytest.mark.parametrize("answer", ["403", "refused"])
+def test_a_source_that_does_not_tell_its_sums_is_sent_from(scene: Scene, answer: str) -> None:
+    """A login may not ask: what is missing is sent, and nothing is deleted."""
+    gone, rotten, _ = scene.ids
+    scene.world.target.remove(gone)
+
+    def hidden(_: str) -> str:
+        if answer == "403":
+            raise side_error(SideName.SOURCE, SideProblem.FORBIDDEN, "403")
+        raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, "404", final=False)
+
+    vars(scene.source)["stored_md5"] = hidden
+    assert repaired(scene, gone, MISSING) is RepairEnd.REPAIRED
+    assert scene.world.copy_is_right(gone)
+    spoil(scene, rotten)
+    before = dict(scene.world.target.files)
+    if answer == "403":
+        with pytest.raises(SideError):
+            repaired(scene, rotten)
+    else:
+        assert repaired(scene, rotten) is RepairEnd.OVERTAKEN
+    assert scene.world.target.files == before
+
+
+def test_a_source_that_is_down_after_the_fetch_leaves_no_file_that_is_sent(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """It was not compared with what the source has noted."""
+    instance_id, wanted, asked = scene.ids[0], scene.source.stored_md5, list[str]()
+    scene.world.target.remove(instance_id)
+
+    def down_then(i: str) -> str:
+        asked.append(i)
+        if len(asked) == 2:
+            raise side_error(SideName.SOURCE, SideProblem.UNREACHABLE, "down")
+        return wanted(i)
+
+    vars(scene.source)["stored_md5"] = down_then
+    with pytest.raises(SideError):
+        repaired(scene, instance_id, MISSING)
+    assert list(tmp_path.glob("*.repair.dcm*")) == []
+
+
+def test_a_file_that_was_not_compared_before_a_kill_is_not_sent(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id, killed = scene.ids[0], KeyError("killed")
+    scene.world.target.remove(instance_id)
+    rot_at_source(scene, instance_id)
+    path = prepared_path(scene.world.ledger)
+    prepare = scene.workers.prepare
+
+    def killed_after(i: str, new: Path) -> Outcome:
+        prepare(i, new)
+        raise killed
+
+    vars(scene.workers)["prepare"] = killed_after
+    with pytest.raises(KeyError):
+        repaired(scene, instance_id, MISSING)
+    assert len(list(tmp_path.glob(f"{path.name}*"))) == 1
+    monkeypatch.setattr(scene.target, "store", lambda *_, **__: pytest.fail("sent"))
+    assert resumed(scene) is None
+    assert list(tmp_path.glob(f"{path.name}*")) == []
 
 
 def test_the_source_does_not_hold_it_any_more(scene: Scene) -> None:
@@ -295,14 +437,102 @@ def test_a_copy_is_not_deleted_when_the_source_has_lost_it_since(scene: Scene) -
     assert is_untouched(scene, before)
 
 
-def test_a_prepared_file_of_no_certain_instance_is_put_aside(scene: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", ["kept", "lost"])
+def test_a_prepared_file_of_no_certain_instance_is_put_aside(
+    scene: Scene, note: str, tmp_path: Path
+) -> None:
+    spoil(scene, scene.ids[0])
     begun(scene, scene.ids[0])
     path = prepared_path(scene.world.ledger)
     path.write_bytes(b":something:else")
+    if note == "lost":
+        scene.world.ledger.set_meta(INTENT_KEY, None)
     assert resumed(scene) is None
     aside = list(tmp_path.glob(f"{path.name}.*"))
     assert [one.read_bytes() for one in aside] == [b":something:else"]
     assert repair_intent(scene.world.ledger) is None
+
+
+@pytest.mark.parametrize("state", [DAMAGED, OLDER, MISSING])
+@pytest.mark.parametrize("change", ["other", "cut short"])
+@pytest.mark.parametrize("place", ["nothing", "deleted", "sent", "lost at the source"])
+def test_a_prepared_file_that_has_changed_on_the_disk_is_not_sent(
+    scene: Scene, place: str, change: str, state: CopyState, tmp_path: Path
+) -> None:
+    """Seen to fail: it was sent, and its MD5 noted as that of the repaired copy."""
+    ledger, path, instance_id = scene.world.ledger, prepared_path(scene.world.ledger), scene.ids[1]
+    spoil(scene, instance_id)
+    begun(scene, instance_id, state)
+    right = path.read_bytes()
+    if place != "nothing":
+        scene.world.target.remove(instance_id)
+    if place == "sent":
+        scene.world.put(scene.world.target, right)
+    if place == "lost at the source":
+        scene.world.source.remove(instance_id)
+    spoilt = right[:-1] if change == "cut short" else right.replace(b":raw", b"0:raw")
+    path.write_bytes(spoilt)
+    before, record = dict(scene.world.target.files), ledger.delivery_of(instance_id)
+    end = resumed(scene)
+    if place in ("deleted", "sent"):
+        assert end is RepairEnd.REPAIRED
+        assert scene.world.target.read(instance_id) == right, "prepared again"
+        after = ledger.delivery_of(instance_id)
+        assert after is not None
+        assert after.target_md5 == md5(right)
+    else:
+        assert end is None, "the next verification judges it, if there is anything to judge"
+        assert is_untouched(scene, before)
+        assert ledger.delivery_of(instance_id) == record
+    aside = [one.read_bytes() for one in tmp_path.glob("*.repair.dcm*")]
+    assert aside == [spoilt]
+    assert repair_intent(ledger) is None
+
+
+@pytest.mark.parametrize("state", [DAMAGED, MISSING])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_file_that_changes_at_once_is_not_sent(
+    scene: Scene, when: str, state: CopyState, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the deletion nothing is deleted for it either."""
+    instance_id, path = scene.ids[0], prepared_path(scene.world.ledger)
+    spoil(scene, instance_id)
+    if state is MISSING:
+        scene.world.target.remove(instance_id)
+    before, asked = dict(scene.world.target.files), list[object]()
+    store, commit = scene.target.store, scene.world.ledger.set_meta
+
+    def noted(key: str, value: str | None) -> None:
+        commit(key, value)
+        if (key, when) == (INTENT_KEY, "before") and value is not None:
+            path.write_bytes(path.read_bytes() + b"0")
+
+    def announced(event: Event) -> None:
+        scene.events.append(event)
+        if isinstance(event, CopyReplaces) and when == "after":
+            path.write_bytes(path.read_bytes() + b"0")
+
+    vars(scene.world.ledger)["set_meta"] = noted
+
+    def sent(body: Iterable[bytes], *, body_bytes: int | None, deadline_s: None) -> StoreAnswer:
+        asked.append(body_bytes)
+        return store(body, body_bytes=body_bytes, deadline_s=deadline_s)
+
+    vars(scene.target)["store"] = sent
+    repairer = scene.repairer()
+    vars(repairer)["_report"] = announced
+    end = repairer.repair(scene.world.ledger, instance_id, state, instances=3, age=scene.world.age)
+    assert (end, asked) == (RepairEnd.FAILED, [])
+    if when == "before":
+        assert is_untouched(scene, before)
+    (told,) = scene.happened(CopyNotRepaired)
+    assert isinstance(told, CopyNotRepaired)
+    assert told.message == IS_SPOILT
+    assert "Do not upload it" in caplog.text
+    assert resumed(scene) is None
+    del vars(scene.target)["store"], vars(scene.world.ledger)["set_meta"]
+    assert scene.verification().run()
+    assert scene.world.copy_is_right(instance_id), "by the next verification"
 
 
 def test_a_target_that_cannot_read_what_it_has_stored_is_tried_again(scene: Scene) -> None:
