@@ -719,9 +719,11 @@ class OrthancClient:
             told = self._get(request.path, answers.parse_resource_id, bytes_max=bytes_max)
         except SideError as exc:
             self._believe_404(exc)
-            if kind == "instances" and self.bulk_metadata([resource_id]):
-                raise self._hides(resource_id) from exc
-            return False
+            if kind != "instances" or not self.bulk_metadata([resource_id]):
+                return False
+            if self._describes(resource_id):
+                return True  # it has arrived meanwhile
+            raise self._hides(resource_id) from exc
         if told != resource_id:
             raise not_orthanc(request, "it describes another resource")
         return True

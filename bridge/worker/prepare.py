@@ -94,6 +94,10 @@ class FileTarget:
         """Describe what was written."""
         return StoredFile(self._path.name, self._md5, self._bytes)
 
+    def peers(self) -> dict[str, str]:
+        """Return none: a file has no peers."""
+        return {}
+
 
 def _identifier(file: int) -> str:
     mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)

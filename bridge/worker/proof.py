@@ -13,6 +13,8 @@ from bridge.orthanc import StoredFile
 from bridge.worker.payload import Buffer, Payload
 
 ALREADY_STORED = "AlreadyStored"
+FOLLOWS = "orthanc-bridge-follows-"
+"""How the name of a note begins: Role.FOLLOWS of retention/bridge_notes.py (a test compares)."""
 
 
 class ProvingServer(Protocol):
@@ -23,6 +25,9 @@ class ProvingServer(Protocol):
 
     def stored_file(self, instance_id: str) -> StoredFile:
         """Return the name of an instance's file. Raises InstanceError, SideError."""
+
+    def peers(self) -> dict[str, str]:
+        """Return the peers. Raises SideError."""
 
 
 HIDDEN = (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
@@ -68,21 +73,36 @@ def check_another_file(source: ProvingServer, target: ProvingServer, instance_id
     """Make sure that what the target says it holds already is not the file at the source.
 
     An address that leads to the source for a moment answers AlreadyStored too, and the target never
-    gets the instance. Every server names its files by itself: the same name is the same file. The
-    target is asked first, so that it cannot be the source's newer file that differs. Where one of
-    them does not tell, the answer alone counts. Raises SideError, and InstanceError where the
-    target lacks the instance.
+    gets the instance. Every server names its files by itself: another name is another file. The
+    target is asked first, so that it cannot be the source's newer file that differs. The same name
+    is the same server, or a copy of its folders: a copy has no note of a bridge that follows the
+    source (retention/bridge_notes.py), because notes are in no folder. Where one of them does not
+    tell, the answer alone counts. Raises SideError, and InstanceError where the target lacks the
+    instance.
     """
     held = _named(target, instance_id)
-    if held and held == _named(source, instance_id):
+    if held and held == _named(source, instance_id) and _notes(target) & _notes(source):
         raise side_error(
             SideName.TARGET,
             SideProblem.SERVER_ERROR,
-            f"The target holds instance {instance_id} in the very file of the source: its address "
-            "leads to the source, or both share their files.",
+            f"The target's address leads to the source: it holds instance {instance_id} in the "
+            "source's file, and has the note of a bridge that follows the source.",
             advice="Make sure that BRIDGE_TARGET_URL leads to the target at all times (a name, a "
             "proxy, a forwarder). The bridge tries again.",
         )
+
+
+def _notes(server: ProvingServer) -> set[str]:
+    """Return the names of bridges that follow a server; none where it does not tell.
+
+    Raises SideError.
+    """
+    try:
+        return {name for name in server.peers() if name.startswith(FOLLOWS)}
+    except SideError as exc:
+        if exc.problem not in HIDDEN and not exc.specific:
+            raise
+        return set()
 
 
 def _named(server: ProvingServer, instance_id: str) -> str:

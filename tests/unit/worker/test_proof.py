@@ -21,8 +21,10 @@ from bridge.model import (
     StoreAnswer,
 )
 from bridge.orthanc import StoredFile
+from bridge.retention.bridge_notes import NOBODY, Role, name_of
 from bridge.worker.payload import Payload
 from bridge.worker.proof import (
+    FOLLOWS,
     AlreadyAtTarget,
     check_answer,
     check_back,
@@ -34,6 +36,7 @@ from bridge.worker.proof import (
 from tests.dicom_samples import small_ct
 from tests.fake_behaviours import Behaviour
 from tests.fake_orthanc import FakeOrthanc, Respond, StoreAs
+from tests.fake_store import FakeStore
 from tests.transfer_world import World, rle
 
 MD5 = r"GET /instances/[^/]+/attachments/dicom/md5"
@@ -266,6 +269,7 @@ def test_a_file_of_another_instance_is_the_sources_fault() -> None:
     assert (caught.value.reason, caught.value.final) == (Reason.IDENTITY_CHANGED, False)
 
 
+NOTE = f"{FOLLOWS}0123456789ab-01234567"
 INFO = "GET /instances/.*/attachments/dicom/info"
 
 
@@ -297,6 +301,7 @@ def test_an_address_that_leads_to_the_source_has_delivered_nothing(
     world: World, misled: LeadsToSource, syntax: str, proof: str
 ) -> None:
     """86 of 300 were lost in silence: the source said AlreadyStored of each."""
+    world.source.store.peers[NOTE] = NOBODY
     instance_id = world.source.put(rle() if syntax == "compressed" else small_ct())
     failed = world.move(instance_id, proof=proof)
     assert not isinstance(failed, Delivered), failed
@@ -320,6 +325,26 @@ def test_an_address_that_leads_to_the_source_for_one_answer_has_delivered_nothin
     failed = world.move(instance_id, proof=proof)
     assert isinstance(failed, InstanceFailed), failed
     assert (failed.reason, failed.final) == (Reason.PROOF_MISMATCH, False)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_copy_of_the_source_s_folders_has_what_it_has(
+    world: World, misled: LeadsToSource, told: bool
+) -> None:
+    """It names its files as the source does. Only the source has a note of who follows it."""
+    if told:
+        world.source.store.peers[NOTE] = NOBODY
+    instance_id = world.source.put(small_ct())
+    copy = FakeStore()
+    copy.instances.update(world.source.store.instances)
+    misled.other = copy
+    done = world.move(instance_id)
+    assert isinstance(done, Delivered)
+    assert done.status == "AlreadyStored"
+
+
+def test_a_note_has_the_name_that_is_looked_for() -> None:
+    assert name_of(Role.FOLLOWS, "") == FOLLOWS
 
 
 @pytest.mark.parametrize("hidden", [["target"], ["source"], ["source", "target"], []])
