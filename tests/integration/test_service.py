@@ -170,7 +170,7 @@ def test_a_held_backlog_grows_for_everybody_who_looks_and_none_is_refused_an_ans
     assert pair.run("pause").exit_code == 0
     series = small_series(60)
     sent = [pair.send(data) for data in series[:30]]
-    bridge = pair.start("run", WORKERS="1", WINDOW="4")
+    bridge = pair.start("run", WORKERS="1", WINDOW="4", PAGE_SIZE="10")
     bridge.wait_health(lambda health: health["waiting"] >= 4, "as much as it wants is read")
     sent += [pair.send(data) for data in series[30:]]
     last = pair.last()
