@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bridge.dicom.orthanc_id import orthanc_id_of
-from bridge.errors import InstanceError, InstanceGone, SideError, side_error
+from bridge.errors import InstanceError, SideError, side_error
 from bridge.model import Reason, SideName, SideProblem, StoreAnswer
 from bridge.orthanc import StoredFile
 from bridge.worker.payload import Buffer, Payload
@@ -32,6 +32,11 @@ class ProvingServer(Protocol):
 
 HIDDEN = (SideProblem.FORBIDDEN, SideProblem.LOGIN_REFUSED)
 """Answers of a target that lets us store and not look."""
+
+
+def _hides(error: SideError) -> bool:
+    """Whether a server does not tell, as opposed to being in trouble."""
+    return error.problem in HIDDEN or error.specific
 
 
 def stored_md5(target: ProvingServer, instance_id: str, *, may_hide: bool) -> str:
@@ -63,7 +68,7 @@ def file_name(server: ProvingServer, instance_id: str, *, md5: str) -> str:
     except InstanceError:
         return ""
     except SideError as exc:
-        if exc.problem not in HIDDEN and not exc.specific:
+        if not _hides(exc):
             raise
         return ""
     return file.uuid if file.md5 == md5 else ""
@@ -100,7 +105,7 @@ def _notes(server: ProvingServer) -> set[str]:
     try:
         return {name for name in server.peers() if name.startswith(FOLLOWS)}
     except SideError as exc:
-        if exc.problem not in HIDDEN and not exc.specific:
+        if not _hides(exc):
             raise
         return set()
 
@@ -109,14 +114,12 @@ def _named(server: ProvingServer, instance_id: str) -> str:
     """Return the name of an instance's file; "" where it is not told. Raises as above."""
     try:
         return server.stored_file(instance_id).uuid
-    except InstanceGone:
-        return ""
     except InstanceError as exc:
         if exc.reason is Reason.PROOF_MISMATCH:
             raise
         return ""
     except SideError as exc:
-        if exc.problem not in HIDDEN and not exc.specific:
+        if not _hides(exc):
             raise
         return ""
 
