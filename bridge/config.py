@@ -474,7 +474,16 @@ class Settings(BaseSettings):
         default_factory=default_workers,
         ge=1,
         le=WORKERS_MAX,
-        description="Worker processes; default: number of CPUs plus two.",
+        description="Limit of instances that are decoded, or larger than 1 MB, at the same time; "
+        "default: number of CPUs plus two.",
+    )
+    transfers: int = Field(
+        32,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Limit of instances in transfer at the same time. The bridge finds by itself "
+        "how many pay off, between BRIDGE_WORKERS and this limit. A limit below BRIDGE_WORKERS is "
+        "raised to it.",
     )
     executor: Executor = Field(
         "local",
@@ -524,7 +533,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=10_000,
-        description="Limit of instances in flight; 0 means 3 for each worker (thread of a "
+        description="Limit of instances in flight; 0 means 3 for each transfer (thread of a "
         "cluster).",
     )
     task_timeout_s: float = Field(

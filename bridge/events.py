@@ -43,7 +43,8 @@ class Workforce:
     """How much can be done at once.
 
     ``threads``: instances that can be in work at the same time; 0 means that nothing can be
-    started. ``depth``: how many should be under way for each of them, so that none waits for the
+    started. ``threads_max``: the bridge may find that so many are worth it; 0 where their number is
+    given. ``depth``: how many should be under way for each of them, so that none waits for the
     next. ``problem`` is empty or a code of /health: why nothing can be started.
     ``awaited``: a worker was asked who it is and has not answered yet.
     """
@@ -58,6 +59,7 @@ class Workforce:
     refused: tuple[RefusedWorker, ...] = ()
     refused_count: int = 0
     awaited: bool = False
+    threads_max: int = 0
 
 
 NO_WORKERS = Workforce(threads=0, workers=0)

@@ -12,7 +12,7 @@ import bridge
 
 DECODING = ("pydicom", "imagecodecs", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle")
 """Distributions that decide what an image becomes."""
-BESIDE = ("numpy", "pebble", "httpx")
+BESIDE = ("numpy", "httpx")
 """Others that an error may come from: bug reports name them too."""
 
 

@@ -156,6 +156,7 @@ class RealMachinery:
         executor = LocalExecutor(
             done,
             workers=self._settings.workers,
+            transfers=self._settings.transfers,
             memory_bytes=self._settings.worker_memory_mb * 1024 * 1024,
             stages=self.stages,
         )

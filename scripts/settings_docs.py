@@ -32,8 +32,8 @@ _GROUPS = {
     "source_client_key_file target_client_cert_file target_client_key_file http_timeout_s",
     "What becomes of instances": "transfer_syntax on_undecodable rules_file start verify on_video "
     "on_wrong_label",
-    "Pace": "workers max_instances_s schedule max_mbit_s rate_timetable window worker_memory_mb "
-    "spool_above_mb task_timeout_s attempts parked_retry parked_retries_per_hour "
+    "Pace": "workers transfers max_instances_s schedule max_mbit_s rate_timetable window "
+    "worker_memory_mb spool_above_mb task_timeout_s attempts parked_retry parked_retries_per_hour "
     "poll_interval_s page_size",
     "Safety": "state_path proof source_retention on_feed_reset feed_confirm_s retention_per_hour "
     "retention_day_share retention_risk servers_are_distinct shared_directory shutdown_timeout_s "

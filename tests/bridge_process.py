@@ -292,8 +292,12 @@ class BridgeProcess:
         wait_until(asked, what)
 
     def workers(self) -> list[int]:
-        """The processes that it has started (not the helper that only tracks resources)."""
-        return [pid for pid in children_of(self.pid) if not is_tracker(pid)]
+        """Those of its processes that do tasks."""
+        return workers_of(self.pid)
+
+    def templates(self) -> list[int]:
+        """Those of its processes that workers are forked from."""
+        return templates_of(self.pid)
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -347,6 +351,17 @@ def children_of(pid: int) -> list[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += [int(child) for child in listing.read_text().split()]
     return [child for child in found if _name(child) != WORKER_SERVER]
+
+
+def templates_of(pid: int) -> list[int]:
+    """The processes that the workers of a process are forked from, one for each pool."""
+    return [child for child in children_of(pid) if is_alive(child) and not is_tracker(child)]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The workers of a process, of all its pools."""
+    forked = [worker for template in templates_of(pid) for worker in children_of(template)]
+    return [worker for worker in forked if is_alive(worker)]
 
 
 def is_tracker(pid: int) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.bridge_process import children_of, process_environment, start_process, wait_until
+from tests.bridge_process import process_environment, start_process, wait_until, workers_of
 from tests.preloaded import Preloaded
 
 OWN = "bridge.worker.dask.remote"
@@ -36,9 +36,9 @@ class Member:
     def pid(self) -> int:
         return self.process.pid
 
-    def children(self) -> set[int]:
-        """The processes that it has started itself."""
-        return set(children_of(self.pid))
+    def workers(self) -> set[int]:
+        """The processes in which a worker of the cluster does its tasks."""
+        return set(workers_of(self.pid))
 
     def said(self, text: str) -> bool:
         return text in self.log.read_text(encoding="utf-8", errors="replace")

@@ -50,7 +50,7 @@ FIGURES = (
 
 def look(bridge: BridgeProcess, state_path: Path) -> Sample:
     """Look at the processes and the files."""
-    workers = bridge.workers()
+    workers = [*bridge.templates(), *bridge.workers()]
     return Sample(
         bridge_rss=_status(bridge.pid, "VmRSS") * 1024,
         workers_rss=sum(_status(pid, "VmRSS") for pid in workers) * 1024,

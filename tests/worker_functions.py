@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bridge.model import Action, Delivered, Outcome, Reason, Skipped, StageTimes, Task
+from bridge.worker import places
 
 PATIENT = "SECRET^PATIENT"
 WORK_S = 0.05
@@ -29,6 +30,13 @@ def misbehave(task: Task) -> Outcome:
         told = str(os.getpid())
         return Delivered("Success", Action.TRANSCODED, "1.2", "1.2.1", told, 1, 1, times)
     return Skipped(Reason.GONE, str(os.getpid()))
+
+
+def echo(work: bytes) -> bytes:
+    """Give back what was given; what ends in ``!`` ends the process instead."""
+    if work.endswith(b"!"):
+        os._exit(7)
+    return work
 
 
 def report_and_hang(task: Task) -> NoReturn:
@@ -90,3 +98,9 @@ DEEDS: dict[str, Callable[[], Any]] = {
     "raise": _raise_of_patient,
     "unpicklable": _unpicklable,
 }
+
+
+def in_a_place(task: Task) -> Outcome:
+    """Do what the instance's ID says, with a place: as long as it takes, nobody else has it."""
+    places.here().take()
+    return misbehave(task)

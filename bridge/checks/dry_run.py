@@ -15,7 +15,7 @@ from bridge.errors import InstanceError, InstanceGone, SideError, failure_of
 from bridge.events import Workforce
 from bridge.model import InstanceFailed, Job, Outcome, Reason, Skipped, Task
 from bridge.orthanc import OrthancClient
-from bridge.worker.pool import end_of
+from bridge.worker.pool import failure_of_raised
 
 THREADS = 4
 
@@ -57,7 +57,9 @@ class DryRunExecutor:
 
     def _deliver(self, task: Task, ended: Future[Outcome]) -> None:
         if not ended.cancelled():
-            self._done(task, end_of(ended, timeout_s=task.job.task_timeout_s))
+            raised = ended.exception()
+            failed = raised and failure_of_raised(type(raised).__name__)
+            self._done(task, failed or ended.result())
 
     def _outcome(self, task: Task) -> Outcome:
         try:

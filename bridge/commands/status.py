@@ -205,6 +205,17 @@ def _gaps(gaps: object) -> str:
     return "; ".join(parts)
 
 
+def at_once(workers: object) -> str:
+    """Say how many transfers may be under way, and up to where the bridge may go by itself."""
+    from bridge.monitoring.health import counted
+
+    known = workers if isinstance(workers, dict) else {}
+    if "threads" not in known:
+        return "unknown"
+    found = f", found by the bridge (at most {most})" if (most := known.get("threads_max")) else ""
+    return counted(known["threads"], "transfer") + found
+
+
 def _print(found: dict[str, object]) -> None:
     from bridge.commands.output import print_pairs
 
@@ -221,6 +232,7 @@ def _print(found: dict[str, object]) -> None:
             "; ".join(f"{r['code']}: {r['message']}" for r in reasons) if reasons else "ok"
         )
         pairs["in flight"] = len(bridge.get("in_flight") or [])
+        pairs["at once"] = at_once(bridge.get("workers"))
         pairs["waiting"] = bridge.get("waiting")
     pairs.update(_pace(found["paused_since"], bridge))
     none_yet = "none yet; the first run begins at BRIDGE_START"

@@ -605,6 +605,11 @@ def _plain_gauges(
         workforce.workers,
     )
     yield "worker_threads", "Instances that the workers can process at once.", workforce.threads
+    yield (
+        "worker_threads_max",
+        "Instances at once that the bridge may go up to by itself; 0: their number is given.",
+        workforce.threads_max,
+    )
     yield "workers_refused", "Workers of the cluster that get no work.", workforce.refused_count
     yield (
         "last_progress_timestamp_seconds",

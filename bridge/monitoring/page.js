@@ -61,6 +61,11 @@ function timeLeft(status) {
   return first === last ? first : `${first} to ${last}`;
 }
 
+function atOnce(workers) {
+  const most = workers.threads_max;
+  return counted(workers.threads, "transfer") + (most ? ` (at most ${number(most)})` : "");
+}
+
 function showFigures(status) {
   const figures = [
     ["Lag", counted(status.lag_changes, "change")],
@@ -70,6 +75,7 @@ function showFigures(status) {
     ["Newest change", number(status.last)],
     ["Waiting", number(status.waiting)],
     ["In flight", number(status.in_flight.length)],
+    ["At once", atOnce(status.workers)],
     ["Parked", number(status.parked_total)],
   ];
   if (status.verification) figures.push(["Verified", status.verification.text]);

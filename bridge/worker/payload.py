@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from bridge.dicom.transcode import Transcoded, transcode
 from bridge.errors import InstanceError, side_error
 from bridge.model import Action, Reason, SideName, SideProblem, TranscodeOptions
 from bridge.orthanc import OrthancClient
+from bridge.worker.places import SMALL_BYTES, here
 
 JOIN_BYTES_MAX = 8 * 1024 * 1024
 """Bodies up to this size are sent from one buffer; larger ones frame by frame."""
@@ -45,7 +47,15 @@ def fetched(
 
     Raises SideError, InstanceGone, InstanceError, and OSError when it cannot be spooled.
     """
+    begun_s = time.monotonic()
     got = _download(source, instance_id, spool_above_bytes, deadline_s)
+    if got is None:
+        # The source does not wait for that: it is asked again, within the time of both.
+        left_s = deadline_s - (time.monotonic() - begun_s)
+        here().take()
+        got = _download(source, instance_id, spool_above_bytes, left_s)
+    if got is None:
+        raise AssertionError("who has a place needs none")
     if isinstance(got, bytes):
         yield got
         return
@@ -62,13 +72,19 @@ def fetched(
 
 def _download(
     source: OrthancClient, instance_id: str, spool_above_bytes: int, deadline_s: float
-) -> bytes | IO[bytes]:
-    """Return the file: itself, or where it was too large for memory a temporary file with it."""
+) -> bytes | IO[bytes] | None:
+    """Return the file: itself, or where it was too large for memory a temporary file with it.
+
+    None for a large one that has no place here yet: nothing of it is read.
+    """
     with ExitStack() as stack:
         with (
             _without_its_files_a_source_is_down(source.endpoint.side),
             source.open_instance(instance_id, deadline_s=deadline_s) as body,
         ):
+            large = body.content_length is None or body.content_length > SMALL_BYTES
+            if large and not here().try_take():
+                return None
             if body.content_length is not None and body.content_length <= spool_above_bytes:
                 return b"".join(body.chunks)
             spool = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=spool_above_bytes))
@@ -121,6 +137,7 @@ def transcoded(
     Raises InstanceError. Large native pixel data is decoded while it is sent; an error then comes
     from reading the payload's body, and the cut upload is refused by the target.
     """
+    here().take()
     result = transcode(
         body,
         wanted_syntax=wanted_syntax,
@@ -134,6 +151,8 @@ def transcoded(
         yield Payload(result.action, result.body, known, result)
     elif known is not None:
         joined = b"".join(result.body)
+        if max(len(body), len(joined)) <= SMALL_BYTES:
+            here().release()
         yield Payload(result.action, joined, len(joined), result)
     else:
         with tempfile.SpooledTemporaryFile(max_size=spool_above_bytes) as spool:
@@ -160,6 +179,8 @@ class FileRoom:
             self._file.write(piece)
             return
         self._held += piece
+        if len(self._held) > SMALL_BYTES:
+            here().take()
         if len(self._held) > self._spool_above_bytes:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as its views)
             self._file.write(self._held)

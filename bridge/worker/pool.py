@@ -1,64 +1,55 @@
 """The executor: local worker processes that can be killed one by one.
 
-Pebble's pool fails only the task whose process died or ran over its time; everything else here
-is about what pebble does not do: bound a worker's memory, end workers with their parent, notice a
-pool that broke or does nothing, give its tasks back and start another, and turn every end of a
-task into an Outcome.
+One thread owns the processes: it hands out tasks, takes their ends, kills what hangs, and turns
+every end of a task into an Outcome. Each worker has a channel of its own, does one task at a time,
+and is a fork of a template (template.py). What nobody is to blame for comes back as
+ExecutorFailed: it costs an instance nothing.
 """
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import functools
 import itertools
 import os
+import pickle
 import queue
-import resource
-import select
+import selectors
 import signal
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Generic, Self, TypeAlias, TypeVar
-
-from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from bridge.errors import OUT_OF_MEMORY
 from bridge.events import Workforce
-from bridge.model import ExecutorFailed, InstanceFailed, Outcome, Reason, Task
-from bridge.orthanc.bodies import INSTANCE_BYTES_MAX
-from bridge.standard_streams import STDERR, STDOUT
-from bridge.worker.pool_watch import SILENT_S, START_S, Watched, is_stuck, passed_over
-from bridge.worker.stages import Memory, Stages, adopt
+from bridge.model import ExecutorFailed, InstanceFailed, Outcome, Reason, SideFailed, Task
+from bridge.worker.pool_watch import SILENT_S, Hanging, hanging_of
+from bridge.worker.processes import Member, ProcessesLost, WorkerProcesses
+from bridge.worker.stages import Memory, Stages
+from bridge.worker.template import END, RAISED
+from bridge.worker.transfers import Transfers
 
 RECYCLE_AFTER_TASKS = 10_000
 """A worker is replaced after so many tasks: a leak in a codec then stays bounded."""
 
-END_TIMEOUT_S = 0.1
-"""Between SIGTERM, which workers ignore, and SIGKILL."""
-CONSTS.term_timeout = END_TIMEOUT_S
-
 LOOK_EVERY_S = 0.5
-"""So often the pool is looked after, by whoever asks for the workforce."""
+"""So often the pool is looked after, by whoever asks for the workforce, and by its own thread."""
+CLOSE_S = 10.0
 
 AHEAD = 3
 """Results under way or ready for each worker of an OrderedPool: what bounds memory here."""
 LOST_MAX = 2
 """So often work that the pool lost, with no fault of its own, is done again."""
-
-EARLY = 0.9
-"""Of a task's time: one that is said to be out of it before that is not."""
-
-_PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_KEPT_BYTES = 32 * 1024 * 1024
+ANSWER_FACTOR = 4
+"""The template may take so much longer to do what it is asked than a worker may be silent."""
+VAIN_MAX = 10
+"""So many workers in a row that ended without having begun a task: others would too."""
 
 
 def run_task(task: Task) -> Outcome:
@@ -74,54 +65,13 @@ End: TypeAlias = Result | InstanceFailed | ExecutorFailed
 """How work ended: with its result, or with the failure that stands for it."""
 
 
-@dataclass(slots=True)
-class _Open(Generic[Work, Result]):
-    """A task in the pool's hands. ``begun_at_s``: when it was first seen to run."""
+@dataclass(frozen=True, slots=True)
+class _Open(Generic[Work]):
+    """A task in the pool's hands."""
 
-    order: int
+    number: int
     work: Work
-    future: Future[Result]
     timeout_s: float
-    given_at_s: float
-    begun_at_s: float | None = None
-
-    def look(self, now_s: float) -> Watched:
-        if self.begun_at_s is None and self.future.running():
-            self.begun_at_s = now_s
-        begun_s = None if self.begun_at_s is None else now_s - self.begun_at_s
-        return Watched(self.order, begun_s, self.timeout_s)
-
-
-class Starter(SpawnContext):
-    """Starts the workers of a pool for pebble, and knows them: pebble names them to nobody.
-
-    Never fork: this process has threads. Not forkserver: its server would keep the environment,
-    and so the credentials, of its start.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._workers: list[SpawnProcess] = []
-
-    def Process(  # type: ignore[override]  # noqa: N802 (multiprocessing's name)
-        self,
-        *args: Any,  # noqa: ANN401 (whatever pebble gives)
-        **named: Any,  # noqa: ANN401
-    ) -> SpawnProcess:
-        """Make a worker; pebble starts it."""
-        made = SpawnProcess(*args, **named)
-        self._workers = [*self.workers(), made]
-        return made
-
-    def workers(self) -> list[SpawnProcess]:
-        """Return those that have not ended, those that begin included."""
-        return [worker for worker in self._workers if worker.exitcode is None]
-
-    def kill(self) -> None:
-        """End all at once, those that are still importing too."""
-        for worker in self.workers():
-            if worker.pid is not None:
-                worker.kill()
 
 
 class WorkerPool(Generic[Work, Result]):
@@ -131,8 +81,10 @@ class WorkerPool(Generic[Work, Result]):
     process, a pool or a task can end is known here and nowhere else.
 
     ``ended`` is called with what was given and how that ended: with what ``function`` returned,
-    or with the failure that stands for it. That is in a thread of the pool or in the caller's.
-    ``memory_bytes`` bounds each worker, ``silent_s`` how long nothing may be heard of tasks.
+    or with the failure that stands for it. That is in the pool's thread. ``memory_bytes`` bounds
+    each worker, ``silent_s`` how long one may not begin what it was given. ``transfers`` tells how
+    many workers there are to be, where that is not always the same; ``places``, how many of them
+    may have what needs memory or a processor at the same time (places.py), 0 for all.
     """
 
     def __init__(
@@ -144,125 +96,233 @@ class WorkerPool(Generic[Work, Result]):
         function: Callable[[Work], Result],
         stage_memory: Memory | None = None,
         silent_s: float = SILENT_S,
+        transfers: Transfers | None = None,
+        places: int = 0,
     ) -> None:
         self._ended = ended
-        self._silent_s = silent_s
-        self._open: dict[int, _Open[Work, Result]] = {}
-        self._orders = itertools.count(1)
-        self._newest_begun = self._begun_before_pool = 0
-        self._heard_at_s = self._look_due_s = time.monotonic()
-        self._workers = workers
+        self._transfers = transfers or Transfers(workers, workers)
+        self._places = places
         self._memory_bytes = memory_bytes
-        self._stage_memory = stage_memory
         self._function = function
-        self._pool: ProcessPool | None = None
-        self._starter = Starter()
-        self._closed = False
+        self._stage_memory = stage_memory
+        self._silent_s = silent_s
+        self._numbers = itertools.count(1)
+        self._open: dict[int, _Open[Work]] = {}
+        """What was given, until its end is told."""
+        self._ends: list[tuple[_Open[Work], End[Result]]] = []
+        """Ends that are to be told, once workers have something to do again."""
+        self._given: deque[_Open[Work]] = deque()
+        """What no worker has yet. The caller's thread adds to it, the pool's takes from it."""
+        self._wanted = self._closed = False
+        self._hungry = True
+        """Whether the pool's thread is to be woken for what is given: a worker could begin it."""
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._processes: WorkerProcesses[_Open[Work]] | None = None
+        self._vain = 0
+        self._look_due_s = 0.0
+        self._thread: threading.Thread | None = None
+        _POOLS.add(self)
 
-    def _running_pool(self) -> ProcessPool:
-        if self._pool is None or not self._pool.active:
-            self._end_pool()
-            self._begun_before_pool = self._newest_begun
-            self._pool = ProcessPool(
-                max_workers=self._workers,
-                max_tasks=RECYCLE_AFTER_TASKS,
-                initializer=begin_worker,
-                initargs=(self._memory_bytes, os.getpid(), self._stage_memory),
-                context=self._starter,
-            )
-            try:
-                with signals_held():
-                    _ = self._pool.active  # starts it
-            except (RuntimeError, OSError):
-                # Pebble would try it again whenever it is asked whether it works.
-                self._end_pool()
-                raise
-        return self._pool
+    # For the thread that has it
 
     def start(self) -> None:
         """Start the workers now, so that the first instance does not wait for their imports."""
-        with suppress(RuntimeError, OSError):
-            # A pool that cannot start is reported with the first task.
-            pool = self._running_pool()
-            for _ in range(self._workers):
-                pool.schedule(warm_up)
+        self._wanted = True
+        self._run()
 
     def give(self, work: Work, *, timeout_s: float) -> None:
-        """Start a task. A broken pool is replaced; what it lost comes back as ExecutorFailed."""
-        try:
-            future = self._running_pool().schedule(self._function, args=[work], timeout=timeout_s)
-        except (RuntimeError, OSError) as exc:
-            self._ended(work, ExecutorFailed(f"The worker pool does not start: {exc}"))
+        """Start a task. What the pool loses comes back as ExecutorFailed, if it is not closed."""
+        if self._closed:
             return
-        self._heard_at_s = time.monotonic()
-        opened = _Open(next(self._orders), work, future, timeout_s, self._heard_at_s)
-        self._open[opened.order] = opened
-        future.add_done_callback(lambda _: self._deliver(opened))
+        opened = _Open(next(self._numbers), work, timeout_s)
+        self._open[opened.number] = opened
+        self._given.append(opened)
+        if self._hungry:
+            self._run()
 
     def look(self) -> None:
-        """Give back what a broken or silent pool holds, without being asked.
+        """Give back what a pool holds whose thread has ended by something that nobody foresaw.
 
-        To be called again and again while tasks are open, by the thread that gives them: that is
-        how what was lost is found. With a full window nothing is given any more, so nothing else
-        would notice.
+        To be called again and again while tasks are open, by the thread that gives them: with a
+        full window nothing is given any more, so nothing else would notice.
         """
-        now_s = time.monotonic()
-        if now_s >= self._look_due_s:
-            self._look_due_s = now_s + LOOK_EVERY_S
-            self._look(now_s)
+        if self._thread is None or self._thread.is_alive() or self._closed:
+            return
+        self._given.clear()
+        for opened in list(self._open.values()):
+            self._tell(opened, ExecutorFailed("The worker pool's thread has ended by a bug."))
 
     def close(self) -> None:
         """End the workers at once; tasks under way are lost and not reported."""
+        if self._closed:
+            return
         self._closed = True
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]
-            # Otherwise a worker that is just starting would miss what pebble takes away now, and
-            # say so in a traceback.
-            self._starter.kill()
-        self._end_pool()
+        if self._thread is not None:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join(CLOSE_S)
+            if self._thread.is_alive():
+                return  # it has these, and their numbers must not become other files'
+        self._selector.close()
+        os.close(self._wake)
 
-    def _look(self, now_s: float) -> None:
-        if self._pool is None:
-            return
-        newest_begun = self._newest_begun
-        # The newest first: when it is seen to run, all before it have been told of as well.
-        watched = []
-        for opened in reversed(list(self._open.values())):
-            watched.append(opened.look(now_s))
-            if opened.begun_at_s is not None:
-                newest_begun = max(newest_begun, opened.order)
-            if opened.begun_at_s == now_s:
-                self._heard_at_s = now_s
-        unheard_s = now_s - self._heard_at_s
-        silent_s = self._silent_s if newest_begun > self._begun_before_pool else START_S
-        if not self._pool.active or is_stuck(
-            watched, workers=self._workers, unheard_s=unheard_s, silent_s=silent_s
-        ):
-            self._end_pool()
-            return
-        for order in passed_over(watched, newest_begun=newest_begun):
-            lost = self._open.get(order)
-            if lost is not None:  # it has not ended at this very moment
-                lost.future.cancel()
+    def _run(self) -> None:
+        """Wake the pool's thread, or start it."""
+        os.eventfd_write(self._wake, 1)
+        if self._thread is None or not self._thread.is_alive():
+            self.look()
+            self._thread = threading.Thread(target=self._work, name="worker-pool", daemon=True)
+            with signals_held():
+                self._thread.start()
 
-    def _end_pool(self) -> None:
-        """End the pool and its workers; a broken one too, which would leave the others behind."""
-        if self._pool is None:
-            return
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
-        self._pool = None
-        for opened in list(self._open.values()):
-            opened.future.cancel()
+    # The pool's thread
 
-    def _deliver(self, opened: _Open[Work, Result]) -> None:
-        self._heard_at_s = time.monotonic()
-        self._newest_begun = max(self._newest_begun, opened.order)
-        self._open.pop(opened.order, None)
-        if not self._closed:
-            taken_s = time.monotonic() - opened.given_at_s
-            end = end_of(opened.future, timeout_s=opened.timeout_s, taken_s=taken_s)
+    def _work(self) -> None:
+        try:
+            while not self._closed:
+                self._turn()
+        finally:
+            self._hungry = True
+            processes, self._processes = self._processes, None
+            if processes is not None:
+                processes.close()
+
+    def _turn(self) -> None:
+        """Hand out what there is, wait for something to happen, and see to it."""
+        try:
+            if self._processes is None and (self._wanted or self._given):
+                self._processes = self._new_processes()
+            if self._processes is None:
+                self._hungry = True
+                if not self._given:
+                    self._wait(None)
+                return
+            self._hand_out(self._processes)
+            # Before the last look at what was given: who gives after it wakes this thread.
+            self._hungry = self._processes.has_idle
+            self._hand_out(self._processes)
+            may_sleep = self._transfers.settled and not self._processes.busy
+            self._see_to(self._processes, self._wait(None if may_sleep else LOOK_EVERY_S))
+        except ProcessesLost as exc:
+            self._lose_processes(exc)
+        finally:
+            ends, self._ends = self._ends, []
+            for opened, end in ends:
+                self._tell(opened, end)
+
+    def _new_processes(self) -> WorkerProcesses[_Open[Work]]:
+        return WorkerProcesses(
+            self._selector,
+            function=self._function,
+            memory_bytes=self._memory_bytes,
+            stage_memory=self._stage_memory,
+            answer_s=ANSWER_FACTOR * self._silent_s,
+            places=self._places,
+        )
+
+    def _wait(self, timeout_s: float | None) -> set[int]:
+        """Wait for something to happen; the descriptors at which it did."""
+        ready = {key.fd for key, _ in self._selector.select(timeout_s)}
+        if self._wake in ready:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        return ready
+
+    def _hand_out(self, processes: WorkerProcesses[_Open[Work]]) -> None:
+        processes.resize(self._transfers.size)
+        while self._given and processes.has_idle:
+            opened = self._given.popleft()
+            try:
+                work = pickle.dumps(opened.work, pickle.HIGHEST_PROTOCOL)
+            except Exception as exc:  # noqa: BLE001 (whatever it raises, it is about this one)
+                self._ends.append((opened, failure_of_raised(type(exc).__name__)))
+                continue
+            processes.give(opened, opened.number, work)
+
+    def _see_to(self, processes: WorkerProcesses[_Open[Work]], ready: set[int]) -> None:
+        """Take what was told, hand out more at once, and end what hangs."""
+        for member, message in processes.told(ready):
+            if member.task is not None:
+                end, waited_s = end_of(message, member.task.number)
+                self._ends.append((member.task, end))
+                now_s = time.monotonic()
+                self._transfers.note(
+                    now_s,
+                    in_hand_s=now_s - member.since_s,
+                    waited_s=waited_s,
+                    failed=isinstance(end, SideFailed),
+                )
+                self._free(processes, member)
+        for member, messages, code in processes.ends(ready):
+            opened = member.task
+            if not member.leaving:
+                self._vain = 0 if member.tasks else self._vain + 1
+            if opened is None:
+                continue
+            if messages:
+                self._ends.append((opened, end_of(messages[0], opened.number)[0]))
+            else:
+                begun = processes.has_begun(member, opened.number)
+                end = _death(member.ended_for, opened, code, begun=begun)
+                self._ends.append((opened, end))
+        self._hand_out(processes)
+        now_s = time.monotonic()
+        self._transfers.decide(now_s, under_way=len(processes.in_hand()))
+        if now_s >= self._look_due_s:
+            self._look_due_s = now_s + LOOK_EVERY_S
+            self._end_what_hangs(processes, now_s)
+        if self._vain > VAIN_MAX:
+            raise ProcessesLost("its workers end before they do anything", vain=True)
+
+    def _free(self, processes: WorkerProcesses[_Open[Work]], member: Member[_Open[Work]]) -> None:
+        self._vain = 0
+        processes.free(member)
+        if member.tasks >= RECYCLE_AFTER_TASKS:
+            processes.let_go(member)
+
+    def _end_what_hangs(self, processes: WorkerProcesses[_Open[Work]], now_s: float) -> None:
+        for member, opened in list(processes.at_work()):
+            taken_s = now_s - member.since_s
+            if taken_s <= min(self._silent_s, opened.timeout_s):
+                continue
+            hanging = hanging_of(
+                at_work=processes.is_at_work(member, opened.number),
+                taken_s=taken_s,
+                waited_s=processes.waited_s(member, now_s),
+                timeout_s=opened.timeout_s,
+                silent_s=self._silent_s,
+            )
+            if hanging is not Hanging.NOT:
+                processes.kill(member, hanging)
+
+    def _lose_processes(self, lost: ProcessesLost) -> None:
+        """Give back what its workers had; and what waits, too, where another would do no better."""
+        processes, self._processes, self._vain = self._processes, None, 0
+        if processes is not None:
+            processes.close()
+            for opened in processes.in_hand():
+                lost_it = ExecutorFailed(f"The worker pool lost the task: {lost}.")
+                self._ends.append((opened, lost_it))
+        if lost.vain:
+            self._wanted = False
+            failed = ExecutorFailed(f"The worker pool does not start: {lost}.")
+            for _ in range(len(self._given)):
+                self._ends.append((self._given.popleft(), failed))
+
+    def _tell(self, opened: _Open[Work], end: End[Result]) -> None:
+        if self._open.pop(opened.number, None) is not None and not self._closed:
             self._ended(opened.work, end)
+
+
+_POOLS: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the pools that nobody has closed: this process would wait for their templates."""
+    for pool in list(_POOLS):
+        pool.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +424,9 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
     """The pool that moves instances, as an Executor.
 
     ``done`` is called with the task and its outcome, in a thread of the pool or in the caller's.
+    ``workers``: so many may have a large instance, or decode, at the same time. ``transfers``: so
+    many instances may be under way at most, each in a process of its own; None for as many as
+    workers. ``places``: where there are always as many processes as ``workers``, so many decode.
     ``stages`` is where workers tell what they do. ``function`` is what a worker runs; tests give
     others.
     """
@@ -374,12 +437,15 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
         *,
         workers: int,
         memory_bytes: int,
+        transfers: int | None = None,
+        places: int | None = None,
         stages: Stages | None = None,
         function: Callable[[Task], Outcome] = run_task,
         silent_s: float = SILENT_S,
     ) -> None:
         self._stages = stages or Stages()
-        self._workforce = Workforce(threads=workers, workers=workers)
+        self._workers = workers
+        self._sizes = Transfers(workers, transfers or workers)
         super().__init__(
             done,
             workers=workers,
@@ -387,6 +453,8 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
             function=function,
             stage_memory=self._stages.memory,
             silent_s=silent_s,
+            transfers=self._sizes,
+            places=places or workers,
         )
 
     def submit(self, task: Task) -> None:
@@ -397,112 +465,52 @@ class LocalExecutor(WorkerPool[Task, Outcome]):
     def workforce(self) -> Workforce:
         """Look after the pool and describe it."""
         self.look()
-        return self._workforce
+        size, most = self._sizes.size, self._sizes.most
+        return Workforce(threads=size, workers=self._workers, threads_max=most)
 
 
-def end_of(  # noqa: PLR0911 (a table of ends)
-    ended: Future[Result], *, timeout_s: float, taken_s: float = float("inf")
-) -> End[Result]:
-    """Turn the end of a task, whatever it is, into its result or the failure that stands for it.
+def failure_of_raised(name: str) -> InstanceFailed:
+    """Return the failure that stands for an exception, told by its name, that left a task.
 
-    ``taken_s``: since the pool had it, by a clock that nobody sets. Pebble goes by the machine's
-    time of day: when that is set, or the machine was asleep, every task under way is out of time.
+    `move` returns its failures; what is left, such as SystemExit, must still end the task. Only its
+    kind is told: its text may quote values.
     """
-    match CancelledError() if ended.cancelled() else ended.exception():
-        case None:
-            return ended.result()
-        case FutureTimeoutError() if taken_s < EARLY * timeout_s:
-            return ExecutorFailed("The clock of this machine was set while the task ran.")
-        case FutureTimeoutError():
-            return InstanceFailed(
-                Reason.TIMED_OUT,
-                f"Not finished within BRIDGE_TASK_TIMEOUT_S ({timeout_s:g} s); its worker was "
-                "stopped.",
-            )
-        case ProcessExpired(exitcode=exit_code):
-            return InstanceFailed(Reason.WORKER_DIED, _death(exit_code))
-        case MemoryError():
-            return InstanceFailed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY)
-        case CancelledError() | RuntimeError() | OSError() as exc:
-            return ExecutorFailed(f"The worker pool lost the task: {type(exc).__name__}")
-        case exc:
-            # `move` returns its failures; what is left, such as SystemExit, must still end the
-            # task. Only its kind is told: its text may quote values.
-            return InstanceFailed(
-                Reason.INTERNAL, f"A bug in the bridge: {type(exc).__name__} left a worker's task."
-            )
+    if name == MemoryError.__name__:
+        return InstanceFailed(Reason.OUT_OF_MEMORY, OUT_OF_MEMORY)
+    return InstanceFailed(Reason.INTERNAL, f"A bug in the bridge: {name} left a worker's task.")
 
 
-def warm_up() -> None:
-    """Do nothing, in a worker: it has then imported what it needs."""
+def end_of(message: bytes, number: int) -> tuple[Any, float]:
+    """Return what a worker tells of a task: its result, or the failure that stands for it.
 
-
-def begin_worker(memory_bytes: int, parent_pid: int, memory: Memory | None) -> None:
-    """Make this process a worker: import what a task needs, while memory is not bounded yet."""
-    if not _takes_more(STDERR):
-        _write_nothing()
-    import bridge.worker.transfer  # noqa: F401
-
-    _write_nothing()
-    adopt(memory)
-    prepare_worker(memory_bytes, parent_pid)
-
-
-def _takes_more(file: int) -> bool:
-    """Tell whether a write to a file would not wait for a reader."""
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return bool(poll.poll(0))
-
-
-def _write_nothing() -> None:
-    """Send what this process writes to stdout and stderr nowhere.
-
-    Codecs write there too, and what they write may quote values of an image. A pipe that nobody
-    reads would stop them, with an instance in hand.
+    And for how many seconds it waited for servers. ``number``: the task that it has in hand. What a
+    damaged worker says of another one must not become an arrival of this one.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, STDOUT)
-    os.dup2(nowhere, STDERR)
-    os.close(nowhere)
+    try:
+        kind, told_number, waited_s = END.unpack_from(message)
+        if told_number != number:
+            return failure_of_raised("what was told of another task"), 0.0
+        told = message[END.size :]
+        if kind == RAISED:
+            return failure_of_raised(told.decode("utf-8", "replace")), 0.0
+        return pickle.loads(told), waited_s  # noqa: S301 (of our own worker)
+    except Exception as exc:  # noqa: BLE001 (whatever it raises, it is about this one)
+        return failure_of_raised(type(exc).__name__), 0.0
 
 
-def prepare_worker(memory_bytes: int, parent_pid: int) -> None:
-    """Bound this process and tie its life to its parent's. Runs once in each worker."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Instances come and go by the megabyte: memory that is handed back to the system after each
-    # costs a page fault for every 4 kB of the next.
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-    # SIGTERM to a whole group (systemd does that) asks the bridge to drain, not us to die with an
-    # instance in hand. The pool ends a worker with SIGKILL then, after END_TIMEOUT_S.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    bound_memory(memory_bytes)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def bound_memory(memory_bytes: int) -> None:
-    """Bound what this process can have written to: what it asks for counts, touched or not.
-
-    RLIMIT_DATA counts the heap and every private mapping that can be written to, which is where
-    malloc, numpy and the codecs get memory from, and what is copied on write. It does not count
-    a file that is mapped to be read: the instance itself, of whatever size, whose pages the
-    system takes back when it needs them. What it leaves out besides is memory that is shared on
-    purpose, which no codec asks for; the address space, which counts all of it, is bounded beyond
-    the two largest instances that are ever mapped at once.
-    """
-    _lower(resource.RLIMIT_DATA, memory_bytes)
-    _lower(resource.RLIMIT_AS, memory_bytes + 2 * INSTANCE_BYTES_MAX)
-
-
-def _lower(limit: int, wanted: int) -> None:
-    """Lower a limit of this process; one that is lower already stays."""
-    hard = resource.getrlimit(limit)[1]
-    least = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(limit, (least, least))
+def _death(
+    ended_for: Hanging | None, opened: _Open[Any], code: int, *, begun: bool
+) -> InstanceFailed | ExecutorFailed:
+    """Return what the end of a worker says of the task that it had in hand."""
+    if ended_for is Hanging.LATE:
+        return InstanceFailed(
+            Reason.TIMED_OUT,
+            f"Not finished within BRIDGE_TASK_TIMEOUT_S ({opened.timeout_s:g} s); its worker was "
+            "stopped.",
+        )
+    if ended_for is Hanging.SILENT or not begun:
+        return ExecutorFailed("The worker pool lost the task: its worker had not begun it.")
+    return InstanceFailed(Reason.WORKER_DIED, _told(code))
 
 
 @contextmanager
@@ -519,8 +527,8 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
+def _told(exit_code: int) -> str:
+    if exit_code < 0:
         known = -exit_code in {number.value for number in signal.Signals}
         name = signal.Signals(-exit_code).name if known else str(-exit_code)
         return f"Its worker process was killed by signal {name}."

@@ -1,53 +1,44 @@
-"""What a pool of worker processes should have done by now, from what is seen of its tasks.
+"""What is to become of a worker, from what is seen of the task that it has in hand.
 
 This file must not know: sockets, files, clocks, logging, settings.
 
-A pool tells when a task begins and when it ends. A worker that is killed between taking a task and
-saying so, or while it holds what the others wait for, leaves tasks of which nothing is ever heard.
+A worker notes in shared memory that it has begun a task. One that was stopped, or killed between
+taking a task and noting it, has done nothing with it: the task is not to blame. Nor is it when
+somebody has stopped the worker in the middle of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from enum import Enum
 
 SILENT_S = 15.0
-"""Longer than a worker needs to be replaced; shorter than the minute after which pebble holds it
-against those who wait in vain for what a dead worker had locked."""
+"""Longer than a worker needs to begin a task, or a template to make one, on a machine that has
+other things to do."""
 START_S = 60.0
-"""Longer than the first workers need to start on a machine that has other things to do."""
+"""Longer than the template needs to import what workers need, there."""
+
+WAITED_MAX = 20
+"""In times of a task's own time: longer than others need to give way, even if all of them hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A task that has not ended. ``begun_s``: for how long it has been seen to run, if it has.
+class Hanging(Enum):
+    """What a task that is in hand says of its worker."""
 
-    ``order``: tasks begin in the order in which they were given out.
+    NOT = "it may go on"
+    LATE = "it has not finished in time"
+    SILENT = "it does nothing"
+
+
+def hanging_of(
+    *, at_work: bool, taken_s: float, waited_s: float, timeout_s: float, silent_s: float
+) -> Hanging:
+    """Tell whether a worker must be ended. ``taken_s``: for how long it has had the task.
+
+    ``at_work``: it has begun it, and is not stopped. ``waited_s``: for how much of the time it
+    waited for a place, because of others. It says so itself, and is not believed for ever.
     """
-
-    order: int
-    begun_s: float | None
-    timeout_s: float
-
-
-def is_stuck(
-    tasks: Sequence[Watched], *, workers: int, unheard_s: float, silent_s: float = SILENT_S
-) -> bool:
-    """Tell whether a pool must be ended, since it takes no tasks or cannot end what hangs.
-
-    ``unheard_s``: for how long no task has been given out, has begun or has ended.
-    """
-    running = [task for task in tasks if task.begun_s is not None]
-    overdue = any((task.begun_s or 0.0) > task.timeout_s + START_S for task in running)
-    waiting, idle = len(tasks) - len(running), workers - len(running)
-    return overdue or (waiting > 0 and idle > 0 and unheard_s > silent_s)
-
-
-def passed_over(tasks: Sequence[Watched], *, newest_begun: int) -> frozenset[int]:
-    """Tell which tasks, by their order, will never begin: later ones have.
-
-    ``newest_begun``: the order of the last task that has begun, ended ones included.
-    """
-    return frozenset(
-        task.order for task in tasks if task.begun_s is None and task.order < newest_begun
-    )
+    if not at_work:
+        return Hanging.SILENT if taken_s > silent_s else Hanging.NOT
+    if taken_s > WAITED_MAX * timeout_s:
+        return Hanging.SILENT
+    return Hanging.LATE if taken_s - waited_s > timeout_s else Hanging.NOT

@@ -61,6 +61,7 @@ from bridge.worker.payload import (
     fetched,
     transcoded,
 )
+from bridge.worker.places import here
 from bridge.worker.proof import (
     ALREADY_STORED,
     AlreadyAtTarget,
@@ -137,7 +138,7 @@ class Attempt:
         instance's fault: the executor then ends the task.
         """
         whole_s = self.job.task_timeout_s
-        left_s = whole_s - (time.monotonic() - self.marks[0])
+        left_s = whole_s - (time.monotonic() - self.marks[0] - here().waited_s)
         return left_s * 0.9 if left_s >= whole_s * SIDE_SHARE else None
 
     def stages(self) -> StageTimes:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from tests.benchmarks.arena import Arena, arena, run_once
 from tests.benchmarks.inputs import BY_NAME, TINY, Input
-from tests.benchmarks.usage import Usage, children, proportional_bytes
+from tests.benchmarks.usage import Usage, below, children, proportional_bytes
 from tests.benchmarks.ways import Look, Match, Way, ours
 
 LIMIT_S = 120.0
@@ -95,7 +95,7 @@ def _run(made: Arena, side: str, delay_ms: int) -> tuple[float, float, str]:
 
                 def watched() -> dict[str, Usage]:
                     bridges = [each for each in children(os.getpid()) if each not in before]
-                    workers = [each for bridge in bridges for each in children(bridge)]
+                    workers = [each for bridge in bridges for each in below(bridge)]
                     most[0] = max(most[0], proportional_bytes(workers))
                     return dict(look())
 

@@ -23,7 +23,7 @@ from tests.benchmarks.inputs import BY_NAME, Input
 from tests.benchmarks.scaling_cluster import Overhead, measure_overhead
 from tests.benchmarks.scaling_model import Costs
 from tests.benchmarks.scaling_report import PAGE, Measured, text_of
-from tests.benchmarks.usage import Roles, Usage, usage_of, with_children
+from tests.benchmarks.usage import Roles, Usage, below, usage_of, with_children
 from tests.benchmarks.ways import Look, Match, Way, ours
 from tests.cluster import Cluster, Member
 
@@ -70,7 +70,7 @@ def on_cluster(match: Match, *, workers: int) -> Iterator[Look]:
 
 def _keep_to(member: Member, core: int) -> None:
     """Keep a worker, its threads and its processes to one core; what they start inherits it."""
-    for pid in (member.pid, *member.children()):
+    for pid in (member.pid, *below(member.pid)):
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {core})
 

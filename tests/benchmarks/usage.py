@@ -64,6 +64,12 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def below(pid: int) -> list[int]:
+    """Return what a process has started, and what that has: templates and their workers."""
+    started = children(pid)
+    return [*started, *(each for one in started for each in children(one))]
+
+
 def with_children(pid: int) -> Usage:
     """Return the usage of a process and its children; of those that have ended, the CPU."""
     try:
@@ -71,4 +77,4 @@ def with_children(pid: int) -> Usage:
     except (FileNotFoundError, ProcessLookupError):
         return Usage()
     ended_s = (int(fields[13]) + int(fields[14])) / TICKS_S
-    return of_all([pid, *children(pid)]) + Usage(ended_s)
+    return of_all([pid, *below(pid)]) + Usage(ended_s)

@@ -22,7 +22,7 @@ from bridge.demo.orthanc_server import OrthancServer
 from tests.benchmarks.crew import DONE, READY
 from tests.benchmarks.http_line import Line
 from tests.benchmarks.inputs import Input
-from tests.benchmarks.usage import Roles, Usage, children, of_all, usage_of, with_children
+from tests.benchmarks.usage import Roles, Usage, below, of_all, usage_of, with_children
 from tests.bridge_process import process_environment
 
 CORES = len(os.sched_getaffinity(0))
@@ -100,7 +100,7 @@ def ours(
     try:
         yield lambda: {
             "bridge": usage_of(process.pid),
-            "workers": of_all(children(process.pid)),
+            "workers": of_all(below(process.pid)),
         }
     finally:
         _end(process)

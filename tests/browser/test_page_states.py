@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.events import InFlight, InstanceParked, Progress, SideView
+from bridge.events import InFlight, InstanceParked, Progress, SideView, Workforce
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Move, Reason
@@ -94,6 +94,15 @@ def test_full_of_work(showing: Showing, photograph: Photographer) -> None:
     assert page.text("#flight-more") == "and 38 more"
     assert page.text("#figures").startswith("Lag 1,876,544 changes Oldest change 2 h 5 min")
     photograph(page, "busy")
+
+
+@pytest.mark.parametrize(
+    ("most", "told"), [(32, "At once 14 transfers (at most 32)"), (0, "At once 14 transfers")]
+)
+def test_it_says_how_many_transfers_were_found(showing: Showing, most: int, told: str) -> None:
+    found = Workforce(threads=14, workers=4, threads_max=most)
+    figures = showing(replace(busy(3), workforce=found)).text("#figures")
+    assert f"{told} Parked" in figures
 
 
 def test_what_a_server_says_cannot_become_markup(

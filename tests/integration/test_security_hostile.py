@@ -65,7 +65,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def peaks(bridge: BridgeProcess) -> dict[int, int]:
-    return {pid: peak_bytes(pid) for pid in (bridge.pid, *bridge.workers())}
+    return {pid: peak_bytes(pid) for pid in (bridge.pid, *bridge.templates(), *bridge.workers())}
 
 
 @pytest.fixture

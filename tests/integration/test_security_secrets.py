@@ -59,7 +59,7 @@ class Watched:
     def look(self, when: str) -> None:
         for path in PATHS:
             self.seen[f"{path} {when}"] = str(self.bridge.get(path)[1])
-        for pid in (self.bridge.pid, *self.bridge.workers()):
+        for pid in (self.bridge.pid, *self.bridge.templates(), *self.bridge.workers()):
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
             self.seen[f"arguments of {pid} {when}"] = arguments.decode("utf-8", "replace")
 

@@ -119,9 +119,12 @@ def test_start_at_a_sequence_takes_that_change_and_what_follows(pair: Pair) -> N
 def test_status_while_it_runs_and_when_it_does_not(pair: Pair) -> None:
     assert "none yet" in pair.run("status").stdout
     pair.send(small_ct())
-    bridge = pair.start("run")
+    bridge = pair.start("run", TRANSFERS="9")
     bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "all is moved")
     running = pair.run("status", "--json")
+    assert running.json["bridge"]["workers"]["threads_max"] == 9
+    assert 2 <= running.json["bridge"]["workers"]["threads"] <= 9
+    assert "found by the bridge (at most 9)" in pair.run("status").stdout
     assert running.exit_code == 0
     assert running.json["bridge"]["running"] is True
     assert running.json["checkpoint"] == running.json["last"] == pair.last()

@@ -87,6 +87,7 @@ WRONG = {
     "ON_VIDEO": ("transcode",),
     "VERIFY": ("some", "sample:0", "sample:x", "sample:", "all:3"),
     "WORKERS": ("0", "-1", "two", "1.5", "1000"),
+    "TRANSFERS": ("0", "-1", "many", "1.5", "257"),
     "EXECUTOR": ("cloud", "http://x"),
     "DASK_TLS_CA_FILE": ("/nowhere/ca.pem",),
     "HEALTH_CERT_FILE": ("/nowhere/cert.pem",),
@@ -202,6 +203,7 @@ def test_a_wrong_value_names_its_variable(
     ("field", "value", "words"),
     [
         ("workers", "two", "a whole number, at least 1 and at most"),
+        ("transfers", "0", "a whole number, at least 1 and at most"),
         ("attempts", "0", "a whole number, at least 1 and at most 100, for example"),
         ("http_timeout_s", "abc", "a number, above 0 and at most 3600, for example"),
         ("servers_are_distinct", "perhaps", "true or false, for example"),

@@ -40,6 +40,7 @@ PURE = (
     "retention/limits_and_risks.py",
     "worker/dask/roster.py", "worker/dask/values.py",
     "worker/pool_watch.py",
+    "worker/transfers_policy.py",
 )  # fmt: skip
 
 FORBIDDEN = {

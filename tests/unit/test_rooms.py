@@ -22,7 +22,6 @@ ONLY = {
     "httpx": ("bridge.orthanc",),
     "tenacity": ("bridge.orthanc",),
     "sqlite3": ("bridge.ledger", "bridge.checks.disk_lists"),
-    "pebble": ("bridge.worker.pool",),
     "distributed": ("bridge.worker.dask",),
     "starlette": ("bridge.monitoring",),
     "uvicorn": ("bridge.monitoring",),
@@ -96,8 +95,8 @@ def test_only_three_change_a_server_otherwise_than_by_an_upload() -> None:
     assert others == {"marks.py", "commands/retention.py", "doctor/retention.py"}
 
 
-PROCESSES = {"Pool", "Process", "ProcessPool", "ProcessPoolExecutor", "SpawnProcess"}
-"""What makes worker processes, in pebble and in the standard library."""
+PROCESSES = {"Pool", "Process", "ProcessPool", "ProcessPoolExecutor", "SpawnProcess", "fork"}
+"""What makes worker processes in the standard library."""
 
 
 def test_one_pool() -> None:
@@ -110,7 +109,7 @@ def test_one_pool() -> None:
                     makers.add(file)
             case _:
                 pass
-    assert makers == {"worker/pool.py"}
+    assert makers == {"worker/processes.py", "worker/template.py"}
 
 
 def test_no_circle_of_files() -> None:

@@ -30,6 +30,8 @@ from bridge.worker.pool import LOOK_EVERY_S, LocalExecutor, run_task
 
 MEMORY_VARIABLE = "BRIDGE_WORKER_MEMORY_MB"
 MEMORY_DEFAULT_MB = 2048
+BESIDE_CPUS = 2
+"""So many more than CPUs decode at the same time; the other threads wait for servers."""
 
 
 class RemotePool:
@@ -41,7 +43,11 @@ class RemotePool:
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Outcome]] = {}
         self._executor = LocalExecutor(
-            self._done, workers=processes, memory_bytes=memory_bytes, function=function
+            self._done,
+            workers=processes,
+            places=min(processes, len(os.sched_getaffinity(0)) + BESIDE_CPUS),
+            memory_bytes=memory_bytes,
+            function=function,
         )
         # The kernel ends a process with the thread that started it, and Dask's threads come and
         # go: one thread of our own starts them all.

@@ -277,8 +277,8 @@ def _worked_s(pid: int) -> float:
 
 
 def _wait_for_imports(check: BridgeProcess, seconds: float) -> None:
-    """Wait until a worker has been importing for so long."""
-    wait_until(lambda: any(_worked_s(pid) >= seconds for pid in check.workers()), "workers start")
+    """Wait until what workers are forked from has been importing for so long."""
+    wait_until(lambda: any(_worked_s(pid) >= seconds for pid in check.templates()), "it imports")
 
 
 def test_ctrl_c_while_workers_start_is_told_in_a_word(pair: Pair) -> None:

@@ -15,7 +15,7 @@ from bridge.checks.pixels import ImageComparer, ImageComparison, ImageResult, Im
 from bridge.errors import TargetError
 from bridge.model import Endpoint, Job, SideFailed, SideName, SideProblem
 from bridge.worker.pool_watch import SILENT_S
-from tests.bridge_process import children_of, is_alive, is_tracker, wait_until
+from tests.bridge_process import is_alive, templates_of, wait_until, workers_of
 from tests.worker_functions import PATIENT
 
 MEMORY = 512 * 1024 * 1024
@@ -102,7 +102,7 @@ def test_a_pool_that_breaks_or_falls_silent_is_replaced(number: signal.Signals) 
     def asked() -> Iterator[tuple[str, str]]:
         for each in range(40):
             if each == 20:
-                first.update(_children() - others)
+                first.update(workers_of(os.getpid()))
                 for pid in first:
                     os.kill(pid, number)
             yield f"n-{each}", ""
@@ -122,8 +122,8 @@ def test_a_pool_that_never_works_is_an_answer_for_each(monkeypatch: pytest.Monke
     def broken(_: object) -> NoReturn:
         raise OSError(11, "Resource temporarily unavailable")
 
+    monkeypatch.setattr("bridge.worker.processes.SpawnProcess.start", broken)
     with pool() as checks:
-        monkeypatch.setattr(checks._pool._pool, "_running_pool", lambda: broken(None))
         seen = list(checks.comparisons((name, "") for name in ("a", "b")))
     assert [(one.instance_id, one.result) for one in seen] == [
         ("a", ImageResult.UNDECIDED),
@@ -133,7 +133,7 @@ def test_a_pool_that_never_works_is_an_answer_for_each(monkeypatch: pytest.Monke
 
 
 def _children() -> set[int]:
-    return {pid for pid in children_of(os.getpid()) if is_alive(pid) and not is_tracker(pid)}
+    return {*templates_of(os.getpid()), *workers_of(os.getpid())}
 
 
 def test_what_a_server_answers_to_one_instance_hides_nothing_of_the_others() -> None:

@@ -18,7 +18,7 @@ WORKER = """
 import os, sys
 from contextlib import contextmanager
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from bridge.worker import payload, pool, transfer
+from bridge.worker import payload, template, transfer
 from bridge.model import Endpoint, Job, Move, SideName, StoreAnswer, Task
 from bridge.orthanc.bodies import InstanceBody
 from tests.dicom_samples import file_bytes, small_ct_dataset
@@ -70,7 +70,7 @@ class Target:
 
 source, target = Source(), Target()
 transfer.process_client = lambda endpoint: source if endpoint.side is SideName.SOURCE else target
-pool.prepare_worker(memory, os.getppid())
+template.prepare_worker(memory, os.getppid())
 syntax = ImplicitVRLittleEndian if how == "relabelled" else ExplicitVRLittleEndian
 job = Job(source.endpoint, target.endpoint, str(syntax), task_timeout_s=600.0)
 outcome = transfer.move(Task(Move(ID, 1), job))
@@ -112,7 +112,7 @@ def test_what_is_asked_for_is_bounded_all_the_same(tmp_path: Path) -> None:
 LIMITED = """
 import mmap, tempfile
 import numpy
-from bridge.worker.pool import bound_memory
+from bridge.worker.template import bound_memory
 
 large = 400 << 20
 file = tempfile.TemporaryFile()

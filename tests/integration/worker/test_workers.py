@@ -9,14 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.model import (
+    Delivered,
     Endpoint,
     ExecutorFailed,
     InstanceFailed,
@@ -30,12 +33,14 @@ from bridge.model import (
 )
 from bridge.worker.pool import LOOK_EVERY_S, LocalExecutor
 from bridge.worker.pool_watch import SILENT_S
+from bridge.worker.processes import Member, WorkerProcesses
 from tests.bridge_process import (
     children_of,
     is_alive,
-    is_tracker,
     process_environment,
+    templates_of,
     wait_until,
+    workers_of,
 )
 from tests.worker_functions import PATIENT, misbehave
 
@@ -66,6 +71,17 @@ class Bench:
             function=misbehave,
             silent_s=silent_s,
         )
+
+    def template(self) -> int:
+        """What its workers are forked from."""
+        processes = self.executor._processes
+        assert processes is not None
+        assert processes._process.pid is not None
+        return processes._process.pid
+
+    def processes(self) -> set[int]:
+        """The template and its workers."""
+        return {self.template(), *filter(is_alive, children_of(self.template()))}
 
     def run(self, *tasks: Task) -> dict[str, Outcome]:
         """Run tasks; their outcomes by instance."""
@@ -146,9 +162,20 @@ def test_an_idle_worker_that_is_killed_costs_nothing(bench: Bench) -> None:
     assert not bench.pids() & before
 
 
-def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
-    """Pebble gives up a pool whose idle worker dies: its other workers would stay for ever."""
-    others = _children()
+def test_a_worker_is_replaced_after_so_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a codec leaks stays bounded, and nobody loses a task by that."""
+    monkeypatch.setattr("bridge.worker.pool.RECYCLE_AFTER_TASKS", 5)
+    made = Bench(workers=1)
+    try:
+        ended = made.run(*(task(f"work-{number}") for number in range(20))).values()
+        done_by = Counter(one.sop_instance_uid for one in ended if isinstance(one, Delivered))
+        assert [*done_by.values()] == [5] * 4
+    finally:
+        made.executor.close()
+
+
+def test_who_dies_is_replaced_and_leaves_nobody_behind() -> None:
+    others = _processes()
     made = Bench()
     try:
         for _ in range(3):
@@ -156,10 +183,10 @@ def test_a_pool_that_broke_leaves_no_worker_behind() -> None:
             while _lost_idle(made.run(task("good"))["good"]):
                 pass
             made.pids()
-            wait_until(lambda: len(_children() - others) <= 2, "old and new together are two")
+            wait_until(lambda: len(_processes() - others) == 3, "two and their template")
     finally:
         made.executor.close()
-    wait_until(lambda: not _children() - others, "nobody is left")
+    wait_until(lambda: not _processes() - others, "nobody is left")
 
 
 def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
@@ -169,8 +196,7 @@ def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
         for number in range(5):
             for pid in made.pids():
                 _kill(pid)
-            # Into a pool that breaks at this moment: into its queue, its pipe, or too late for
-            # both.
+            # To workers that end at this moment: into their channels, or too late for that.
             names = {f"good-{number}-{each}" for each in range(4)}
             for name in names:
                 made.executor.submit(task(name))
@@ -179,16 +205,38 @@ def test_what_a_pool_lost_comes_back_without_another_submit() -> None:
         made.executor.close()
 
 
-def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
-    others = _children()
-    made = Bench(silent_s=5.0)
+def test_a_worker_that_is_stopped_in_the_middle_of_a_task_costs_it_nothing() -> None:
+    made = Bench(workers=1, silent_s=3.0)
+    try:
+        (pid,) = made.pids()
+        made.executor.submit(task("hang"))
+        processes = made.executor._processes
+        assert processes is not None
+        wait_until(
+            lambda: any(processes.is_at_work(*seen) for seen in _in_hand(processes)), "it is begun"
+        )
+        os.kill(pid, signal.SIGSTOP)
+        assert isinstance(made.outcomes(1)["hang"], ExecutorFailed), "no blame"
+        wait_until(lambda: not is_alive(pid), "it is ended")
+    finally:
+        made.executor.close()
+
+
+def _in_hand(processes: WorkerProcesses[Any]) -> list[tuple[Member[Any], int]]:
+    return [(member, opened.number) for member, opened in processes.at_work()]
+
+
+def test_workers_of_which_nothing_is_heard_are_replaced() -> None:
+    others = _processes()
+    made = Bench(silent_s=3.0)
     try:
         assert made.pids()
-        pids = _children() - others
+        pids = _processes() - others - {*templates_of(os.getpid())}
+        assert len(pids) == 2
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        ended = made.run(*(task(f"good-{number}") for number in range(4)))
-        assert len(ended) == 4
+        ended = made.run(task("good-1"), task("good-2"))
+        assert len(ended) == 2
         assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
         wait_until(lambda: not any(map(is_alive, pids)), "the silent ones are ended")
         assert made.pids(), "others work"
@@ -196,22 +244,96 @@ def test_a_pool_of_which_nothing_is_heard_is_replaced() -> None:
         made.executor.close()
 
 
-def test_a_worker_that_died_with_the_lock_of_all_costs_nobody_an_attempt() -> None:
-    """Who takes a task or tells of its end holds a lock that nobody can take from the dead."""
-    made = Bench(silent_s=3.0)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_pool_whose_template_is_gone_or_stands_costs_nobody_an_attempt(
+    number: signal.Signals,
+) -> None:
+    """All its workers are lost with it; what they had in hand is given back, and another begins."""
+    others = _processes()
+    made = Bench(silent_s=2.0)
     try:
-        assert made.pids()
+        before = made.pids()
+        template = made.template()
         made.executor.submit(task("hang"))
-        pool = made.executor._pool
-        assert pool is not None
-        channel = pool._pool_manager.worker_manager.workers_channel
-        assert channel is not None
-        wait_until(lambda: bool(channel.mutex.acquire(timeout=0.1)), "the lock is taken")
+        processes = made.executor._processes
+        assert processes is not None
+        wait_until(
+            lambda: any(processes.is_at_work(*seen) for seen in _in_hand(processes)), "it is begun"
+        )
+        made.executor.submit(task("work-1"))
+        os.kill(template, number)
+        if number is signal.SIGSTOP:
+            for pid in before:  # nobody can replace them
+                _kill(pid)
+        ended = made.outcomes(2)
+        assert isinstance(ended["hang"], ExecutorFailed), "no blame"
+        assert not made.pids() & before, "others work"
+        wait_until(lambda: not any(map(is_alive, {template, *before})), "the first are gone")
+    finally:
+        made.executor.close()
+    wait_until(lambda: not _processes() - others, "nobody is left")
+
+
+def test_what_workers_are_forked_from_has_one_thread_and_no_connection(bench: Bench) -> None:
+    """A fork of a process with threads may wait for ever for a lock that nobody holds any more."""
+    assert bench.pids()
+    template = bench.template()
+    assert len(list(Path(f"/proc/{template}/task").iterdir())) == 1
+    links = [str(each.readlink()) for each in Path(f"/proc/{template}/fd").iterdir()]
+    # The one to the bridge. Those of its workers are theirs alone.
+    assert len([link for link in links if link.startswith("socket:")]) == 1, links
+
+
+def test_what_codecs_print_goes_nowhere(bench: Bench) -> None:
+    """It may quote an image, and a pipe that nobody reads would stop them."""
+    assert bench.pids()
+    for pid in bench.processes():
+        for number in (1, 2):
+            assert str(Path(f"/proc/{pid}/fd/{number}").readlink()) == os.devnull
+
+
+def test_a_worker_has_its_own_channel_and_nobody_elses(bench: Bench) -> None:
+    """Who had another one's would keep it open when that one dies."""
+    pids = bench.pids()
+    channels = []
+    for pid in pids:
+        links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+        channels += [link for link in links if link.startswith("socket:")]
+    assert len(channels) == len(set(channels)) == len(pids)
+
+
+@pytest.mark.parametrize("name", ["segfault", "hang", "eat"])
+@pytest.mark.parametrize("place", [0, 4, 8], ids=["first", "middle", "last"])
+def test_neighbours_of_a_poison_lose_no_attempt(bench: Bench, name: str, place: int) -> None:
+    """Wherever it stands among those that are at work at the same time, and before and after it."""
+    names = [f"work-{number}" for number in range(8)]
+    names.insert(place, name)
+    ended = bench.run(*(task(each, timeout_s=2.0 if each == "hang" else WAIT_S) for each in names))
+    assert isinstance(ended.pop(name), InstanceFailed)
+    assert len(ended) == 8
+    assert all(isinstance(outcome, Delivered) for outcome in ended.values()), ended
+
+
+def test_a_pool_whose_workers_cannot_live_gives_everything_back() -> None:
+    """Instead of making workers for ever: whoever waits for these tasks has to hear of it."""
+    made = Bench()
+    made.executor._memory_bytes = "none"  # type: ignore[assignment] # no worker can be bounded
+    try:
         ended = made.run(*(task(f"good-{number}") for number in range(3)))
-        ended |= made.outcomes(4 - len(ended))
-        assert ended.keys() == {"hang", "good-0", "good-1", "good-2"}
-        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), "no blame"
-        assert made.pids(), "others work"
+        assert all(isinstance(outcome, ExecutorFailed) for outcome in ended.values()), ended
+    finally:
+        made.executor.close()
+
+
+def test_workers_that_cannot_live_are_not_made_for_ever() -> None:
+    """With nothing to do, nobody would hear that each ends at once."""
+    others = _processes()
+    made = Bench()
+    made.executor._memory_bytes = "none"  # type: ignore[assignment] # no worker can be bounded
+    try:
+        made.executor.start()
+        wait_until(lambda: bool(_processes() - others), "it begins")
+        wait_until(lambda: not _processes() - others, "it is given up")
     finally:
         made.executor.close()
 
@@ -221,9 +343,9 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _children() -> set[int]:
-    """The processes that this one has started, without the helper that tracks resources."""
-    return {pid for pid in children_of(os.getpid()) if is_alive(pid) and not is_tracker(pid)}
+def _processes() -> set[int]:
+    """The templates and workers of this process."""
+    return {*templates_of(os.getpid()), *workers_of(os.getpid())}
 
 
 def _lost_idle(outcome: Outcome) -> bool:
@@ -241,44 +363,29 @@ def test_close_ends_the_workers_and_reports_nothing_more() -> None:
     assert made.ended.empty()
 
 
-def test_every_worker_that_pebble_starts_is_known() -> None:
-    """Of the installed pebble: it makes its workers with the context that it was given."""
-    others = _children()
-    made = Bench()
-    starter = made.executor._starter
-
-    def known() -> set[int | None]:
-        return {worker.pid for worker in starter.workers()}
-
-    try:
-        assert made.pids()
-        first = known()
-        assert len(first) == 2
-        wait_until(lambda: first == _children() - others, "all that were started are known")
-        made.run(task("exit"))
-        wait_until(lambda: len(known()) == 2 and known() != first, "another one is started")
-        assert made.pids()
-        wait_until(lambda: known() == _children() - others, "the one that ended is gone")
-    finally:
-        made.executor.close()
-    assert known() == set()
-
-
-def test_workers_that_are_still_importing_end_before_pebble_takes_their_pipes(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_pool_that_is_still_importing_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Else they would tell of it in a traceback."""
+    """Else it would tell of it in a traceback."""
+    others = _processes()
     made = Bench()
     made.executor.start()
-    starter, end_pool = made.executor._starter, made.executor._end_pool
-    assert len(starter.workers()) == 2
-
-    def end_after_them() -> None:
-        wait_until(lambda: starter.workers() == [], "the workers end")
-        end_pool()
-
-    monkeypatch.setattr(made.executor, "_end_pool", end_after_them)
+    wait_until(lambda: bool(_processes() - others), "it begins")
     made.executor.close()
+    wait_until(lambda: not _processes() - others, "nobody is left")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_asks_the_bridge_to_end_ends_nobody_else(bench: Bench, number: signal.Signals) -> None:
+    """Ctrl-C and systemd tell the whole group: workers may have an instance in hand."""
+    bench.pids()
+    before = bench.processes()
+    for pid in before:
+        os.kill(pid, number)
+    ended = bench.run(*(task(f"work-{each}") for each in range(6)))
+    assert all(isinstance(outcome, Delivered) for outcome in ended.values()), ended
+    assert bench.processes() == before
 
 
 def test_workers_keep_no_core_file_and_have_a_memory_limit(bench: Bench) -> None:
@@ -321,15 +428,32 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
     wait_until(lambda: not any(map(is_alive, pids)), "the workers die too")
 
 
+def test_a_stopped_template_and_its_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """It cannot hear that its socket is closed, and its workers hang in a decoder."""
+    told = tmp_path / "pids"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(told)], env=process_environment({})
+    )
+    try:
+        wait_until(lambda: told.exists() and told.read_text().count("\n") == 2, "both work")
+        pids = [int(line) for line in told.read_text().split()]
+        (template,) = templates_of(parent.pid)
+        os.kill(template, signal.SIGSTOP)
+    finally:
+        parent.kill()
+        parent.wait(WAIT_S)
+    wait_until(lambda: not any(map(is_alive, [template, *pids])), "all die")
+
+
 def test_workers_that_cannot_be_started_end_nobody_and_are_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pebble says it by raising, from whatever asks whether the pool works."""
+    """Each task that is given meanwhile hears of it, and the next one is tried anew."""
 
     def no_process(_self: SpawnProcess) -> None:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    others = _children()
+    others = _processes()
     made = Bench()
     try:
         with monkeypatch.context() as broken:
@@ -345,4 +469,4 @@ def test_workers_that_cannot_be_started_end_nobody_and_are_tried_again(
         assert made.pids(), "it works again"
     finally:
         made.executor.close()
-    wait_until(lambda: not _children() - others, "nobody is left")
+    wait_until(lambda: not _processes() - others, "nobody is left")

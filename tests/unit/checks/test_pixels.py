@@ -166,7 +166,9 @@ def test_every_end_of_a_comparison_is_an_answer(
 def test_there_is_one_pool() -> None:
     """Every way in which a worker ends is known to `bridge.worker.pool`; another knew a few."""
     root = Path(images.__file__).parents[1]
-    own = re.compile(r"\bProcessPool\(|\bProcessPoolExecutor\(|multiprocessing\.Pool\(")
+    own = re.compile(
+        r"(?<!class )\bWorkerProcesses\(|\bProcessPool(Executor)?\(|multiprocessing\.Pool\("
+    )
     made_in = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")

@@ -1,53 +1,51 @@
-"""When a pool of workers counts as stuck, and which of its tasks as lost."""
+"""What becomes of a worker, by the task that it has in hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from bridge.worker.pool_watch import SILENT_S, START_S, Watched, is_stuck, passed_over
+from bridge.worker.pool_watch import SILENT_S, WAITED_MAX, Hanging, hanging_of
 
 LIMIT_S = 300.0
-LONG_S = SILENT_S + 1
-
-
-def waiting(order: int) -> Watched:
-    return Watched(order, None, LIMIT_S)
-
-
-def running(order: int, begun_s: float) -> Watched:
-    return Watched(order, begun_s, LIMIT_S)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "unheard_s", "stuck"),
+    ("at_work", "taken_s", "hanging"),
     [
-        ([], LONG_S, False),
-        ([waiting(1)], SILENT_S, False),
-        ([waiting(1)], LONG_S, True),
-        ([running(1, LONG_S)], LONG_S, False),
-        ([running(1, LONG_S), running(2, LONG_S), waiting(3)], LONG_S, False),
-        ([running(1, LONG_S), waiting(2)], SILENT_S, False),
-        ([running(1, LONG_S), waiting(2)], LONG_S, True),
-        ([running(1, LIMIT_S + START_S)], LIMIT_S + START_S, False),
-        ([running(1, LIMIT_S + START_S + 1)], 0.0, True),
-        ([running(1, 0.0), running(2, LIMIT_S + START_S + 1)], 0.0, True),
+        (False, 0.0, Hanging.NOT),
+        (False, SILENT_S, Hanging.NOT),
+        (False, SILENT_S + 0.1, Hanging.SILENT),
+        # Whatever its time: what nobody works on is not to blame.
+        (False, LIMIT_S + 1, Hanging.SILENT),
+        (True, 0.0, Hanging.NOT),
+        (True, SILENT_S + 1, Hanging.NOT),
+        (True, LIMIT_S, Hanging.NOT),
+        (True, LIMIT_S + 0.1, Hanging.LATE),
     ],
 )
-def test_a_pool_of_two_is_stuck(tasks: list[Watched], unheard_s: float, stuck: bool) -> None:
-    assert is_stuck(tasks, workers=2, unheard_s=unheard_s) is stuck
+def test_what_is_seen_of_a_task(at_work: bool, taken_s: float, hanging: Hanging) -> None:
+    seen = hanging_of(
+        at_work=at_work, taken_s=taken_s, waited_s=0.0, timeout_s=LIMIT_S, silent_s=SILENT_S
+    )
+    assert seen is hanging
 
 
 @pytest.mark.parametrize(
-    ("tasks", "newest_begun", "lost"),
+    ("taken_s", "waited_s", "hanging"),
     [
-        ([], 7, set()),
-        ([waiting(1), waiting(2)], 0, set()),
-        ([running(1, 1.0), waiting(2), waiting(3)], 1, set()),
-        ([waiting(1), running(2, 1.0), waiting(3)], 2, {1}),
-        ([waiting(1), waiting(2), waiting(9)], 5, {1, 2}),
+        # Others had the places: that is not of its time.
+        (LIMIT_S + 100, 100.1, Hanging.NOT),
+        (LIMIT_S + 100, 99.9, Hanging.LATE),
+        (10 * LIMIT_S, 9.5 * LIMIT_S, Hanging.NOT),
+        # It says so itself, and a damaged one might for ever: it is ended, and nobody is blamed.
+        (WAITED_MAX * LIMIT_S + 1, WAITED_MAX * LIMIT_S, Hanging.SILENT),
+        (WAITED_MAX * LIMIT_S + 1, 1e300, Hanging.SILENT),
     ],
 )
-def test_what_was_passed_over_is_lost(
-    tasks: list[Watched], newest_begun: int, lost: set[int]
+def test_waiting_for_others_is_not_of_its_time(
+    taken_s: float, waited_s: float, hanging: Hanging
 ) -> None:
-    assert passed_over(tasks, newest_begun=newest_begun) == lost
+    seen = hanging_of(
+        at_work=True, taken_s=taken_s, waited_s=waited_s, timeout_s=LIMIT_S, silent_s=SILENT_S
+    )
+    assert seen is hanging

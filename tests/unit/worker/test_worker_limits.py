@@ -16,7 +16,7 @@ import os, resource
 hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
 wanted = {CORE_BYTES} if hard == resource.RLIM_INFINITY else max(hard, {CORE_BYTES})
 resource.setrlimit(resource.RLIMIT_CORE, (wanted, wanted))
-from bridge.worker.pool import prepare_worker
+from bridge.worker.template import prepare_worker
 before = resource.getrlimit(resource.RLIMIT_CORE)
 prepare_worker(1 << 32, os.getppid())
 print(*before, *resource.getrlimit(resource.RLIMIT_CORE))

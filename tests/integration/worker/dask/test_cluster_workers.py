@@ -136,7 +136,7 @@ def test_the_workforce_grows_and_shrinks_with_the_cluster(bench: ClusterBench) -
     assert workforce.workers == 3
     outcomes = bench.run(*(plain(number) for number in range(40)))
     pids = {int(o.message) for o in outcomes.values() if isinstance(o, Skipped)}
-    assert pids & worker.children(), "the new worker works"
+    assert pids & worker.workers(), "the new worker works"
     worker.send(signal.SIGTERM)
     bench.wait_threads(2)
     assert len(bench.run(plain(1), plain(2))) == 2
@@ -321,5 +321,5 @@ def test_unknown_workers_get_no_work(tmp_path: Path) -> None:
         assert workforce.refused_count == 3
         outcomes = bench.run(*(plain(number) for number in range(12)))
         pids = {int(o.message) for o in outcomes.values() if isinstance(o, Skipped)}
-        assert pids <= good.children()
+        assert pids <= good.workers()
         bench.executor.close()
