@@ -11,7 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 
 
-def test_our_code_unpickles_nothing_itself() -> None:
+POOL = {"worker/pool.py", "worker/processes.py", "worker/template.py"}
+"""Tasks and outcomes, between the bridge and its own workers on this machine."""
+
+
+def test_our_code_unpickles_nothing_but_what_its_own_workers_say() -> None:
     """Only the pool of processes on this machine does, and Dask where a cluster is named."""
     package = Path(bridge.__file__).parent
     found = []
@@ -25,7 +29,7 @@ def test_our_code_unpickles_nothing_itself() -> None:
             for name in names:
                 if UNPICKLERS & set(name.split(".")):
                     found.append((path.relative_to(package).as_posix(), name))
-    assert found == []
+    assert {file for file, _ in found} == POOL
 
 
 def test_what_dask_unpickles_and_from_whom_is_told() -> None:
