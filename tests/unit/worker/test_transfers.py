@@ -57,6 +57,18 @@ def test_a_server_that_fails_is_not_asked_for_more() -> None:
     assert transfers.size == 4
 
 
+def test_what_began_before_a_step_says_nothing_of_it() -> None:
+    transfers = Transfers(4, 32)
+    run = Run(transfers, trip_s=0.1)
+    while transfers.size == 4:
+        run.go_on(0.01)
+    for _ in range(4):
+        transfers.note(run.now_s, in_hand_s=0.1, waited_s=0.0, failed=True)
+    assert transfers.size == 6
+    run.go_on(1.5)
+    assert transfers.size > 6
+
+
 def _wait(transfers: Transfers, from_s: float, seconds: float, *, under_way: int) -> None:
     """Nothing ends; the pool looks twice a second."""
     for half in range(1, int(2 * seconds) + 1):
