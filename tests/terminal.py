@@ -6,6 +6,7 @@ feed, cursor up, erase line, colours. Anything else it is sent is an error of th
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -144,6 +145,7 @@ class AtTerminal:
         os.close(self._ours)
 
     def _read(self) -> None:
+        decode = codecs.getincrementaldecoder("utf-8")().decode  # a character may come in two parts
         while True:
             try:
                 read = os.read(self._ours, 65_536)
@@ -151,7 +153,7 @@ class AtTerminal:
                 return
             if not read:
                 return
-            self.screen.feed(read.decode())
+            self.screen.feed(decode(read))
             self.seen.append(self.screen.text)
 
     def resize(self, columns: int) -> None:
