@@ -27,7 +27,7 @@ from bridge.checks.described_in_order import DescribedInOrder
 from bridge.checks.differences import MOVABLE, Difference, Differences, State
 from bridge.checks.disk_lists import SortedTexts, joined
 from bridge.checks.expected import expected_handling, syntax_of_head
-from bridge.checks.pixels import ImageResult, Images
+from bridge.checks.pixels import ImageComparison, ImageResult, Images
 from bridge.checks.plan import next_sequence
 from bridge.decision import Treatment, syntax_is_right
 from bridge.dicom.syntaxes import keyword_of
@@ -414,8 +414,24 @@ class Check:
             self.totals.images_compared += 1
             state = DEEP_STATES.get(compared.result)
             if state is not None:
+                if self._is_another_file(compared):
+                    state = State.SOURCE_DAMAGED
                 self.differences.add(Difference(compared.instance_id, state, detail=compared.how))
             self._show("comparing pixels", self.totals.images_compared, total)
+
+    def _is_another_file(self, compared: ImageComparison) -> bool:
+        """Tell whether the source gave another file than it notes: the copy is not to blame."""
+        if not compared.source_md5:
+            return False
+        source = self._servers.client(SideName.SOURCE)
+        try:
+            noted = source.stored_md5(compared.instance_id)
+        except InstanceError:
+            return False
+        except SideError as exc:
+            self._tolerated.tolerate(exc)
+            return False
+        return bool(noted) and noted != compared.source_md5
 
 
 # What has become of the differences that were to be mended: the end of ``check --fix``.

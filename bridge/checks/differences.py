@@ -29,6 +29,8 @@ class State(StrEnum):
     """The target's image is another one than the source's."""
     UNREADABLE = "unreadable"
     """The images cannot be compared: no decoder reads the source's."""
+    SOURCE_DAMAGED = "source_damaged"
+    """The source's own file is not the one that it notes: damaged on its disk."""
     FIXED = "fixed"
     """Was missing or waiting, and was brought to the target by --fix."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, Self
 
@@ -47,8 +47,8 @@ class ImageResult(StrEnum):
 class ImageComparison:
     """The comparison of one instance. ``how`` tells what was compared, or what is wrong.
 
-    ``target_sha256``: of the target's decoded samples, "" without any. ``failure``: a server
-    could not be used.
+    ``target_sha256``: of the target's decoded samples, "" without any. ``source_md5``: of the
+    source's file as it came, "" where none came. ``failure``: a server could not be used.
     """
 
     instance_id: str
@@ -56,6 +56,7 @@ class ImageComparison:
     how: str = ""
     target_sha256: str = ""
     failure: SideFailed | None = None
+    source_md5: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,23 @@ End = ImageComparison | InstanceFailed | ExecutorFailed
 """What the pool gives back for a comparison."""
 
 
-def compare_images(task: ImageTask) -> ImageComparison:  # noqa: PLR0911 (a table of errors)
+def compare_images(task: ImageTask) -> ImageComparison:
     """Fetch and compare; runs in a worker and never raises what does not travel."""
+    came: list[str] = []
+    compared = _compare(task, came.append)
+    return replace(compared, source_md5=came[0]) if came else compared
+
+
+def _compare(  # noqa: PLR0911 (a table of errors)
+    task: ImageTask, source_came: Callable[[str], None]
+) -> ImageComparison:
+    """Compare. ``source_came`` is given the MD5 of the source's file, whatever is wrong with it."""
     try:
         with _file(task, SideName.TARGET) as target:
             if task.samples_sha256:
                 return _against_record(task, target)
             with _file(task, SideName.SOURCE) as source:
+                source_came(_digest(hashlib.md5(usedforsecurity=False), source))
                 return _against_source(task, source, target)
     except InstanceGone as exc:
         return ImageComparison(task.instance_id, ImageResult.GONE, exc.message)
@@ -158,7 +169,10 @@ def _difference(wanted: Fingerprint, found: Fingerprint) -> str:
 
 
 def _sum(data: Buffer) -> str:
-    digest = hashlib.sha256()
+    return _digest(hashlib.sha256(), data)
+
+
+def _digest(digest: hashlib._Hash, data: Buffer) -> str:
     for start in range(0, len(data), CHUNK_BYTES):
         digest.update(data[start : start + CHUNK_BYTES])
     return digest.hexdigest()

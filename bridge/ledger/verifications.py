@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,6 +34,9 @@ DOUBT_KEY = "source_doubt"
 RECYCLED_KEY = "source_recycled_at"
 """Ledger: when the source was last seen to recycle, by the age clock, until a later verification
 has let everything stay that it lacked then; absent where it was not."""
+SOURCE_DAMAGED_KEY = "source_damaged"
+"""Ledger: instances whose file is damaged at the source, as JSON; absent without any."""
+SOURCE_DAMAGED_MAX = 1000
 HOUR_S, DAY_S = 3600.0, 86_400.0
 COUNT_MAX = 2**53
 _IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
@@ -223,6 +226,26 @@ def source_doubt(ledger: Ledger) -> SourceDoubt | None:
     text = ledger.meta(DOUBT_KEY)
     with explained(ledger.path):
         return None if text is None else SourceDoubt(text)
+
+
+def damaged_at_source(ledger: Ledger) -> frozenset[str]:
+    """Return instances whose file was found damaged at the source. Raises StateError."""
+    text = ledger.meta(SOURCE_DAMAGED_KEY)
+    if text is None:
+        return frozenset()
+    with explained(ledger.path):
+        told = json.loads(text)
+        if not isinstance(told, list) or not all(map(_IDENTIFIER.fullmatch, told)):
+            raise ValueError("not identifiers")
+        return frozenset(told)
+
+
+def note_damaged_at_source(ledger: Ledger, instances: Collection[str]) -> None:
+    """Remember which they are, SOURCE_DAMAGED_MAX at most. Raises StateError."""
+    noted = sorted(instances)[:SOURCE_DAMAGED_MAX]
+    text = json.dumps(noted) if noted else None
+    if ledger.meta(SOURCE_DAMAGED_KEY) != text:
+        ledger.set_meta(SOURCE_DAMAGED_KEY, text)
 
 
 def release_recycled(ledger: Ledger, *, begun_age: float) -> bool:

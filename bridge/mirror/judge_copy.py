@@ -6,7 +6,8 @@ The source is the truth, and the record of deliveries tells what is ours: a copy
 no record is never touched, whatever it is. What is wrong with a copy is judged by what is cheap:
 whether it is there, its syntax, whether the target can read its file, and the MD5 on both sides
 against those on record. Only where a sum is another one than on record, both files are compared:
-a server that rewrites its files changes sums and no content, and is not fought.
+a server that rewrites its files changes sums and no content, and is not fought. Where the source's
+own file is damaged, it is no truth any more: no copy is judged by it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class CopyState(StrEnum):
     """A rule keeps it from the target."""
     UNDECIDED = "undecided"
     """It cannot be told: a server does not answer for it, or no decoder reads it."""
+    SOURCE_DAMAGED = "source_damaged"
+    """The source's own file is not what it noted at its arrival, or lost: damaged on its disk. The
+    copy is not judged by it."""
     UNVERIFIABLE = "unverifiable"
     """The target refuses to read its file and to give it: a missing right, and no lost file."""
     GONE = "gone"
@@ -65,6 +69,7 @@ DIFFERENCES = REPAIRED | {
     CopyState.LOST,
     CopyState.UNDECIDED,
     CopyState.UNVERIFIABLE,
+    CopyState.SOURCE_DAMAGED,
 }
 """What is told as a difference of the two servers. The rest is as it should be."""
 
@@ -86,7 +91,9 @@ class CopyView:
     ``has_file``: it gives a file at all; asked only where it is not readable. Where it neither
     tells nor gives, a right is missing: no Orthanc answers so for a file that it has lost.
     ``right_syntax`` None: not known. ``skipped``: by a rule. ``comparison`` None: the files were
-    not compared.
+    not compared. ``fetched_md5``: of the source's file that was compared, "" where none was.
+    ``source_readable``: the source has read its file, and it is as it noted; None where it was not
+    asked, or does not tell.
     """
 
     instance_id: str
@@ -102,12 +109,15 @@ class CopyView:
     waiting: bool = False
     parked: bool = False
     comparison: Comparison | None = None
+    fetched_md5: str = ""
+    source_readable: bool | None = None
 
 
 def judge_copy(view: CopyView, *, sampled: bool = False) -> CopyState | None:
     """Say what a copy is; None when both files must be compared first.
 
-    ``sampled``: compare them whatever the sums say (BRIDGE_VERIFY_DEEP).
+    ``sampled``: compare them whatever the sums say (BRIDGE_VERIFY_DEEP): a sum is what a server
+    noted once, and says nothing of the file that it has now.
     """
     if not view.at_source:
         return _without_source(view)
@@ -153,6 +163,8 @@ def _copy(  # noqa: PLR0911 (a table of states)
     if view.readable is None and not view.has_file:
         return CopyState.UNVERIFIABLE
     record = view.record
+    if view.source_readable is False:
+        return CopyState.SOURCE_DAMAGED
     as_delivered = record is not None and view.target_md5 == (record.target_md5 or None)
     # The file that was delivered is right: the settings were others then, or the target changes
     # what it stores, and would change it again.
@@ -163,8 +175,11 @@ def _copy(  # noqa: PLR0911 (a table of states)
     target_changed = record is not None and _differ(view.target_md5, record.target_md5)
     if not (sampled or outdated or source_changed or target_changed):
         return CopyState.EQUAL
-    if view.source_md5 and view.source_md5 == view.target_md5:
+    if not sampled and view.source_md5 and view.source_md5 == view.target_md5:
         return CopyState.EQUAL  # the very same file
+    if view.comparison is not None and is_other_file(view):
+        # Its disk has changed it; or something on the way, where the source can read it.
+        return CopyState.UNDECIDED if view.source_readable else CopyState.SOURCE_DAMAGED
     match view.comparison:
         case None:
             return None
@@ -176,6 +191,19 @@ def _copy(  # noqa: PLR0911 (a table of states)
         case Comparison.SAME:
             rewritten = source_changed or target_changed
             return CopyState.REWRITTEN if rewritten and not outdated else CopyState.EQUAL
+
+
+def is_other_file(view: CopyView) -> bool:
+    """Tell whether the file that came from the source is another one than it notes.
+
+    Of a source that notes nothing: than was delivered, where its feed has told of no newer one.
+    """
+    if view.source_md5:
+        return _differ(view.fetched_md5, view.source_md5)
+    record = view.record
+    if record is None or record.outdated or view.comparison is Comparison.SAME:
+        return False
+    return _differ(view.fetched_md5, record.source_md5)
 
 
 def _differ(seen: str, recorded: str) -> bool:

@@ -33,7 +33,9 @@ from bridge.ledger.records import DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import (
     VerificationProgress,
+    damaged_at_source,
     end_verification,
+    note_damaged_at_source,
     note_source,
     release_recycled,
     save_progress,
@@ -46,6 +48,7 @@ from bridge.mirror.judge_copy import (
     Comparison,
     CopyState,
     CopyView,
+    is_other_file,
     judge_copy,
     learned,
 )
@@ -62,6 +65,11 @@ UNVERIFIABLE = (
     "/instances/{id}/attachments/dicom/verify-md5 or GET /instances/{id}/file there, and set "
     "StoreMD5ForAttachments to true."
 )
+SOURCE_DAMAGED = (
+    "The source's own file is damaged or lost on its disk. Put it back there from a backup, or "
+    "send the instance to the source again. The copy at the target stays as it is."
+)
+SOURCE_DAMAGED_TOO = "The source's own file is damaged or lost, too."
 UNFINISHED = "a repair cannot be finished: the target does not accept or does not keep the file"
 
 Metadata = Mapping[str, str]
@@ -214,6 +222,8 @@ class Verification:
                     progress = self._batch(batch, sequences, progress)
                 self._report(VerificationWorks(progress.instances))
             self._look_at_feed(ledger)
+            done = progress.position
+            note_damaged_at_source(ledger, {i for i in damaged_at_source(ledger) if i <= done})
             ended = self._delete_left(progress)
         if ended is None:
             return False
@@ -342,7 +352,9 @@ class Verification:
         """Look at instances, note what was found, and repair. The place is written at the end."""
         ledger = self._ledger
         waits = {listed.instance_id: sequences.of(listed.instance_id) for listed in batch}
-        sampled = frozenset(i for i in waits if self._chance() < self._rules.share)
+        known = damaged_at_source(ledger)
+        # What was damaged at the source is looked at until it is not: the next sample has others.
+        sampled = frozenset(i for i in waits if self._chance() < self._rules.share or i in known)
         judged = self._judged(batch, waits, sampled)
         if any(state not in CALM for _, state in judged):
             self._look_at_feed(ledger)
@@ -359,16 +371,19 @@ class Verification:
             if record is not None:
                 records.append(record)
             if state in DIFFERENCES:
-                advice = UNVERIFIABLE if state is CopyState.UNVERIFIABLE else ""
-                self._report(CopyFound(view.instance_id, str(state), advice))
+                self._report(CopyFound(view.instance_id, str(state), _advice(view, state)))
                 found.append((view, state))
+        damaged = {view.instance_id for view, state in found if _is_source_damaged(view, state)}
+        unknown = {view.instance_id for view, state in found if state is CopyState.UNDECIDED}
+        done, last = progress.position, batch[-1].instance_id
+        elsewhere = {i for i in known if not done < i <= last}
+        note_damaged_at_source(ledger, elsewhere | damaged | (known & unknown))
         if records:
             ledger.commit(Entry(delivered=tuple(records)))
         differences = progress.differences + len(found)
         progress = replace(progress, counts=dict(counts), differences=differences)
         for view, state in found:
             progress = self._repaired(view, state, progress, age)
-        last = batch[-1].instance_id
         progress = replace(progress, position=last, instances=progress.instances + len(batch))
         self._save(progress)
         return progress
@@ -404,19 +419,42 @@ class Verification:
     ) -> list[tuple[CopyView, CopyState]]:
         """Look and judge; both files are compared where the sums do not tell."""
         judged: dict[str, tuple[CopyView, CopyState | None]] = {}
-        for view, known in self._views(batch, waits):
+        for view, known in self._views(batch, waits, sampled):
             state = judge_copy(view, sampled=view.instance_id in sampled)
             judged[view.instance_id] = view, state if known else CopyState.UNDECIDED
         asked = [instance_id for instance_id, (_, state) in judged.items() if state is None]
         for compared in self._comparer.comparisons((i, "") for i in asked):
             view = judged[compared.instance_id][0]
-            view = replace(view, comparison=COMPARISONS[compared.result])
+            view = self._compared(view, compared)
             state = judge_copy(view, sampled=compared.instance_id in sampled)
             judged[compared.instance_id] = view, state
         return [(view, state or CopyState.UNDECIDED) for view, state in judged.values()]
 
+    def _compared(self, view: CopyView, compared: ImageComparison) -> CopyView:
+        """Add what a comparison says. Before the copy is blamed, the source reads its own file."""
+        comparison = COMPARISONS[compared.result]
+        view = replace(view, comparison=comparison, fetched_md5=compared.source_md5)
+        is_calm = comparison is Comparison.SAME and not is_other_file(view)
+        if is_calm or view.source_readable is not None:
+            return view
+        try:
+            return self._source_reads(view)
+        except InstanceError:
+            return view  # deleted meanwhile: the second look says so
+        except SideError as exc:
+            self._tolerated.tolerate(exc)
+            return view
+
+    def _source_reads(self, view: CopyView) -> CopyView:
+        """Have the source read its file. Raises InstanceGone, InstanceError, SideError."""
+        instance_id = view.instance_id
+        readable: bool | None = _told(lambda: self._source.verify_stored(instance_id), None)
+        if readable is False and not view.source_md5:
+            readable = None  # without a sum to compare with it says so of every file
+        return replace(view, source_readable=readable)
+
     def _views(
-        self, batch: Sequence[Listed], waits: Mapping[str, int]
+        self, batch: Sequence[Listed], waits: Mapping[str, int], sampled: Collection[str]
     ) -> list[tuple[CopyView, bool]]:
         """Look at instances; each with whether the servers have told what was asked."""
         both = [listed.instance_id for listed in batch if listed.at_source and listed.at_target]
@@ -435,12 +473,19 @@ class Verification:
                 here.get(listed.instance_id),
                 there.get(listed.instance_id),
                 waits.get(listed.instance_id, 0),
+                sampled=listed.instance_id in sampled,
             )
             for listed in batch
         ]
 
     def _view(
-        self, listed: Listed, here: Metadata | None, there: Metadata | None, waits_for: int
+        self,
+        listed: Listed,
+        here: Metadata | None,
+        there: Metadata | None,
+        waits_for: int,
+        *,
+        sampled: bool,
     ) -> tuple[CopyView, bool]:
         """Look at one instance. An error that is about it alone leaves it undecided."""
         instance_id = listed.instance_id
@@ -453,7 +498,8 @@ class Verification:
         try:
             if view.at_source and view.at_target:
                 try:
-                    return self._both(view, here, there), True
+                    view = self._both(view, here, there)
+                    return (self._source_reads(view) if sampled else view), True
                 except InstanceGone:
                     pass
                 except InstanceError as exc:
@@ -595,6 +641,19 @@ class WaitingSequences:
             return None
         instance_id, sequence = text.split()
         return instance_id, int(sequence)
+
+
+def _is_source_damaged(view: CopyView, state: CopyState) -> bool:
+    return state is CopyState.SOURCE_DAMAGED or view.source_readable is False
+
+
+def _advice(view: CopyView, state: CopyState) -> str:
+    """Say what is to be done, where that is no repair."""
+    if state is CopyState.SOURCE_DAMAGED:
+        return SOURCE_DAMAGED
+    if state is CopyState.UNVERIFIABLE:
+        return UNVERIFIABLE
+    return SOURCE_DAMAGED_TOO if _is_source_damaged(view, state) else ""
 
 
 def _lacking(view: CopyView, state: CopyState, age: float) -> DeliveryRecord | None:

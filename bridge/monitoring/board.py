@@ -47,6 +47,7 @@ from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import OutboxView, Parked
 from bridge.ledger.store import CARRY_CAUGHT_UP_KEY, CARRY_LAST_KEY, Ledger
 from bridge.ledger.verifications import (
+    damaged_at_source,
     held_repairs,
     last_verification,
     repair_intent,
@@ -126,8 +127,11 @@ def mirror_view(ledger: Ledger) -> MirrorView:
     done = None if now_under_way is None else now_under_way.instances
     unfinished = repair_intent(ledger) is not None
     doubt, held = source_doubt(ledger), held_repairs(ledger)
+    damaged = len(damaged_at_source(ledger))
     if last is None:
-        return MirrorView(done=done, held=held, unfinished=unfinished, doubt=doubt)
+        return MirrorView(
+            done=done, held=held, unfinished=unfinished, doubt=doubt, source_damaged=damaged
+        )
     return MirrorView(
         begun_at=last.begun_at,
         ended_at=last.ended_at,
@@ -140,6 +144,7 @@ def mirror_view(ledger: Ledger) -> MirrorView:
         done=done,
         unfinished=unfinished,
         doubt=doubt,
+        source_damaged=damaged,
     )
 
 

@@ -199,7 +199,8 @@ class MirrorView:
     were not repaired. ``held``: repairs and deletions that wait for a person's word. ``done``: how
     many instances the one under way has looked at. ``failing_since``, ``failure``: it cannot go on.
     ``unfinished``: a repair is not at its end, so that the target may lack a copy. ``doubt``: why
-    deletions at the source are not followed.
+    deletions at the source are not followed. ``source_damaged``: instances whose file is damaged at
+    the source, as far as that was found.
     """
 
     begun_at: float | None = None
@@ -215,6 +216,7 @@ class MirrorView:
     failure: str = ""
     unfinished: bool = False
     doubt: SourceDoubt | None = None
+    source_damaged: int = 0
 
 
 def mirror_problems(
@@ -243,8 +245,17 @@ def mirror_problems(
     if view.doubt is not None:
         text, advice = SOURCE_DOUBTS[view.doubt]
         found.append(Problem("deletions_refused", text, advice))
-    if view.unresolved:
-        text = f"The last verification found {counted(view.unresolved, 'difference')}."
+    if view.source_damaged:
+        files = counted(view.source_damaged, "file")
+        text = f"{files} of the source {'is' if view.source_damaged == 1 else 'are'} damaged."
+        advice = (
+            "The log names them (copy_found, source_damaged). Put them back at the source from a "
+            "backup, or send the instances there again. See: orthanc-bridge docs mirror."
+        )
+        found.append(Problem("damaged_at_source", text, advice))
+    unresolved = view.unresolved - view.counts.get("source_damaged", 0)
+    if unresolved > 0:
+        text = f"The last verification found {counted(unresolved, 'difference')}."
         advice = "To repair them: orthanc-bridge check --repair. More: orthanc-bridge docs mirror."
         found.append(Problem("copies_differ", text, advice))
     begun_at = started_at if view.begun_at is None or view.begun_at > now else view.begun_at

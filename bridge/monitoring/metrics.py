@@ -91,12 +91,13 @@ COPY_STATES = (
     "lost",
     "undecided",
     "unverifiable",
+    "source_damaged",
 )
 """What a verification tells as a difference (mirror/judge_copy.py)."""
 
 
 CARRIED_KINDS = ("labels", "metadata", "attachments")
-LEFT_REASONS = ("foreign", "too_large", "no_labels")
+LEFT_REASONS = ("foreign", "too_large", "no_labels", "unknown_name")
 """What is brought beside the files, and why something is not (mirror/carry.py)."""
 SIGN_KINDS = ("label", "metadata")
 SIGN_LEFT_REASONS = ("changed", "foreign", "no_labels", "no_md5")

@@ -12,6 +12,7 @@ backup, connections break, and the process is killed. What must hold:
   target, readable and with the same content, unless its copy is not ours;
 - then nothing more is done; and of what was equal before nothing was touched;
 - a target that refuses to read its files and to give them has lost none, as far as is told;
+- what a disk has made of a file of the source takes no copy's place at the target;
 - no more is changed in a day than the limit.
 
 A file here is ``identifier:content:form``: what a codec does is to change the form.
@@ -229,7 +230,10 @@ class Workers:
 
     def comparisons(self, asked: Iterable[tuple[str, str]]) -> Iterator[ImageComparison]:
         for instance_id, _ in asked:
-            yield ImageComparison(instance_id, self._compared(instance_id))
+            result = self._compared(instance_id)
+            came = self.world.source.read(instance_id)
+            came_md5 = "" if came is None else md5(came)
+            yield ImageComparison(instance_id, result, source_md5=came_md5)
 
     def _compared(self, instance_id: str) -> ImageResult:
         world = self.world
@@ -285,16 +289,17 @@ class MirrorWorld:
         self.limit = RepairLimit(0.01, draw.choice([3, 1000, 1000]))
         self.calm = True
         self.points = 0
-        self.before: dict[str, bytes | None] = {}
-        """What the source held right before the present request of the bridge."""
+        self.before: dict[str, bytes] = {}
+        """What the source held right before the present request of the bridge, whatever its disk
+        has made of it."""
+        self.noted: dict[str, bytes] = {}
+        """What servers have noted, by its MD5."""
         self.killed_at = draw.randint(1, KILLED_WITHIN) if draw.random() < 0.6 else 0
         self.age, self.now = 1.0, 1e9
         self.changed: list[tuple[float, str]] = []
         """What was deleted at the target or repaired, and when."""
         self.changed_by_target: set[str] = set()
         """What the target wrote anew while it was sent: its content is compared."""
-        self.given_up: set[str] = set()
-        """What a person or a disk has destroyed at the source."""
         self.backup: tuple[dict[str, bytes], dict[str, tuple[str, str]]] | None = None
         self.ledger = MemoryLedger(home / "bridge.sqlite3", self.point, new_state())
         self.ledger.restart_at(0)
@@ -339,19 +344,20 @@ class MirrorWorld:
         assert request
         assert side
         self.point()
-        self.before = {i: self.source.read(i) for i in self.source.files}
+        self.before = {i: self.noted[noted] for i, (_, noted) in self.source.files.items()}
         if not self.draws(0.04):
             return
         events = (
             self.arrive, self.arrive, self.overwrite, self.delete_at_source, self.rot,
             self.lose_file, self.delete_at_target, self.replace_at_target, self.compress_at_target,
             self.rewrite, self.rewrite_source, self.back_up, self.restore, self.add_foreign,
-            self.deliver, self.deliver,
+            self.deliver, self.deliver, self.rot_at_source,
         )  # fmt: skip
         self.rng.choice(events)()
 
     def put(self, server: Server, data: bytes, *, overwrite: bool = True) -> str:
         instance = named(memoryview(data))
+        self.noted[md5(data)] = data
         status = server.put(instance, data, overwrite=overwrite)
         if status == "Success":
             server.metadata[instance, "TransferSyntax"] = SYNTAXES[form_of(data)]
@@ -381,17 +387,34 @@ class MirrorWorld:
     def lose_file(self) -> None:
         self._on_disk(lambda _: None)
 
-    def _on_disk(self, change: Callable[[bytes], bytes | None]) -> None:
-        instance = self.one_of(self.target)
-        data = self.target.read(instance) if instance is not None else None
+    def rot_at_source(self) -> None:
+        """The disk of the source changes a file: it decodes still, or does not, or it is lost."""
+        changes: tuple[Callable[[bytes], bytes | None], ...] = (
+            lambda data: content_of(data) + b"0:" + data.rpartition(b":")[2],
+            lambda data: data[:-1] + b"!",
+            lambda _: b"rotten",
+            lambda _: None,
+        )
+        self._on_disk(self.rng.choice(changes), self.source)
+
+    def _on_disk(
+        self, change: Callable[[bytes], bytes | None], server: Server | None = None
+    ) -> None:
+        server = server or self.target
+        instance = self.one_of(server)
+        data = server.read(instance) if instance is not None else None
         if instance is None or data is None:
             return
-        uuid = self.target.files[instance][0]
+        uuid = server.files[instance][0]
         after = change(data)
         if after is None:
-            del self.target.storage[uuid]
+            del server.storage[uuid]
         else:
-            self.target.storage[uuid] = after
+            server.storage[uuid] = after
+
+    def is_damaged_at_source(self, instance: str) -> bool:
+        data = self.source.read(instance)
+        return data is None or md5(data) != self.source.files[instance][1]
 
     def delete_at_target(self) -> None:
         instance = self.one_of(self.target)
@@ -416,10 +439,11 @@ class MirrorWorld:
         """As a Housekeeper does: no row of the feed, another file, the same content."""
         instance = self.one_of(server)
         data = server.read(instance) if instance is not None else None
-        if instance is None or data is None or data.count(b":") != 2:
-            return
+        if instance is None or data is None or md5(data) != server.files[instance][1]:
+            return  # what a server would make of a damaged file, nobody could tell from the image
         new = content_of(data) + b":" + form.encode()
         uuid = f"{self.rng.getrandbits(64):x}"
+        self.noted[md5(new)] = new
         server.storage.pop(server.files[instance][0], None)
         server.storage[uuid] = new
         server.files[instance] = uuid, md5(new)
@@ -455,6 +479,8 @@ class MirrorWorld:
             instance, data = row.resource_id, self.source.read(row.resource_id)
             if row.change_type != "NewInstance" or data is None:
                 continue
+            if self.is_damaged_at_source(instance):
+                continue  # it does not come as the source holds it: an error of the source
             sent = content_of(data) + b":raw"
             status = self.put(self.target, sent, overwrite=False)
             held = self.target.files[instance][1]
@@ -590,6 +616,8 @@ class MirrorWorld:
         """What of the source the target has not as it should, though it is ours or missing."""
         wrong = set()
         for instance in self.source.files:
+            if self.is_damaged_at_source(instance):
+                continue
             ours = self.ledger.delivery_of(instance) is not None
             there = instance in self.target.files
             stays = instance in self.changed_by_target and self.content_is_right(instance)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -187,6 +188,47 @@ def test_check_and_check_repair_both_tell_of_parked_and_dropped_instances(pair: 
         pair.source.delete_instance(instance_id)
     done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
     assert (done.exit_code, done.json["summary"]["differences"]) == (0, 0), done.stderr
+
+
+def test_files_that_rot_at_the_source_are_told_and_the_copies_stay(pair: Pair) -> None:
+    """The MD5 that the source tells stays what it was: they were told as equal, or the good copy
+    as damaged."""
+    drift = Drift.of(pair, 9)
+    files = {i: file_of(pair.source_server, pair.source.stored_file(i).uuid) for i in drift.sent}
+    wrong = dict.fromkeys(sorted(drift.sent)[::2], "source_damaged")
+    good = {i: files[i].read_bytes() for i in wrong}
+    changed, cut, lost, *others = wrong
+    for instance_id in (changed, *others):
+        files[instance_id].write_bytes(other_pixels(good[instance_id]))
+    files[cut].write_bytes(good[cut][:-50])
+    files[lost].unlink()
+    assert {len(good[i]) for i in wrong} != {len(good[changed])}, "some are sent as they are"
+    deep = {"VERIFY_EVERY": "7d", "VERIFY_DEEP": "100%", "REPAIR": "all"}
+    done = pair.run("check", "--repair", "--deep", "--json", **deep)
+    assert done.exit_code == 3, done.stderr
+    assert {row["instance"]: row["state"] for row in done.json["findings"]} == wrong
+    assert {row["result"] for row in done.json["findings"]} == {""}
+    assert done.json["summary"]["repaired"] == done.json["summary"]["not_repaired"] == 0
+    drift.untouched()
+    done = pair.run("check", "--deep", "--json")
+    told = {row["instance"]: row["state"] for row in done.json["findings"]}
+    # A changed byte may be padding of a compressed image: check compares images.
+    assert {changed, lost} <= told.keys() <= wrong.keys()
+    # A server that gives no file of it (1.13: no damaged one) does not say why.
+    assert set(told.values()) <= {"source_damaged", "unreadable"}
+    bridge = pair.start("run", **(deep | {"VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}))
+
+    def codes(health: dict[str, Any]) -> set[str]:
+        return {reason["code"] for reason in health["reasons"]}
+
+    bridge.wait_health(lambda h: codes(h) == {"damaged_at_source"}, "it says so, and no more")
+    metrics = bridge.get("/metrics")[1]
+    assert 'orthanc_bridge_copies_found_total{state="source_damaged"}' in metrics
+    drift.untouched()
+    for instance_id, data in good.items():
+        files[instance_id].write_bytes(data)
+    bridge.wait_health(lambda h: h["status"] == "ok", "they are whole again")
+    drift.untouched()
 
 
 INSTANCES, KILLS = (int(os.environ.get(f"MIRROR_{name}", "0")) for name in ("INSTANCES", "KILLS"))

@@ -65,6 +65,8 @@ class Scripted:
     """Listed, but not there any more when asked for."""
     sick: set[str] = field(default_factory=set)
     """Asked for, the server fails."""
+    noted: dict[str, str | Exception] = field(default_factory=dict)
+    """The MD5 of files, or why it is not told."""
 
     def _has(self, instance_id: str) -> bool:
         return instance_id not in self.lacks and instance_id not in self.gone
@@ -111,7 +113,13 @@ class Scripted:
     def unasked(self, *_: object) -> Never:
         raise AssertionError("nothing here needs this call")
 
-    statistics = attachment_size = stored_md5 = head = unasked
+    statistics = attachment_size = head = unasked
+
+    def stored_md5(self, instance_id: str) -> str:
+        noted = self.noted[instance_id]
+        if isinstance(noted, Exception):
+            raise noted
+        return noted
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
         rows = tuple(
@@ -327,6 +335,31 @@ def test_deep_compares_what_both_have_and_names_what_differs() -> None:
         ids[1]: State.PIXELS,
         ids[2]: State.UNREADABLE,
     }
+
+
+def test_deep_does_not_blame_the_copy_where_the_source_is_damaged() -> None:
+    """What came from the source is not what it notes. Seen to fail: ``pixels``."""
+    ids = [identifier(number) for number in range(6)]
+    source = Scripted(6, J2K)
+    source.noted = {
+        ids[0]: "s",
+        ids[1]: "other",
+        ids[2]: "other",
+        ids[3]: "",
+        ids[4]: InstanceError(Reason.SERVER_REFUSES_INSTANCE, "no MD5", final=False),
+        ids[5]: TargetError(SideProblem.SERVER_ERROR, "failed", specific=True),
+    }
+    different, undecided = ImageResult.DIFFERENT, ImageResult.UNDECIDED
+    results = [different, different, undecided, different, different, different]
+    pixels = Pixels(
+        {
+            instance_id: ImageComparison(instance_id, result, source_md5="s")
+            for instance_id, result in zip(ids, results, strict=True)
+        }
+    )
+    _, differences = found(source, Scripted(6), images=pixels)
+    wanted = dict.fromkeys(ids, State.PIXELS) | dict.fromkeys(ids[1:3], State.SOURCE_DAMAGED)
+    assert states(differences) == wanted
 
 
 def test_a_sample_is_drawn_from_everything_with_the_same_chance() -> None:

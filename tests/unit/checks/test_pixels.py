@@ -35,6 +35,7 @@ from bridge.worker.transfer import process_client
 from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
 from tests.fake_orthanc import CutBody, FakeOrthanc
 from tests.integration.conftest import undecodable_ct
+from tests.simulation.retention import md5
 
 Start = Callable[..., FakeOrthanc]
 
@@ -116,6 +117,18 @@ def test_the_record_stands_for_a_source_that_let_go(fake_orthanc: Start, job_of:
     seen = compared(source, target, job, recorded)
     assert (seen.result, "audit" in seen.how) == (ImageResult.DIFFERENT, True)
     assert not [request for request in source.requests if "/file" in request]
+
+
+@pytest.mark.parametrize("data", [small_ct(), undecodable_ct()], ids=["decodes", "does not"])
+def test_the_sum_of_what_came_from_the_source_is_told_whatever_it_is(
+    fake_orthanc: Start, job_of: JobOf, data: bytes
+) -> None:
+    source, target = fake_orthanc(), fake_orthanc()
+    instance_id = source.put(data)
+    target.store.put(changed()[1], instance_id=instance_id)
+    seen = compared(source, target, job_of(source, target))
+    assert seen.result in {ImageResult.DIFFERENT, ImageResult.UNDECIDED}
+    assert seen.source_md5 == md5(data)
 
 
 def test_a_source_that_no_decoder_reads_is_undecided(fake_orthanc: Start, job_of: JobOf) -> None:

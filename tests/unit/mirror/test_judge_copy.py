@@ -129,9 +129,47 @@ SAMPLED = [
     (replace(OURS, comparison=DIFFERENT), State.DAMAGED),
     (replace(OURS, comparison=UNDECIDED), State.UNDECIDED),
     (replace(OURS, record=None, comparison=DIFFERENT), State.NOT_OURS),
-    (replace(OURS, source_md5="x", target_md5="x"), State.EQUAL),
+    (replace(OURS, source_md5="x", target_md5="x"), None),
+    (replace(OURS, source_md5="x", target_md5="x", comparison=SAME), State.REWRITTEN),
+    (replace(OURS, source_md5="t", target_md5="t", comparison=DIFFERENT), State.OLDER),
     (replace(OURS, target_md5="x", right_syntax=False), State.SYNTAX),
     (replace(OURS, right_syntax=False), None),
+    # The source's own file.
+    (replace(OURS, source_readable=True), None),
+    (replace(OURS, source_readable=False), State.SOURCE_DAMAGED),
+    (replace(OURS, source_readable=False, record=None), State.SOURCE_DAMAGED),
+    (
+        replace(OURS, source_readable=False, right_syntax=False, target_md5="x"),
+        State.SOURCE_DAMAGED,
+    ),
+    (replace(OURS, source_readable=False, readable=False), State.DAMAGED),
+    (replace(OURS, source_readable=False, comparison=DIFFERENT), State.SOURCE_DAMAGED),
+    (replace(OURS, source_readable=False, comparison=SAME), State.SOURCE_DAMAGED),
+    (replace(OURS, source_readable=True, comparison=SAME, fetched_md5="s"), State.EQUAL),
+    (replace(OURS, source_readable=True, comparison=DIFFERENT, fetched_md5="s"), State.DAMAGED),
+    # It does not say, and gave another file than it notes.
+    (replace(OURS, comparison=DIFFERENT, fetched_md5="x"), State.SOURCE_DAMAGED),
+    (replace(OURS, comparison=UNDECIDED, fetched_md5="x"), State.SOURCE_DAMAGED),
+    (replace(OURS, comparison=SAME, fetched_md5="x"), State.SOURCE_DAMAGED),
+    (replace(OURS, comparison=UNDECIDED, fetched_md5="s"), State.UNDECIDED),
+    # It can read its file: something on the way has changed what came.
+    (
+        replace(OURS, comparison=DIFFERENT, fetched_md5="x", source_readable=True),
+        State.UNDECIDED,
+    ),
+    # It notes no sum: what was delivered tells, unless there is a newer version.
+    (replace(OURS, source_md5="", comparison=DIFFERENT, fetched_md5="x"), State.SOURCE_DAMAGED),
+    (replace(OURS, source_md5="", comparison=UNDECIDED, fetched_md5="x"), State.SOURCE_DAMAGED),
+    (replace(OURS, source_md5="", comparison=SAME, fetched_md5="x"), State.EQUAL),
+    (replace(OURS, source_md5="", comparison=DIFFERENT, fetched_md5="s"), State.DAMAGED),
+    (
+        replace(OURS, record=OUTDATED, source_md5="", comparison=DIFFERENT, fetched_md5="x"),
+        State.OLDER,
+    ),
+    (
+        replace(OURS, record=None, source_md5="", comparison=DIFFERENT, fetched_md5="x"),
+        State.NOT_OURS,
+    ),
     (replace(OURS, at_target=False), State.MISSING),
 ]
 
@@ -157,6 +195,19 @@ def every_view() -> list[CopyView]:
         for why in itertools.product(flags, flags, flags)
         for comparison in (None, *Comparison)
     ]
+
+
+def test_a_damaged_source_never_leads_to_a_repair_of_a_copy_that_can_be_read() -> None:
+    for view in every_view():
+        if view.readable is False or not (view.at_source and view.at_target):
+            continue
+        for sampled in (False, True):
+            damaged = replace(view, source_readable=False)
+            state = judge_copy(damaged, sampled=sampled)
+            assert state in {State.SOURCE_DAMAGED, State.UNVERIFIABLE}
+            came = replace(view, source_md5="s", fetched_md5="x")
+            if came.comparison is not None and (sampled or came.target_md5 not in ("", "t")):
+                assert judge_copy(came, sampled=sampled) not in REPLACED - {State.SYNTAX}
 
 
 def test_what_nothing_may_lead_to() -> None:

@@ -681,7 +681,8 @@ def left(scene: Scene, instance_id: str, **changes: object) -> DeliveryRecord:
 
 def deleted(scene: Scene, record: DeliveryRecord) -> bool | None:
     scene.world.deletions = True
-    scene.world.before = {i: scene.world.source.read(i) for i in scene.world.source.files}
+    source = scene.world.source
+    scene.world.before = {i: source.storage[uuid] for i, (uuid, _) in source.files.items()}
     return scene.deletion().delete(scene.world.ledger, record, instances=3, age=scene.world.age)
 
 

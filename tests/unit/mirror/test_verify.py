@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from bridge.checks.pixels import ImageComparison, ImageResult
 from bridge.errors import FeedWentBackwards, InstanceError, SideError, side_error
 from bridge.events import (
     CopyFound,
@@ -30,6 +31,7 @@ from bridge.ledger.verifications import (
     RepairIntent,
     VerificationProgress,
     ask_for_verification,
+    damaged_at_source,
     end_verification,
     held_repairs,
     intent_text,
@@ -51,6 +53,8 @@ from bridge.mirror.mirror_thread import (
 )
 from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
 from bridge.mirror.verify import (
+    SOURCE_DAMAGED,
+    SOURCE_DAMAGED_TOO,
     UNFINISHED,
     UNVERIFIABLE,
     Verification,
@@ -187,6 +191,137 @@ def test_a_target_without_sums_that_gives_its_files_is_equal(scene: Scene) -> No
     assert verification.run()
     assert scene.happened(CopyFound) == []
     assert scene.world.target.files == before
+
+
+def damage_at_source(scene: Scene, instance_id: str, how: str) -> None:
+    """The disk of the source changes a file; what the source has noted of it stays."""
+    source = scene.world.source
+    uuid = source.files[instance_id][0]
+    content, _, form = source.storage[uuid].rpartition(b":")
+    if how == "lost":
+        del source.storage[uuid]
+        return
+    source.storage[uuid] = content + b"0:" + form if how == "decodes" else b"rotten"
+
+
+def deep(scene: Scene, **source: object) -> Verification:
+    """Make a verification that compares the files of all instances."""
+    verification = scene.verification()
+    vars(verification)["_rules"] = replace(vars(verification)["_rules"], share=1.0)
+    vars(vars(verification)["_source"]).update(source)
+    return verification
+
+
+def told(scene: Scene) -> dict[str, str]:
+    return {e.instance_id: e.state for e in scene.happened(CopyFound) if isinstance(e, CopyFound)}
+
+
+def refused(_: str) -> bool:
+    raise side_error(SideName.SOURCE, SideProblem.FORBIDDEN, "403")
+
+
+@pytest.mark.parametrize("asks", ["verifies", "refuses to verify"])
+@pytest.mark.parametrize("how", ["decodes", "does not decode", "lost"])
+@pytest.mark.parametrize("is_sent_unchanged", [False, True])
+def test_a_file_that_rots_at_the_source_is_told_and_the_copy_stays(
+    scene: Scene, how: str, is_sent_unchanged: bool, asks: str
+) -> None:
+    """Seen to fail: the copy was told as damaged, or as equal where both had noted one sum."""
+    world = scene.world
+    rotten, *others = scene.ids
+    if is_sent_unchanged:
+        for instance_id in scene.ids:
+            data = world.source.read(instance_id) or b""
+            world.put(world.source, data.rpartition(b":")[0] + b":raw")
+            world.target.remove(instance_id)
+        world.deliver()
+        assert world.source.files[rotten][1] == world.target.files[rotten][1]
+    damage_at_source(scene, rotten, how)
+    before, record = dict(world.target.files), world.ledger.delivery_of(rotten)
+    says: dict[str, object] = {} if asks == "verifies" else {"verify_stored": refused}
+    wanted = "source_damaged"
+    if how == "lost" and asks != "verifies":
+        wanted = "undecided"  # an answer about this file, which may have other reasons
+    for turn in (1, 2):
+        assert deep(scene, **says).run()
+        assert told(scene) == {rotten: wanted}, turn
+        assert world.target.files == before
+        assert world.ledger.delivery_of(rotten) == record, "what is on record is not forgotten"
+    assert scene.happened(CopyRepaired) == []
+    last = last_verification(world.ledger)
+    assert last is not None
+    assert dict(last.counts) == {"equal": len(others), wanted: 1}
+    (first, *_) = scene.happened(CopyFound)
+    assert isinstance(first, CopyFound)
+    assert first.advice == (SOURCE_DAMAGED if wanted == "source_damaged" else "")
+
+
+def test_what_was_damaged_at_the_source_is_looked_at_until_it_is_not(scene: Scene) -> None:
+    """The next sample has others."""
+    world, ledger = scene.world, scene.world.ledger
+    rotten, other, gone = scene.ids
+    good = world.source.read(rotten) or b""
+    for instance_id in (rotten, gone):
+        damage_at_source(scene, instance_id, "decodes")
+    assert deep(scene).run()
+    assert damaged_at_source(ledger) == {rotten, gone}
+    for _ in range(2):
+        scene.events.clear()
+        shallow = scene.verification()
+        vars(shallow)["_rules"] = replace(vars(shallow)["_rules"], share=0.0)
+        assert shallow.run()
+        assert told(scene) == {rotten: "source_damaged", gone: "source_damaged"}
+    world.source.storage[world.source.files[rotten][0]] = good
+    for server in (world.source, world.target):
+        server.remove(gone)
+    assert scene.verification().run()
+    assert damaged_at_source(ledger) == frozenset()
+    assert other in world.target.files
+
+
+def test_a_damaged_source_is_told_where_the_copy_is_damaged_too(scene: Scene) -> None:
+    world, rotten = scene.world, scene.ids[0]
+    damage_at_source(scene, rotten, "decodes")
+    world.target.storage[world.target.files[rotten][0]] += b"!"
+    before = dict(world.target.files)
+    assert deep(scene).run()
+    (found,) = scene.happened(CopyFound)
+    assert found == CopyFound(rotten, "damaged", SOURCE_DAMAGED_TOO)
+    assert damaged_at_source(world.ledger) == {rotten}
+    assert world.target.files == before
+
+
+def test_a_source_without_sums_is_compared_with_what_was_delivered(scene: Scene) -> None:
+    """It answers verify-md5 as for a damaged file (400)."""
+    world, rotten = scene.world, scene.ids[0]
+    says: dict[str, object] = {"verify_stored": lambda _: False, "stored_md5": lambda _: ""}
+    assert deep(scene, **says).run()
+    assert told(scene) == {}
+    damage_at_source(scene, rotten, "decodes")
+    before = dict(world.target.files)
+    assert deep(scene, **says).run()
+    assert told(scene) == {rotten: "source_damaged"}
+    assert world.target.files == before
+
+
+def test_a_file_that_is_changed_on_the_way_blames_nobody(scene: Scene) -> None:
+    """The source can read its file, and another one came."""
+    world, one = scene.world, scene.ids[0]
+    verification = deep(scene)
+    compare = vars(verification)["_comparer"].comparisons
+
+    def changed(asked: Iterable[tuple[str, str]]) -> Iterable[ImageComparison]:
+        for compared in compare(asked):
+            if compared.instance_id == one:
+                yield ImageComparison(one, ImageResult.DIFFERENT, source_md5="0" * 32)
+            else:
+                yield compared
+
+    vars(vars(verification)["_comparer"])["comparisons"] = changed
+    before = dict(world.target.files)
+    assert verification.run()
+    assert told(scene) == {one: "undecided"}
+    assert world.target.files == before
 
 
 def test_waiting_sequences_are_asked_in_order() -> None:

@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from bridge.errors import StateError
 from bridge.ledger.store import Ledger
-from bridge.ledger.verifications import INTENT_KEY, RepairIntent, intent_text
+from bridge.ledger.verifications import (
+    INTENT_KEY,
+    SOURCE_DAMAGED_KEY,
+    SOURCE_DAMAGED_MAX,
+    RepairIntent,
+    VerificationProgress,
+    damaged_at_source,
+    end_verification,
+    intent_text,
+    note_damaged_at_source,
+)
 from bridge.model import SourceDoubt
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import (
@@ -40,6 +51,15 @@ def codes(
         (WELL, set()),
         (MirrorView(), set()),
         (replace(WELL, unresolved=3), {"copies_differ"}),
+        (replace(WELL, source_damaged=1), {"damaged_at_source"}),
+        (
+            replace(WELL, source_damaged=2, unresolved=2, counts={"source_damaged": 2}),
+            {"damaged_at_source"},
+        ),
+        (
+            replace(WELL, source_damaged=2, unresolved=3, counts={"source_damaged": 2}),
+            {"damaged_at_source", "copies_differ"},
+        ),
         (replace(WELL, held=3), {"repairs_held"}),
         *((replace(WELL, doubt=doubt), {"deletions_refused"}) for doubt in SourceDoubt),
         (replace(WELL, begun_at=NOW - 2 * EVERY_S), set()),
@@ -81,6 +101,33 @@ def test_the_board_shows_it(tmp_path: Path) -> None:
     assert shown is not None
     assert shown.unfinished
     assert "verification_failing" in {problem.code for problem in boards[1].problems()}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_board_knows_what_is_damaged_at_the_source(tmp_path: Path, ended: bool) -> None:
+    """It stays told when a later verification has drawn others."""
+    path = tmp_path / "bridge.sqlite3"
+    with Ledger(path) as ledger:
+        if ended:
+            progress = VerificationProgress(NOW - 100.0, instances=5, counts={"equal": 5})
+            end_verification(ledger, progress, ended_at=NOW)
+        board = Board(path, HealthLimits(verify_every_s=EVERY_S))
+        assert "damaged_at_source" not in {problem.code for problem in board.problems()}
+        note_damaged_at_source(ledger, [AN_ID])
+        board = Board(path, HealthLimits(verify_every_s=EVERY_S))
+        assert "damaged_at_source" in {problem.code for problem in board.problems()}
+        note_damaged_at_source(ledger, [])
+        assert ledger.meta(SOURCE_DAMAGED_KEY) is None
+        for text in ('["x"]', "{}", "[1]", "no JSON"):
+            ledger.set_meta(SOURCE_DAMAGED_KEY, text)
+            with pytest.raises(StateError):
+                damaged_at_source(ledger)
+        note_damaged_at_source(ledger, [named(number) for number in range(1005)])
+        assert len(damaged_at_source(ledger)) == SOURCE_DAMAGED_MAX
+
+
+def named(number: int) -> str:
+    return "-".join([f"{number:08x}"] * 5)
 
 
 def test_the_first_one_is_awaited_from_the_start_of_the_bridge() -> None:
