@@ -7,8 +7,9 @@ way, so a resource has the same identifier on both servers; what the target does
 parked, or left out by a rule) is left until it is delivered.
 
 What cannot be written for a reason of its own waits, and is tried again at the intervals of what is
-parked because a server refuses it. An outage ends the attempt at everything, and nothing is lost:
-the place in the feed stays.
+parked because a server refuses it. What else the resource has goes on meanwhile. A name that the
+target does not know is told once, and nothing waits for it: it is an operator's to be configured.
+An outage ends the attempt at everything, and nothing is lost: the place in the feed stays.
 
 Values and labels may be about patients: no message, event or log has any.
 """
@@ -36,17 +37,29 @@ from bridge.mirror.beside_files import (
 )
 from bridge.mirror.carry_decision import Carrying, carrying_of
 from bridge.mirror.sign_decision import SIGN
-from bridge.model import CarriedNames, DeliveredSign, ResourceKind, ServerInfo, SideName
+from bridge.model import (
+    CarriedNames,
+    DeliveredSign,
+    ResourceKind,
+    ServerInfo,
+    SideName,
+    SideProblem,
+)
 from bridge.orthanc.answers import Resource
 from bridge.orthanc.carry_client import Attachment, Value
 
 LOST = "\ufffd"
 """In a list of metadata: a byte that is no UTF-8. The value is read by itself then."""
 TOO_LARGE, FOREIGN, NO_LABELS = "too_large", "foreign", "no_labels"
-LEFT_REASONS = (TOO_LARGE, FOREIGN, NO_LABELS)
+UNKNOWN_NAME = "unknown_name"
+LEFT_REASONS = (TOO_LARGE, FOREIGN, NO_LABELS, UNKNOWN_NAME)
 """Why something stays as it is at the target. Part of the contract (metrics)."""
 LABELS, METADATA, ATTACHMENTS = "labels", "metadata", "attachments"
 CARRIED_KINDS = (LABELS, METADATA, ATTACHMENTS)
+UNKNOWN_FOR_S = 3600.0
+"""So long a name that the target does not know is not sent: it may be configured meanwhile."""
+WAITING_MAX = 10_000
+"""So many resources are known by what of them waits. Of further ones, all waits."""
 
 
 class CarrySource(Protocol):
@@ -124,6 +137,10 @@ class Carrier:
         self._kept_label = "" if sign is None else sign.label
         self._told = ToldMetadata(source, names.metadata)
         self._without_labels: set[SideName] = set()
+        self._unknown: dict[tuple[str, str], float] = {}
+        """What the target does not know, by kind and name, and when it is tried again."""
+        self._waiting: dict[str, frozenset[str]] = {}
+        """What waits of a resource. It is learned again after a restart, by one more attempt."""
         self._failures = FailuresAtOne()
 
     def carry_deliveries(self, ledger: Ledger, instances: Sequence[str]) -> CarryCounts:
@@ -150,6 +167,8 @@ class Carrier:
         """
         found = self._source.resources(resource_ids)
         gone = set(resource_ids) - {resource.resource_id for resource in found}
+        for resource_id in gone:
+            self._waiting.pop(resource_id, None)
         if gone:
             ledger.forget_carried(gone)
         return found
@@ -167,25 +186,42 @@ class Carrier:
             for one in self._target.resources([one.resource_id for one in wanted])
         }
         for here in found:
-            waits = ledger.carry_waits(here.resource_id)
+            resource_id = here.resource_id
+            waits = ledger.carry_waits(resource_id)
+            waiting = frozenset[str]()
             if waits is not None and waits_still(*waits, now=self._now_s()):
-                counts.failed += 1
-                continue
-            there = held.get(here.resource_id)
-            failed = there is not None and not self._one(ledger, here, there, counts)
+                known = self._waiting.get(resource_id)
+                if known is None and len(self._waiting) >= WAITING_MAX:
+                    counts.failed += 1
+                    continue
+                waiting = known or waiting
+            there = held.get(resource_id)
+            failed = frozenset[str]()
+            if there is not None:
+                failed = self._one(ledger, here, there, counts, waiting)
             if failed:
                 tries = 0 if waits is None else waits[0]
                 now, after_s = self._now_s(), retry_after_s(tries)
-                ledger.set_carry_waiting(here.resource_id, now=now, next_at=now + after_s)
+                ledger.set_carry_waiting(resource_id, now=now, next_at=now + after_s)
+            if failed or waiting:
+                self._note_waiting(resource_id, failed | waiting)
                 counts.failed += 1
             elif waits is not None:
-                ledger.end_carry_waiting(here.resource_id)
+                self._end_one(ledger, resource_id)
         return counts
+
+    def _note_waiting(self, resource_id: str, names: frozenset[str]) -> None:
+        if resource_id in self._waiting or len(self._waiting) < WAITING_MAX:
+            self._waiting[resource_id] = names
+
+    def _end_one(self, ledger: Ledger, resource_id: str) -> None:
+        self._waiting.pop(resource_id, None)
+        ledger.end_carry_waiting(resource_id)
 
     def _end_waiting(self, ledger: Ledger, found: Sequence[Resource]) -> None:
         for resource in found:
             if ledger.carry_waits(resource.resource_id) is not None:
-                ledger.end_carry_waiting(resource.resource_id)
+                self._end_one(ledger, resource.resource_id)
 
     def _has_any(self, here: Resource) -> bool:
         """Tell whether there is something to bring, as far as that is known without asking."""
@@ -193,21 +229,34 @@ class Carrier:
         metadata = any(self._told.get(here, name) is not None for name in self._names.metadata)
         return labels or metadata or bool(self._names.attachments)
 
-    def _one(self, ledger: Ledger, here: Resource, there: Resource, counts: CarryCounts) -> bool:
-        """Bring what one resource has; False where something of it is to be tried again.
+    def _one(
+        self,
+        ledger: Ledger,
+        here: Resource,
+        there: Resource,
+        counts: CarryCounts,
+        waiting: frozenset[str],
+    ) -> frozenset[str]:
+        """Bring what one resource has, but for what waits; returns what is to be tried again.
 
         Raises SideError for an outage.
         """
         written: Counter[str] = Counter()
-        well = True
-        for name, do in self._steps(ledger, here, there):
+        failed = set[str]()
+        for kind, name, do in self._steps(ledger, here, there):
+            step = f"{kind} {name}"
+            if step in waiting or self._is_unknown(kind, name):
+                continue
             try:
-                kind, left = do()
+                is_written, left = do()
             except CannotWrite as exc:
                 message = exc.message
             except InstanceError as exc:
                 message = exc.message
             except SideError as exc:
+                if self._does_not_know(exc, here, kind, name):
+                    counts.left += self._note_unknown(here, kind, name)
+                    continue
                 if not self._failures.about(exc, here.resource_id):
                     raise
                 message = f"The {exc.side} refused the request ({exc.problem})."
@@ -215,42 +264,68 @@ class Carrier:
                 if left:
                     counts.left += 1
                     self._report(CarryLeft(here.resource_id, name, left))
-                elif kind:
+                elif is_written:
                     written[kind] += 1
+                    self._unknown.pop((kind, name), None)
                 continue
-            well = False
+            failed.add(step)
             self._report(CarryFailed(here.resource_id, name, message))
         if written:
             self._report(Carried(here.resource_id, dict(written)))
         self._failures.passed(here.resource_id)
-        return well
+        return frozenset(failed)
+
+    # Names that the target does not know
+
+    def _is_unknown(self, kind: str, name: str) -> bool:
+        """Tell whether a name is not sent at present. A clock that was set back ends that."""
+        again_at = self._unknown.get((kind, name), 0.0)
+        return 0 < again_at - self._now_s() <= UNKNOWN_FOR_S
+
+    def _does_not_know(self, error: SideError, here: Resource, kind: str, name: str) -> bool:
+        """Tell whether the target has answered 404 to a name, and not to the resource.
+
+        Raises SideError.
+        """
+        told = error.side is SideName.TARGET and error.problem is SideProblem.NOT_FOUND
+        if not told or kind == LABELS or name.isdigit():
+            return False
+        return bool(self._target.resources([here.resource_id]))
+
+    def _note_unknown(self, here: Resource, kind: str, name: str) -> bool:
+        """Note it, and say so the first time."""
+        is_new = (kind, name) not in self._unknown
+        self._unknown[kind, name] = self._now_s() + UNKNOWN_FOR_S
+        if is_new:
+            self._report(CarryLeft(here.resource_id, name, UNKNOWN_NAME))
+        return is_new
 
     def _steps(
         self, ledger: Ledger, here: Resource, there: Resource
-    ) -> Iterator[tuple[str, Callable[[], tuple[str, str]]]]:
-        """Yield what may be to do for a resource, by name.
+    ) -> Iterator[tuple[str, str, Callable[[], tuple[bool, str]]]]:
+        """Yield what may be to do for a resource, by kind and name.
 
-        Each returns what was written, of CARRIED_KINDS, and why something stays; "" for neither.
+        Each returns whether something was written, and why something stays, "" for no reason.
         """
         if self._names.labels and self._labels_of(here):
-            yield LABELS, partial(self._labels, here, there)
+            yield LABELS, LABELS, partial(self._labels, here, there)
         for name in self._names.metadata:
             if self._told.get(here, name) is not None:
-                yield name, partial(self._metadata, ledger, here, there, name)
+                yield METADATA, name, partial(self._metadata, ledger, here, there, name)
         for name in self._names.attachments:
-            yield name, partial(self._attachment, ledger, here, name)
+            yield ATTACHMENTS, name, partial(self._attachment, ledger, here, name)
 
     # Labels
 
-    def _labels(self, here: Resource, there: Resource) -> tuple[str, str]:
+    def _labels(self, here: Resource, there: Resource) -> tuple[bool, str]:
         """Add the labels that the target lacks. It is a set: nothing is replaced."""
         if there.labels is None:
             self._tell_no_labels(here, SideName.TARGET)
-            return "", ""
+            return False, ""
         lacking = [label for label in self._labels_of(here) if label not in there.labels]
         for label in lacking:
             self._target.put_label(here.kind, here.resource_id, label)
-        return (LABELS if lacking else ""), ""
+        return bool(lacking), ""
 
     def _labels_of(self, here: Resource) -> list[str]:
         """Return what is to be brought: all but the label that says delivered, at any level."""
@@ -266,18 +341,18 @@ class Carrier:
 
     def _metadata(
         self, ledger: Ledger, here: Resource, there: Resource, name: str
-    ) -> tuple[str, str]:
+    ) -> tuple[bool, str]:
         told = self._told.get(here, name)
         if told is None or MARK.fullmatch(told) or SIGN.fullmatch(told):
-            return "", ""  # a bridge has set it, about this server
+            return False, ""  # a bridge has set it, about this server
         told_there = self._told.get(there, name)
         if told == told_there and LOST not in told:
             self._note(ledger, here, f"metadata {name}", _digest(told.encode()))
-            return "", ""
+            return False, ""
         kind, resource_id = here.kind, here.resource_id
         source = self._source.metadata_of(kind, resource_id, name)
         if source is None:
-            return "", ""  # it went meanwhile
+            return False, ""  # it went meanwhile
         target = self._target.metadata_of(kind, resource_id, name)
         if target is not None and MARK.fullmatch(target.data.decode("utf-8", "replace")):
             raise CannotWrite(
@@ -289,24 +364,24 @@ class Carrier:
         decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
-                return "", FOREIGN
+                return False, FOREIGN
             case Carrying.NOTHING:
                 self._note(ledger, here, key, digest)
-                return "", ""
+                return False, ""
         self._note_writing(ledger, here, key, digest, held)
         etag = "" if target is None else target.etag
         self._target.put_metadata(kind, resource_id, name, source.data, etag=etag)
-        return METADATA, ""
+        return True, ""
 
     # Attachments
 
-    def _attachment(self, ledger: Ledger, here: Resource, name: str) -> tuple[str, str]:
+    def _attachment(self, ledger: Ledger, here: Resource, name: str) -> tuple[bool, str]:
         kind, resource_id = here.kind, here.resource_id
         source = self._source.attachment(kind, resource_id, name)
         if source is None:
-            return "", ""
+            return False, ""
         if source.size_bytes > self._bytes_max:
-            return "", TOO_LARGE
+            return False, TOO_LARGE
         data, md5 = None, source.md5
         if not md5:
             data = self._data(self._source, here, name)
@@ -315,17 +390,17 @@ class Carrier:
         held = None
         if target is not None:
             if not target.md5 and target.size_bytes > self._bytes_max:
-                return "", FOREIGN  # ours are smaller
+                return False, FOREIGN  # ours are smaller
             held = _digest((target.md5 or _md5(self._data(self._target, here, name))).encode())
         key = f"attachment {name}"
         digest = _digest(md5.encode())
         decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
-                return "", FOREIGN
+                return False, FOREIGN
             case Carrying.NOTHING:
                 self._note(ledger, here, key, digest)
-                return "", ""
+                return False, ""
         data = self._data(self._source, here, name) if data is None else data
         if _md5(data) != md5:
             raise CannotWrite("The source sent another file than it had described.")
@@ -336,7 +411,7 @@ class Carrier:
         stored = self._target.attachment(kind, resource_id, name)
         if stored is None or (stored.md5 or md5) != md5 or stored.size_bytes != len(data):
             raise CannotWrite("The target accepted it but does not hold it.")
-        return ATTACHMENTS, ""
+        return True, ""
 
     def _data(self, server: CarrySource, here: Resource, name: str) -> bytes:
         return server.attachment_data(here.kind, here.resource_id, name, bytes_max=self._bytes_max)

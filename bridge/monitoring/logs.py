@@ -72,6 +72,10 @@ CARRY_LEFT = {
     "foreign": "somebody else has written another value there",
     "too_large": "it is larger than BRIDGE_CARRY_MAX_MB",
     "no_labels": "a server is older than Orthanc 1.12 and has no labels (this is logged once)",
+    "unknown_name": (
+        "the target does not know this name; configure it there (UserMetadata, UserContentType) as "
+        "at the source (this is logged once)"
+    ),
 }
 SIGN_LEFT = {
     "changed": "it holds another file than was delivered",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from bridge.marks import PROBE_VALUE
 from bridge.model import ResourceKind
 from tests.bridge_process import BridgeProcess, wait_until
 from tests.dicom_samples import file_bytes, small_ct, small_ct_dataset
-from tests.integration.conftest import Pair
+from tests.integration.conftest import ORTHANC, Pair
 
 pytestmark = pytest.mark.orthanc
 
@@ -216,16 +218,35 @@ def test_marks_of_bridges_and_what_is_too_large_stay(
     assert not target.has(f"{path}/attachments/1030/info")
 
 
-def test_a_name_that_the_target_does_not_know_waits_and_delays_nothing(
-    pair: Pair, source: Side, target: Side
+def all_hold(side: Side, paths: list[str], value: bytes) -> bool:
+    names = ("metadata/1024", "attachments/1030/data")
+    return all(side.get(f"{path}/{name}") == value for path in paths for name in names)
+
+
+def test_a_name_that_the_target_does_not_know_is_told_once_and_holds_nothing_up(
+    orthanc: Callable[..., OrthancServer], tmp_path: Path
 ) -> None:
-    path = source.store(small_ct())["instances"]
-    source.put(f"{path}/metadata/1024", b"carried")
-    for name in ("UnknownThere",):
-        if source.http.put(f"{path}/metadata/{name}", content=b"x").status_code == 200:
-            pytest.fail("this server knows it")
-    bridge = pair.start("run", **(SETTINGS | {"CARRY": "metadata:UnknownThere,metadata:1024"}))
-    wait_until(lambda: target.get(f"{path}/metadata/1024") == b"carried", "the other is carried")
-    later = source.store(file_bytes(small_ct_dataset(seed=5)))["instances"]
-    wait_until(lambda: target.has(later), "deliveries go on")
-    assert bridge.wait_health(lambda h: h["status"] == "ok", "within the grace")
+    """Each resource waited, with all that it had."""
+    names = {"UserMetadata": {"OnlyHere": 4000}, "UserContentType": {"OnlyHereToo": 4001}}
+    what = "metadata:OnlyHere,metadata:1024,attachments:OnlyHereToo,attachments:1030"
+    with ExitStack() as stack:
+        servers = orthanc("source", config=ORTHANC | names), orthanc("target", config=ORTHANC)
+        pair = Pair(*servers, tmp_path, stack)
+        source, target = (Side(server) for server in servers)
+        for side in (source, target):
+            stack.enter_context(closing(side.http))
+        paths = [source.store(file_bytes(small_ct_dataset(seed=n)))["instances"] for n in range(3)]
+        for name in ("metadata/OnlyHere", "attachments/OnlyHereToo"):
+            for path in paths:
+                source.put(f"{path}/{name}", b"unknown there")
+        bridge = pair.start("run", **(SETTINGS | {"CARRY": what}))
+        for value in (b"first", b"second"):
+            for path in paths:
+                source.put(f"{path}/metadata/1024", value)
+                source.put(f"{path}/attachments/1030", value)
+            wait_until(partial(all_hold, target, paths, value), "the others are carried")
+        told = [row["name"] for row in bridge.logged("carry_left")]
+        assert sorted(told) == ["OnlyHere", "OnlyHereToo"], "each is told once"
+        assert metric(bridge, "carry_waiting") == 0
+        assert not bridge.logged("carry_failed")
+        assert bridge.wait_health(lambda h: h["status"] == "ok", "it is no fault")

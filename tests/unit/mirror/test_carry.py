@@ -33,9 +33,9 @@ from bridge.ledger.store import (
     Ledger,
 )
 from bridge.marks import PROBE_VALUE
-from bridge.mirror import carry_thread
+from bridge.mirror import carry, carry_thread
 from bridge.mirror.beside_files import AT_ONE_MAX, INTERVALS_S, LONGEST_S
-from bridge.mirror.carry import Carrier
+from bridge.mirror.carry import UNKNOWN_FOR_S, Carrier
 from bridge.mirror.carry_thread import CarryThread, Hints, round_of
 from bridge.model import (
     Action,
@@ -114,7 +114,7 @@ class Side:
     def _resource(self, resource_id: str) -> Resource:
         shown = {number: name for name, number in self.user_metadata.items()}
         found = {
-            shown.get(int(name), name): data.decode("utf-8", "replace")
+            shown.get(int(name), name) if name.isdigit() else name: data.decode("utf-8", "replace")
             for (one, name), data in self.metadata.items()
             if one == resource_id
         }
@@ -384,6 +384,119 @@ def test_a_failure_waits_as_parked_instances_do_and_stops_no_other(scene: Scene)
     carrier.carry(scene.ledger, scene.ids)
     assert scene.ledger.carry_waiting() == (0, None)
     assert scene.target.metadata[one, "1024"] == b"value"
+
+
+def test_what_waits_of_a_resource_holds_up_nothing_else_of_it(scene: Scene) -> None:
+    """Seen to fail: what changed later waited for up to days with the one that failed."""
+    one = scene.ids[0]
+    for name in ("1024", "1025"):
+        scene.source.metadata[one, name] = b"first"
+    scene.target.fails = lambda _path, name: (
+        refused(SideName.TARGET) if name == "put 1024" else None
+    )
+    carrier = scene.carrier()
+    assert carrier.carry(scene.ledger, [one]).failed == 1
+    waits = scene.ledger.carry_waits(one)
+    for value in (b"second", b"third"):
+        scene.source.metadata[one, "1025"] = value
+        scene.source.attachments[one, "1030"] = value
+        scene.source.labels[one] = {value.decode()}
+        asked = len(scene.target.asked)
+        assert carrier.carry(scene.ledger, [one]).failed == 1
+        assert scene.target.metadata == {(one, "1025"): value}
+        assert scene.target.attachments == {(one, "1030"): value}
+        assert value.decode() in scene.target.labels[one]
+        assert f"put {one} 1024" not in scene.target.asked[asked:]
+        assert scene.ledger.carry_waits(one) == waits, "it waits as it did"
+    # A process that has not seen it fail tries it once more.
+    scene.source.metadata[one, "1025"] = b"fourth"
+    assert scene.carrier().carry(scene.ledger, [one]).failed == 1
+    assert scene.target.metadata == {(one, "1025"): b"fourth"}
+    scene.target.fails = lambda _path, _name: None
+    scene.now += LONGEST_S
+    assert carrier.carry(scene.ledger, [one]).failed == 0
+    assert scene.target.metadata[one, "1024"] == b"first"
+    assert scene.ledger.carry_waiting() == (0, None)
+
+
+def test_what_is_remembered_of_those_that_wait_is_bounded(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry, "WAITING_MAX", 2)
+    for number in scene.ids:
+        scene.source.metadata[number, "1024"] = b"first"
+    scene.target.fails = lambda _path, name: (
+        refused(SideName.TARGET) if name == "put 1024" else None
+    )
+    carrier = scene.carrier()
+    carrier.carry(scene.ledger, scene.ids)
+    for number in scene.ids:
+        scene.source.metadata[number, "1025"] = b"later"
+    assert carrier.carry(scene.ledger, scene.ids).failed == 3
+    assert set(scene.target.metadata) == {(number, "1025") for number in scene.ids[:2]}
+    scene.source.ids.remove(scene.ids[0])
+    carrier.carry(scene.ledger, [scene.ids[0]])
+    assert len(vars(carrier)["_waiting"]) == 1, "what is gone is forgotten"
+
+
+UNKNOWN = CarriedNames(metadata=("Project", "1025"), attachments=("Report", "1030"))
+
+
+@pytest.mark.parametrize("name", ["Project", "Report"])
+def test_a_name_that_the_target_does_not_know_is_told_once_and_nothing_waits(
+    scene: Scene, name: str
+) -> None:
+    """Seen to fail: each resource waited, with all that it had, and was told each time."""
+    scene.names = UNKNOWN
+    for number in scene.ids:
+        scene.source.metadata[number, "Project"] = scene.source.metadata[number, "1025"] = b"a"
+        scene.source.attachments[number, "Report"] = b"b"
+        scene.source.attachments[number, "1030"] = b"b"
+    unknown = side_error(SideName.TARGET, SideProblem.NOT_FOUND, "404")
+    scene.target.fails = lambda _path, asked: unknown if asked == f"put {name}" else None
+    carrier = scene.carrier()
+    counts = carrier.carry(scene.ledger, scene.ids)
+    assert (counts.left, counts.failed) == (1, 0)
+    others = {"Project", "1025", "Report", "1030"} - {name}
+    held = {*scene.target.metadata, *scene.target.attachments}
+    assert held == {(number, other) for number in scene.ids for other in others}
+    for number in scene.ids:
+        scene.source.metadata[number, "1025"] = b"later"
+    carrier.carry(scene.ledger, scene.ids)
+    assert {scene.target.metadata[number, "1025"] for number in scene.ids} == {b"later"}
+    assert scene.happened(CarryLeft) == [CarryLeft(scene.ids[0], name, "unknown_name")]
+    assert not scene.happened(CarryFailed)
+    assert scene.ledger.carry_waiting() == (0, None)
+    puts = [asked for asked in scene.target.asked if asked.endswith(name) and "put" in asked]
+    assert len(puts) == 1
+    # It is asked for again within the hour, and brought when it is configured.
+    scene.now += UNKNOWN_FOR_S
+    carrier.carry(scene.ledger, scene.ids)
+    assert len(scene.happened(CarryLeft)) == 1, "it is said once"
+    scene.target.fails = lambda _path, _name: None
+    scene.now += UNKNOWN_FOR_S
+    carrier.carry(scene.ledger, scene.ids)
+    assert {(number, name) for number in scene.ids} <= {
+        *scene.target.metadata,
+        *scene.target.attachments,
+    }
+
+
+def test_a_resource_that_has_gone_at_the_target_makes_no_name_unknown(scene: Scene) -> None:
+    """It answers 404 to the value, too."""
+    scene.names = UNKNOWN
+    one = scene.ids[0]
+    scene.source.metadata[one, "Project"] = b"a"
+
+    def gone(resource_id: str, asked: str) -> SideError | None:
+        if asked == "put Project":
+            scene.target.ids.remove(resource_id)
+            return side_error(SideName.TARGET, SideProblem.NOT_FOUND, "404")
+        return None
+
+    scene.target.fails = gone
+    assert scene.carrier().carry(scene.ledger, [one]).failed == 1
+    assert not scene.happened(CarryLeft)
 
 
 @pytest.mark.slow

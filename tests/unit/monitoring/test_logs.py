@@ -187,6 +187,7 @@ EXAMPLES: list[tuple[Event, str, str, dict[str, object]]] = [
     ),
     (events.CarryLeft("i", "1030", "too_large"), "carry_left", "warning", {}),
     (events.CarryLeft("i", "labels", "no_labels"), "carry_left", "warning", {}),
+    (events.CarryLeft("i", "Project", "unknown_name"), "carry_left", "warning", {}),
     (events.CarryFailed("i", "1024", "No."), "carry_failed", "warning", {"resource": "i"}),
     (events.Signed("i", "label"), "signed", "debug", {"instance": "i", "kind": "label"}),
     (events.SignLeft("i", "changed"), "sign_left", "warning", {"instance": "i"}),
