@@ -445,8 +445,8 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="Seconds for which the bridge checks again, on new connections, a feed that "
-        "looks reset or replaced, before it believes that. During that time it moves and deletes "
-        "nothing. 0: it believes it at once.",
+        "looks reset or replaced, or two addresses that seem to lead to one server now, before it "
+        "believes that. During that time it moves and deletes nothing. 0: it believes it at once.",
     )
     on_undecodable: Literal["park", "forward"] = Field(
         "park",

@@ -81,6 +81,7 @@ from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
 from bridge.retention.note_tokens import new_token
 from bridge.retention.sweep import is_unfinished
 from bridge.wiring import Machinery, Observers, Pipelines, RealMachinery
+from bridge.worker.proof import check_another_server
 
 IN_DOUBT_ADVICE = (
     "If this does not pass, make sure that BRIDGE_SOURCE_URL leads to one server only. See: "
@@ -498,12 +499,18 @@ class Service:
             return self._replay(ledger, start=start, end=end, dry_run=dry_run)
         with (
             closing(self._machinery.client(SideName.TARGET)) as target,
+            closing(self._machinery.client(SideName.SOURCE)) as source,
             KnownTexts() as names,
         ):
             if not dry_run:
                 self._bind(ledger)
             held = ProvedHeld(
-                HeldInstances(target, names, asked_for=lambda: end - start + 1),
+                HeldInstances(
+                    target,
+                    names,
+                    asked_for=lambda: end - start + 1,
+                    look=partial(check_another_server, source, target),
+                ),
                 state_path=ledger.path,
                 stored_md5=target.stored_md5 if self._settings.proof == "stored" else None,
             )
@@ -687,9 +694,15 @@ class Following:
         listing = Listing(self._source, page_size=self._settings.page_size, feed=self._source)
         with (
             closing(self._machinery.client(SideName.TARGET)) as target,
+            closing(self._machinery.client(SideName.SOURCE)) as source,
             KnownTexts() as names,
         ):
-            held = HeldInstances(target, names, asked_for=self._source.count_instances)
+            held = HeldInstances(
+                target,
+                names,
+                asked_for=self._source.count_instances,
+                look=partial(check_another_server, source, target),
+            )
             ended = self._pipelines.run(
                 Lacking(
                     ConfirmedListing(listing, known),

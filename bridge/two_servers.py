@@ -22,6 +22,10 @@ unless two servers were shown, or the operator vouches for them.
 A copy of a server is two servers: only a mark that shows at the other side makes them one. Where
 nothing may be written at either and all is the same, it cannot be told; the bridge then refuses,
 unless the operator vouches for it (BRIDGE_SERVERS_ARE_DISTINCT).
+
+Two servers that were told apart may seem to be one for a moment: a container is moved, a balancer
+fails over, a name leads elsewhere. Nothing is moved then, and both are looked at again on new
+connections for a while, before the bridge ends for it.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from typing import Protocol
 from bridge.errors import BridgeError, ConfigurationError, InstanceError, SideError, side_error
 from bridge.feed.gaps import Ask
 from bridge.feed.pages import MovePage
+from bridge.feed.polling import DOUBT_FIRST_S, Doubt
 from bridge.feed.sources import MoveSource
 from bridge.log import log
 from bridge.marks import (
@@ -78,6 +83,9 @@ class ComparedServer(MarkedServer, Protocol):
 
     def stored_file(self, instance_id: str) -> StoredFile:
         """Return the name of an instance's file. Raises InstanceError."""
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
 
 
 class HowMany(StrEnum):
@@ -356,8 +364,10 @@ class TwoServers:
     after each trouble and every few seconds in between: that is when the question is asked,
     and less often where nothing happens. For any number of threads.
 
-    ``unrest`` returns a number that changes with each instance that was moved and each trouble.
-    ``marks``: where the marks that are set are on record; what is left of them is removed.
+    ``confirm_s``: servers that were told apart are looked at again for so long, before it is
+    believed that they are one now. ``unrest`` returns a number that changes with each instance that
+    was moved and each trouble. ``marks``: where the marks that are set are on record; what is left
+    of them is removed.
     """
 
     def __init__(
@@ -366,6 +376,7 @@ class TwoServers:
         probes: Mapping[SideName, Callable[[], ServerInfo]],
         *,
         vouched: bool,
+        confirm_s: float,
         marks: Marks = NOT_ON_RECORD,
         unrest: Callable[[], int] = lambda: 0,
         steady_s: Callable[[], float] = time.monotonic,
@@ -391,6 +402,13 @@ class TwoServers:
         """Whether the target overwrites instances, where it tells."""
         self._proved = False
         """Since the last trouble that a probe has met."""
+        self._told_apart = False
+        """Whether any comparison has shown two servers."""
+        self._doubt = Doubt(confirm_s)
+        self._in_doubt = ""
+        """Why they may be one; "" when they are two."""
+        self._look_at_s = float("-inf")
+        """When they are looked at again, while that is in doubt."""
         self._said = False
 
     def probe(self, side: SideName) -> ServerInfo:
@@ -424,14 +442,15 @@ class TwoServers:
             return
         with self._lock:
             now_s, unrest = self._steady_s(), self._unrest()
-            clients = (self._clients[SideName.SOURCE], self._clients[SideName.TARGET])
-            answer = tell_apart(*clients, instance_ids, marks=self._marks)
+            self._wait_in_doubt(SideName.TARGET, now_s)
+            answer = tell_apart(*self._both(), instance_ids, marks=self._marks)
             self._shown = answer.how_many is HowMany.TWO
             if self._shown and self._compared is not None:
                 self._compared = now_s, unrest
             if answer.wrote:
                 self._marked_until_s = self._steady_s() + WRITE_AGAIN_S
-        refuse(answer, use_of(moves=True, overwrites=self._overwrites), vouched=self._vouched)
+            use = use_of(moves=True, overwrites=self._overwrites)
+            self._judge(answer, use, SideName.TARGET)
 
     def _has_rested(self) -> bool:
         """Tell whether an address may lead elsewhere since the last comparison.
@@ -445,6 +464,7 @@ class TwoServers:
     def _compare(self, side: SideName) -> None:
         other = SideName.TARGET if side is SideName.SOURCE else SideName.SOURCE
         now_s, unrest = self._steady_s(), self._unrest()
+        self._wait_in_doubt(side, now_s)
         if now_s < self._marked_until_s or (self._proved and self._at_rest(now_s, unrest)):
             return
         # One that is not well is compared by its own probe, before it is used.
@@ -453,8 +473,7 @@ class TwoServers:
             return
         try:
             self._clean(now_s)
-            clients = (self._clients[SideName.SOURCE], self._clients[SideName.TARGET])
-            answer = tell_apart(*clients, marks=self._marks)
+            answer = tell_apart(*self._both(), marks=self._marks)
         except SideError as exc:
             if exc.side is side:
                 raise
@@ -470,7 +489,7 @@ class TwoServers:
                 advice=exc.advice,
             ) from exc
         self._shown = answer.how_many is HowMany.TWO
-        refuse(answer, Use.NOTHING, vouched=self._vouched)
+        self._judge(answer, Use.NOTHING, side)
         self._proved = True
         self._compared = now_s, unrest
         if answer.wrote:
@@ -481,6 +500,65 @@ class TwoServers:
                 f"the bridge could not tell whether the two addresses are two servers: {answer.how}"
             )
             log(logging.WARNING, "servers_not_told_apart", text)
+
+    def _both(self) -> tuple[ComparedServer, ComparedServer]:
+        """Return source and target; on new connections while they may be one.
+
+        An open connection goes on leading where its address led when it was made.
+        """
+        clients = (self._clients[SideName.SOURCE], self._clients[SideName.TARGET])
+        if self._in_doubt:
+            for client in clients:
+                client.close()
+        return clients
+
+    def _wait_in_doubt(self, side: SideName, now_s: float) -> None:
+        """Raise SideError while it is too early to look again: each look may write a mark."""
+        if self._in_doubt and now_s < self._look_at_s:
+            raise _seems_one(side, self._in_doubt)
+
+    def _judge(self, answer: Distinction, use: Use, side: SideName) -> None:
+        """Refuse what must not happen; ``side`` cannot be used while that is in doubt.
+
+        Raises ConfigurationError, SideError.
+        """
+        try:
+            refuse(answer, use, vouched=self._vouched)
+        except ConfigurationError as exc:
+            self._forget()
+            if self._told_apart and self._is_doubtful(exc.message):
+                raise _seems_one(side, exc.message, exc.advice) from exc
+            raise
+        if self._in_doubt and not self._is_trusted():
+            self._forget()
+            raise _seems_one(side, self._in_doubt)
+        self._in_doubt = ""
+        self._told_apart = self._told_apart or answer.how_many is HowMany.TWO
+
+    def _is_doubtful(self, message: str) -> bool:
+        """Note that they seem to be one; False when that has lasted long enough to be believed."""
+        now_s = self._steady_s()
+        if not self._in_doubt:
+            self._doubt.begin(now_s)
+        self._in_doubt = message
+        self._doubt.look(now_s, ours=False)
+        pause_s = self._doubt.pause_s(now_s)
+        self._look_at_s = now_s + pause_s
+        return pause_s > 0
+
+    def _is_trusted(self) -> bool:
+        """Note that they were told apart; True when that was so often enough."""
+        now_s = self._steady_s()
+        trusted = self._doubt.look(now_s, ours=True)
+        # Soon: instances wait for it, and it is the bad looks that are given time.
+        self._look_at_s = now_s + DOUBT_FIRST_S
+        return trusted
+
+    def _forget(self) -> None:
+        """Have the next probe of either server compare, whatever was known."""
+        self._shown = self._proved = False
+        self._compared = None
+        self._marked_until_s = float("-inf")
 
     def _clean(self, now_s: float) -> None:
         """Remove what killed probes have left, now and then. Raises SideError."""
@@ -495,3 +573,12 @@ class TwoServers:
             return False
         compared_s, before = self._compared
         return unrest == before and now_s - compared_s < COMPARED_EVERY_S
+
+
+def _seems_one(side: SideName, message: str, advice: str = "") -> SideError:
+    return side_error(
+        side,
+        SideProblem.SERVER_ERROR,
+        f"{message} The bridge looks again on new connections before it believes that.",
+        advice=advice or "Nothing, if it passes. If it comes again, correct the addresses.",
+    )

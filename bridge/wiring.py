@@ -218,6 +218,7 @@ class Probes:
             self._clients,
             {side: client.probe for side, client in self._clients.items()},
             vouched=settings.servers_are_distinct,
+            confirm_s=settings.feed_confirm_s,
             unrest=unrest,
             steady_s=self._steady_s,
             marks=MarksAtBest(self._marks),

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 
 from bridge.errors import SideError
 from bridge.model import Described, Endpoint, Page, ServerInfo, SideName
-from bridge.orthanc import OrthancClient, Statistics
+from bridge.orthanc import OrthancClient, Statistics, StoredFile
 from bridge.orthanc.session import credentials_now
 
 THREADS = 4
@@ -66,6 +66,12 @@ class ReadingClient(Protocol):
 
     def stored_md5(self, instance_id: str) -> str:
         """Return the MD5 of an instance's file as the server noted it. Raises InstanceError."""
+
+    def stored_file(self, instance_id: str) -> StoredFile:
+        """Return the name of an instance's file. Raises InstanceError."""
+
+    def peers(self) -> dict[str, str]:
+        """Return the peers."""
 
     def head(self, instance_id: str, bytes_max: int) -> bytes:
         """Return the first bytes of an instance's file."""

@@ -38,6 +38,7 @@ from bridge.feed.pages import FeedReader, feed_end, pages_asked
 from bridge.feed.sources import MoveSource, pages_of, place_of
 from bridge.ledger.records import Parked
 from bridge.model import Described, Job, Reason, SideName
+from bridge.worker.proof import check_another_server
 
 SKIPPED = Difference("", State.MISSING)
 """Stands for an instance that a rule keeps from the target."""
@@ -176,6 +177,9 @@ class Check:
             moves = ConfirmedListing(listing, self._place)
         listed = 0
         for page in pages_of(moves):
+            if page.moves and side is SideName.TARGET:
+                source = self._servers.client(SideName.SOURCE)
+                check_another_server(source, client, page.moves[-1].instance_id)
             self._ids[side].add(move.instance_id for move in page.moves)
             listed += len(page.moves)
             self._show(f"listing the {side}", listed, None)

@@ -7,7 +7,8 @@ A list tells much at once: a server that is far away, or whose routes of single 
 names all that it holds in a few pages. What it names is there, as surely as where it is asked for
 by itself. What it does not name was not there, or was passed over because others were deleted
 while it was read. So these answers are for whoever delivers what is not named: that does no harm
-where it is there all the same.
+where it is there all the same. An address may lead to the source for a moment, whose list names all
+there is: of each answer that names any, one is looked at, on the same connection.
 """
 
 from __future__ import annotations
@@ -63,12 +64,23 @@ class HeldInstances:
     list is read at the first question, unless it turns out to be much longer than that: then, and
     where there is no list or no room for it, instances are asked for in bulk, and where no bulk
     requests are answered one by one. All ways have the same result.
+
+    ``look`` is given an instance that an answer names, and raises SideError where it was the source
+    that answered.
     """
 
-    def __init__(self, client: HeldClient, names: Names, *, asked_for: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        client: HeldClient,
+        names: Names,
+        *,
+        asked_for: Callable[[], int],
+        look: Callable[[str], None],
+    ) -> None:
         self._client = client
         self._names = names
         self._asked_for = asked_for
+        self._look = look
         self._listed_max: int | None = None
         self._position = 0
         self._lists = True
@@ -111,6 +123,8 @@ class HeldInstances:
         if page is None or self._position + len(page) > self._listed_max:
             self._lists = False
             return
+        if page:
+            self._look(page[-1])
         try:
             self._names.add(page)
         except OSError:
@@ -123,11 +137,16 @@ class HeldInstances:
         if self._bulk:
             named = self._tried(lambda: self._client.bulk_held(instance_ids))
             if named is not None:
+                if there := [instance_id for instance_id in instance_ids if instance_id in named]:
+                    self._look(there[-1])
                 self._told |= {instance_id: instance_id in named for instance_id in instance_ids}
                 return
             self._bulk = False
         for instance_id in instance_ids:
-            self._told[instance_id] = self._client.has_instance(instance_id)
+            held = self._client.has_instance(instance_id)
+            if held:
+                self._look(instance_id)
+            self._told[instance_id] = held
 
     def _tried(self, ask: Callable[[], _Answer]) -> _Answer | None:
         """Ask; None when this way is to be given up. Raises SideError while it is not."""

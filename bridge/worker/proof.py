@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from bridge.dicom.orthanc_id import orthanc_id_of
@@ -95,6 +96,16 @@ def check_another_file(source: ProvingServer, target: ProvingServer, instance_id
             advice="Make sure that BRIDGE_TARGET_URL leads to the target at all times (a name, a "
             "proxy, a forwarder). The bridge tries again.",
         )
+
+
+def check_another_server(source: ProvingServer, target: ProvingServer, instance_id: str) -> None:
+    """Make sure that it was not the source that has just named an instance as the target.
+
+    Asked with the target's client that was told so: its connection leads to the same server. The
+    same as check_another_file, for whoever read a list. Raises SideError.
+    """
+    with suppress(InstanceError):  # it was deleted since
+        check_another_file(source, target, instance_id)
 
 
 def _notes(server: ProvingServer) -> set[str]:

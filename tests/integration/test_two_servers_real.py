@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridge.demo.orthanc_server import OrthancServer
+from tests.bridge_process import wait_until
 from tests.dicom_samples import small_ct, small_series
 from tests.fault_proxy import FaultProxy
 from tests.integration.conftest import ORTHANC, Pair, post
@@ -92,6 +94,35 @@ def test_an_address_changes_its_meaning_while_running(
         proxy.break_connections()
     assert bridge.wait() == 2
     assert fingerprints(source) == before
+
+
+@pytest.mark.parametrize("overwrites", [True, False])
+def test_an_address_leads_to_the_source_for_a_moment(
+    orthanc: Servers, pair: Pair, fault_proxy: Callable[[int], FaultProxy], overwrites: bool
+) -> None:
+    """The bridge does not end for it, moves nothing meanwhile, and delivers all afterwards.
+
+    Planted, seen to fail: what seems to be one server is believed at once (exit 2).
+    """
+    source = orthanc("original", config=ORTHANC | {"OverwriteInstances": overwrites})
+    proxy = fault_proxy(pair.target_server.http_port)
+    urls = {"SOURCE_URL": source.url, "TARGET_URL": proxy.url}
+    bridge = pair.start("run", **urls, **NEEDS_A_CHANGE, FEED_CONFIRM_S="120")
+    sent = {post(source.url, small_ct())}
+    bridge.wait_health(lambda health: health["checkpoint"] and health["lag_changes"] == 0, "moved")
+    proxy.refuse()
+    bridge.wait_logged("side_down")
+    proxy.server_port = source.http_port
+    sent |= {post(source.url, data) for data in small_series(3)}
+    before = fingerprints(source)
+    proxy.accept()
+    bridge.wait_health(lambda health: "lead to one server" in str(health), "the doubt")
+    proxy.server_port = pair.target_server.http_port
+    proxy.break_connections()
+    wait_until(lambda: pair.held() == sent, "all arrive")
+    assert fingerprints(source) == before
+    bridge.send(signal.SIGTERM)
+    assert bridge.wait() == 0
 
 
 def test_a_bridge_that_starts_while_the_target_is_down(pair: Pair) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from bridge.errors import ConfigurationError, SideError
 from bridge.feed.pages import MovePage
+from bridge.feed.polling import DOUBT_FIRST_S, DOUBT_LONGEST_S
 from bridge.feed.sources import FixedMoves
 from bridge.marks import PROBE_PEER, PROBE_URL, PROBE_VALUE
 from bridge.model import Endpoint, Move, SideName, SideProblem
@@ -356,7 +357,14 @@ def test_a_server_that_is_down_is_an_outage_and_no_verdict(
 class Guarded:
     """Probes of two sides, and a clock."""
 
-    def __init__(self, source: SideClient, target: SideClient, *, vouched: bool = False) -> None:
+    def __init__(
+        self,
+        source: SideClient,
+        target: SideClient,
+        *,
+        vouched: bool = False,
+        confirm_s: float = 0.0,
+    ) -> None:
         self.now_s, self.unrest = 0.0, 0
         clients = {SideName.SOURCE: source, SideName.TARGET: target}
         compared: dict[SideName, ComparedServer] = dict(clients)
@@ -364,6 +372,7 @@ class Guarded:
             compared,
             {side: client.probe for side, client in clients.items()},
             vouched=vouched,
+            confirm_s=confirm_s,
             unrest=lambda: self.unrest,
             steady_s=lambda: self.now_s,
         )
@@ -422,6 +431,151 @@ def test_an_address_that_leads_elsewhere_after_an_outage(
     client._renewed.endpoint = client.endpoint
     with pytest.raises(ConfigurationError):
         guarded.probes[SideName.TARGET]()
+
+
+class Misled:
+    """Two servers that were told apart; then the target's name leads to the source."""
+
+    def __init__(self, start: Start, connect: Connect, *, confirm_s: float) -> None:
+        self.source, self.target = start(), start()
+        for data in small_series(3):
+            self.source.put(data)
+        self.client = connect(self.target, SideName.TARGET)
+        here = connect(self.source, SideName.SOURCE)
+        self.guarded = Guarded(here, self.client, confirm_s=confirm_s)
+        self.guarded.both()
+
+    def lead_to(self, server: FakeOrthanc) -> None:
+        """Let new connections to the target's name lead there; those that are open stay."""
+        self.client.endpoint = Endpoint(SideName.TARGET, server.url, timeout_s=5)
+        self.client._renewed.endpoint = self.client.endpoint
+
+    def probe(self, at_s: float, side: SideName = SideName.TARGET) -> SideError | None:
+        """Probe at a time of the clock; return what it says of the server."""
+        self.guarded.now_s = at_s
+        try:
+            self.guarded.probes[side]()
+        except SideError as exc:
+            return exc
+        return None
+
+
+LATER_S = COMPARED_EVERY_S + 1
+
+
+def test_two_that_seem_to_be_one_are_looked_at_again_before_that_is_believed(
+    fake_orthanc: Start, connect: Connect
+) -> None:
+    """Planted, seen to fail: refused at once; believed never; the time begins with each look."""
+    misled = Misled(fake_orthanc, connect, confirm_s=30.0)
+    misled.lead_to(misled.source)
+    misled.client.close()
+    for waited_s in (0.0, 3.0, 15.0, 29.0):
+        error = misled.probe(LATER_S + waited_s)
+        assert error is not None
+        assert error.side is SideName.TARGET
+        assert "lead to one server" in error.message
+        assert "looks again" in error.message
+        assert "correct" in error.advice.lower()
+    with pytest.raises(ConfigurationError, match="lead to one server"):
+        misled.probe(LATER_S + 30.0)
+
+
+def test_two_that_are_two_again_are_trusted_after_two_looks(
+    fake_orthanc: Start, connect: Connect
+) -> None:
+    """Planted, seen to fail: one good look is enough; a comparison of before is believed."""
+    misled = Misled(fake_orthanc, connect, confirm_s=30.0)
+    misled.lead_to(misled.source)
+    misled.client.close()
+    assert misled.probe(LATER_S) is not None
+    misled.lead_to(misled.target)
+    for later_s in (DOUBT_LONGEST_S, DOUBT_LONGEST_S + DOUBT_FIRST_S - 0.1):
+        error = misled.probe(LATER_S + later_s)
+        assert error is not None
+        assert "lead to one server" in error.message
+    assert misled.probe(LATER_S + DOUBT_LONGEST_S + DOUBT_FIRST_S) is None
+    assert misled.probe(LATER_S + DOUBT_LONGEST_S + DOUBT_FIRST_S, SideName.SOURCE) is None
+    # What took turns within the time goes on with the first doubt.
+    misled.lead_to(misled.source)
+    misled.client.close()
+    misled.guarded.unrest += 1
+    assert misled.probe(LATER_S + 29) is not None
+    with pytest.raises(ConfigurationError):
+        misled.probe(LATER_S + 31)
+
+
+def test_a_doubt_looks_on_new_connections(fake_orthanc: Start, connect: Connect) -> None:
+    """An open one may lead to the source for as long as it is open.
+
+    Planted, seen to fail: the connections stay open.
+    """
+    misled = Misled(fake_orthanc, connect, confirm_s=30.0)
+    misled.lead_to(misled.source)
+    misled.client.close()
+    assert misled.probe(LATER_S) is not None
+    misled.lead_to(misled.target)  # and nobody but the bridge closes what is open
+    assert misled.probe(LATER_S + DOUBT_LONGEST_S) is not None
+    assert misled.probe(LATER_S + DOUBT_LONGEST_S + DOUBT_FIRST_S) is None
+
+
+def test_a_doubt_looks_no_oftener_than_a_feed_in_doubt(
+    fake_orthanc: Start, connect: Connect
+) -> None:
+    """Each look may write a mark: probes and moves of a second ask once.
+
+    Planted, seen to fail: every probe looks.
+    """
+    misled = Misled(fake_orthanc, connect, confirm_s=30.0)
+    misled.lead_to(misled.source)
+    misled.client.close()
+    assert misled.probe(LATER_S) is not None
+    before = writes(misled.source, misled.target)
+    for later_s in (0.0, 0.3, 0.6, 0.9):
+        for side in SideName:
+            error = misled.probe(LATER_S + later_s, side)
+            assert error is not None
+            assert error.side is side
+            with pytest.raises(SideError):
+                misled.guarded.servers.make_sure(["a"])
+    assert writes(misled.source, misled.target) == before
+    assert misled.probe(LATER_S + DOUBT_LONGEST_S) is not None
+    assert len(writes(misled.source, misled.target)) > len(before)
+
+
+def test_moves_to_what_seems_to_be_one_server_wait(fake_orthanc: Start, connect: Connect) -> None:
+    """The same doubt, met by the instances that are to be moved.
+
+    Planted, seen to fail: the refusal of moves is believed at once.
+    """
+    misled = Misled(fake_orthanc, connect, confirm_s=30.0)
+    first, middle, last = misled.source.store.instances
+    misled.guarded.servers.make_sure([first])
+    misled.lead_to(misled.source)
+    misled.client.close()
+    misled.guarded.now_s = REST_S + 1
+    for instance in (first, middle, last):
+        with pytest.raises(SideError) as caught:
+            misled.guarded.servers.make_sure([instance])
+        assert caught.value.side is SideName.TARGET
+    error = misled.probe(REST_S + 6)
+    assert error is not None, "and a probe does not end it"
+    with pytest.raises(ConfigurationError):
+        misled.probe(REST_S + 31)
+
+
+def test_two_that_were_never_told_apart_are_refused_at_once(
+    fake_orthanc: Start, connect: Connect
+) -> None:
+    server = fake_orthanc()
+    server.put(small_ct())
+    guarded = Guarded(
+        connect(server, SideName.SOURCE),
+        connect(server, SideName.TARGET, "localhost"),
+        confirm_s=30.0,
+    )
+    with pytest.raises(ConfigurationError):
+        guarded.both()
 
 
 def test_an_outage_of_one_side_is_not_told_of_the_other(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.feed.held import LIST_PAGE
 from bridge.two_servers import SAMPLED
 from tests.dicom_samples import small_ct, small_series
 from tests.fake_behaviours import Behaviour
@@ -190,3 +191,75 @@ def test_a_command_does_not_wait_for_ever_for_two_sources_that_take_turns(scene:
     two_that_take_turns(scene)
     done = scene.pair.run("run", "--once", ON_FEED_RESET="snapshot", COMMAND_PATIENCE_S="3")
     assert done.exit_code == 13, done.stderr
+
+
+def lead_to_the_source(scene: Scene, asked: str) -> Callable[[], None]:
+    """Let the target's address lead to the source from such a request to the next probe.
+
+    Returns what ends it without one.
+    """
+    own, waits = scene.target.store, [True]
+
+    def swap(route: str) -> None:
+        if waits and route.startswith(asked):
+            waits.clear()
+            scene.target.store = scene.source.store
+        elif route.startswith("GET /system"):
+            scene.target.store = own
+
+    def end() -> None:
+        scene.target.store = own
+
+    scene.target.before = swap
+    return end
+
+
+def followed(scene: Scene) -> None:
+    """Have the source show the note of a bridge that follows it."""
+    scene.source.store.peers["orthanc-bridge-follows-a1"] = "http://127.0.0.1:9/"
+
+
+LISTED = f"GET /instances?since=0&limit={LIST_PAGE}"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_snapshot_believes_no_list_of_a_target_that_is_the_source(
+    scene: Scene, size: int
+) -> None:
+    """Planted, seen to fail: the list is not looked at; all of it counts as there already."""
+    for data in small_series(size):
+        scene.source.put(data)
+    lead_to_the_source(scene, LISTED)
+    done = scene.pair.run("run", "--once", "--json", START="snapshot", FEED_CONFIRM_S="60")
+    assert done.exit_code == 0, done.stderr
+    assert scene.target.before is not None
+    assert done.json["delivered"] == size
+    assert set(scene.target.store.instances) == set(scene.source.store.instances)
+    assert "leads to the source" in done.stderr
+
+
+def test_a_replay_leaves_nothing_out_for_a_target_that_is_the_source(scene: Scene) -> None:
+    """Planted, seen to fail: as above."""
+    for data in small_series(3):
+        scene.source.put(data)
+    assert scene.pair.run("run", "--once").exit_code == 0
+    scene.target.store.instances.clear()
+    lead_to_the_source(scene, LISTED)
+    done = scene.pair.run("replay", "--from", "1", "--skip-present", "--json", FEED_CONFIRM_S="60")
+    assert done.exit_code == 0, done.stderr
+    assert done.json["delivered"] == 3
+    assert set(scene.target.store.instances) == set(scene.source.store.instances)
+
+
+def test_a_check_believes_no_list_of_a_target_that_is_the_source(scene: Scene) -> None:
+    """Planted, seen to fail: it said that all is there."""
+    for data in small_series(3):
+        scene.source.put(data)
+    followed(scene)
+    own = lead_to_the_source(scene, "GET /instances?since=0")
+    done = scene.pair.run("check")
+    assert done.exit_code == 11, done.stdout
+    assert "leads to the source" in done.stderr
+    own()
+    again = scene.pair.run("check", "--json")
+    assert again.json["summary"]["found"] == {"waiting": 3}

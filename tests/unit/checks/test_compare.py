@@ -28,6 +28,7 @@ from bridge.model import (
     SideName,
     SideProblem,
 )
+from bridge.orthanc import StoredFile
 from bridge.rules import parse_rules
 
 NATIVE = "1.2.840.10008.1.2.1"
@@ -120,6 +121,12 @@ class Scripted:
         if isinstance(noted, Exception):
             raise noted
         return noted
+
+    def stored_file(self, instance_id: str) -> StoredFile:
+        return StoredFile(f"{id(self)}-{instance_id}", "", 1)
+
+    def peers(self) -> dict[str, str]:
+        return {}
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
         rows = tuple(

@@ -20,29 +20,45 @@ THERE = ALL[::2]
 
 
 class Server:
-    """A target that holds some; ``fails`` may raise at each call of a name."""
+    """A target that holds some; ``fails`` may raise at each call of a name.
+
+    ``misled`` tells whether the source answers in its place: it holds all, and is found out.
+    """
 
     def __init__(self, *holds: str, bulk: bool = True) -> None:
         self.holds = list(holds)
         self.bulk = bulk
         self.calls: list[str] = []
+        self.looks: list[str] = []
         self.fails: Callable[[str], None] = lambda _: None
+        self.misled: Callable[[str], bool] = lambda _: False
+        self._answered_by_source = False
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
         self.fails(name)
+        self._answered_by_source = self.misled(name)
+
+    def _held(self) -> list[str]:
+        return ALL if self._answered_by_source else self.holds
 
     def list_instances(self, since: int, limit: int) -> list[str]:
         self._called("list")
-        return self.holds[since : since + limit]
+        return self._held()[since : since + limit]
 
     def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
         self._called("bulk")
-        return frozenset(instance_ids) & set(self.holds) if self.bulk else None
+        return frozenset(instance_ids) & set(self._held()) if self.bulk else None
 
     def has_instance(self, instance_id: str) -> bool:
         self._called("one")
-        return instance_id in self.holds
+        return instance_id in self._held()
+
+    def look(self, instance_id: str) -> None:
+        self.looks.append(instance_id)
+        assert instance_id in self._held(), "what is looked at was named"
+        if self._answered_by_source:
+            raise TargetError(SideProblem.SERVER_ERROR, "it leads to the source")
 
 
 class NoRoom:
@@ -62,7 +78,7 @@ class NoRoom:
 
 
 def known(server: Server, *, asked_for: int = len(ALL)) -> HeldInstances:
-    return HeldInstances(server, KnownTexts(), asked_for=lambda: asked_for)
+    return HeldInstances(server, KnownTexts(), asked_for=lambda: asked_for, look=server.look)
 
 
 def refused(*names: str, problem: SideProblem) -> Callable[[str], None]:
@@ -141,7 +157,7 @@ def test_a_way_that_fails_again_and_again_is_given_up(way: str, problem: SidePro
         server._called("count")
         return len(ALL)
 
-    instances = HeldInstances(server, KnownTexts(), asked_for=count)
+    instances = HeldInstances(server, KnownTexts(), asked_for=count, look=server.look)
     failures = 0
     while True:
         try:
@@ -179,7 +195,9 @@ def test_a_server_that_is_away_is_waited_for(way: str) -> None:
 @pytest.mark.parametrize("takes", [True, False])
 def test_where_there_is_no_room_for_names_it_is_asked(*, takes: bool) -> None:
     server = Server(*THERE)
-    instances = HeldInstances(server, NoRoom(takes=takes), asked_for=lambda: len(ALL))
+    instances = HeldInstances(
+        server, NoRoom(takes=takes), asked_for=lambda: len(ALL), look=server.look
+    )
     assert answer(instances) == set(THERE)
     assert "bulk" in server.calls
 
@@ -214,3 +232,30 @@ def test_a_snapshot_goes_on_although_its_target_fails_now_and_then(
             break
     assert found == ALL[:3]
     assert len(server.calls) <= 2100
+
+
+@pytest.mark.parametrize("way", ["list", "bulk", "one"])
+@pytest.mark.parametrize("at", [1, 2, 3], ids=["first", "middle", "last"])
+def test_an_answer_that_came_from_the_source_is_not_believed(
+    way: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted, seen to fail: no look after a page, after a bulk answer, after a single one."""
+    monkeypatch.setattr(held, "LIST_PAGE", 20)
+    monkeypatch.setattr(held, "ASKED_TOGETHER", 20)
+    asked = ALL[:60]
+    server = Server(*asked[::2], bulk=way != "one")
+    if way != "list":
+        server.fails = refused("list", problem=SideProblem.FORBIDDEN)
+    met = 0
+
+    def misled(name: str) -> bool:
+        nonlocal met
+        met += name == way
+        return name == way and met == at
+
+    server.misled = misled
+    instances = known(server)
+    with pytest.raises(TargetError, match="leads to the source"):
+        answer(instances, asked)
+    assert answer(instances, asked) == set(asked[::2]), "the same question is gone on with"
+    assert met > at
