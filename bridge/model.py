@@ -389,7 +389,8 @@ class Skipped:
     """Nothing to deliver: deleted at the source meanwhile, or excluded by a rule.
 
     ``file_read``: the source has given its file. What is deleted, or excluded by its metadata,
-    tells nothing of the source's disk. ``study``: as in Delivered.
+    tells nothing of the source's disk. ``study``: as in Delivered. ``file``: the name of the
+    source's file, as in Delivered.
     """
 
     reason: Reason
@@ -397,6 +398,7 @@ class Skipped:
     source_syntax: str = ""
     file_read: bool = False
     study: Study | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class _Delivery:
     first_s: float
     last_s: float
     count: int
+    file: str
 
 
 class Deliveries:
@@ -41,19 +42,19 @@ class Deliveries:
         self._max = remembered_max
         self._known: OrderedDict[str, _Delivery] = OrderedDict()
 
-    def note(self, instance_id: str, now_s: float) -> None:
-        """Note a delivery; the oldest are forgotten."""
+    def note(self, instance_id: str, now_s: float, *, file: str) -> None:
+        """Note a delivery; the oldest are forgotten. ``file``: its name at the source, if told."""
         known = self._known.pop(instance_id, None)
         if known is None or now_s - known.first_s > ROUND_S:
-            known = _Delivery(now_s, now_s, 0)
-        self._known[instance_id] = _Delivery(known.first_s, now_s, known.count + 1)
+            known = _Delivery(now_s, now_s, 0, file)
+        self._known[instance_id] = _Delivery(known.first_s, now_s, known.count + 1, file)
         if len(self._known) > self._max:
             self._known.popitem(last=False)
 
     def recall(self, instance_ids: Iterable[str]) -> None:
         """Note what was delivered before this process began; when is not known."""
         for instance_id in instance_ids:
-            self._known.setdefault(instance_id, _Delivery(-math.inf, -math.inf, 0))
+            self._known.setdefault(instance_id, _Delivery(-math.inf, -math.inf, 0, ""))
             if len(self._known) > self._max:
                 self._known.popitem(last=False)
 
@@ -61,10 +62,16 @@ class Deliveries:
         """Whether it was delivered before."""
         return instance_id in self._known
 
-    def soon(self, instance_id: str, now_s: float) -> bool:
-        """Whether it was delivered a short while ago."""
+    def soon(self, instance_id: str, now_s: float, *, file: str) -> bool:
+        """Whether it was delivered a short while ago, and has come to the source again since.
+
+        The file that was delivered may be the newer one already: a sender stored it again after
+        its row was read and before it was fetched.
+        """
         known = self._known.get(instance_id)
-        return known is not None and now_s - known.last_s <= SOON_S
+        if known is None or now_s - known.last_s > SOON_S:
+            return False
+        return not file or file != known.file
 
     def rounds(self, instance_id: str, now_s: float) -> int:
         """How often it was delivered within ROUND_S, when so often that it goes round; else 0."""

@@ -401,11 +401,12 @@ class Outcomes:
         self._refusals.forget(item.move.instance_id)
         if isinstance(outcome, Delivered):
             if not outcome.already_there:
-                self._deliveries.note(item.move.instance_id, self._clock.steady_s())
+                now_s = self._clock.steady_s()
+                self._deliveries.note(item.move.instance_id, now_s, file=outcome.source_file)
         elif isinstance(outcome, Skipped):
             now_s = self._clock.steady_s()
             if outcome.reason is Reason.CAME_BACK and self._deliveries.soon(
-                item.move.instance_id, now_s
+                item.move.instance_id, now_s, file=outcome.file
             ):
                 self._note_return(item)
         self._journal.settle(

@@ -136,20 +136,19 @@ def _named(server: ProvingServer, instance_id: str) -> str:
 
 
 class AlreadyAtTarget(Exception):
-    """The target holds exactly what would be sent: an instance came back from there."""
+    """The target holds exactly the source's file: an instance came back from there."""
 
 
-def check_back(target: ProvingServer, instance_id: str, payload: Payload) -> None:
-    """Raise AlreadyAtTarget when the target holds the bytes that are to be sent. Raises SideError.
+def is_at_target(target: ProvingServer, instance_id: str, payload: Payload) -> bool:
+    """Tell whether the target holds the bytes that are to be sent. Raises SideError.
 
     Asked only for what was delivered before. A target that does not tell, or lacks it, is sent it.
     """
     try:
         stored = stored_md5(target, instance_id, may_hide=True)
     except InstanceError:
-        return
-    if stored and stored == md5_of(payload):
-        raise AlreadyAtTarget
+        return False
+    return bool(stored) and stored == md5_of(payload)
 
 
 def md5_of(payload: Payload) -> str:

@@ -68,11 +68,11 @@ from bridge.worker.proof import (
     ProvingServer,
     check_another_file,
     check_answer,
-    check_back,
     check_fetched,
     check_source_file,
     check_stored,
     file_name,
+    is_at_target,
     md5_of,
     stored_md5,
 )
@@ -177,7 +177,8 @@ def moved(  # noqa: PLR0911 (a table of errors)
     except AlreadyAtTarget:
         text = "this bridge has delivered it, and the target holds exactly this file"
         syntax, study = attempt.source_syntax, attempt.study
-        return Skipped(Reason.CAME_BACK, text, syntax, file_read=True, study=study)
+        file = attempt.source_file
+        return Skipped(Reason.CAME_BACK, text, syntax, file_read=True, study=study, file=file)
     except InstanceGone as exc:
         # The client has made sure that the source is well and really lacks it (DESIGN 5).
         return Skipped(Reason.GONE, exc.message)
@@ -354,11 +355,15 @@ def _deliver(attempt: Attempt, payload: Payload, source_bytes: int) -> Delivered
     if done is not None:
         # Whatever else stands there may be a name: it would be logged and kept.
         attempt.sop_instance_uid = uid_or_nothing(done.sop_instance_uid)
-    if attempt.again:
-        check_back(attempt.target, attempt.instance_id, payload)
-    answer = attempt.target.store(
-        payload.body, body_bytes=payload.body_bytes, deadline_s=attempt.deadline_s()
-    )
+    if attempt.again and is_at_target(attempt.target, attempt.instance_id, payload):
+        if done is None:
+            raise AlreadyAtTarget
+        # Another form than the target's came from a sender, and need not be sent once more.
+        answer = StoreAnswer(attempt.instance_id, ALREADY_STORED)
+    else:
+        answer = attempt.target.store(
+            payload.body, body_bytes=payload.body_bytes, deadline_s=attempt.deadline_s()
+        )
     attempt.mark()
     check_answer(answer, attempt.instance_id)
     if answer.status == ALREADY_STORED:

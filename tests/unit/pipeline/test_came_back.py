@@ -140,9 +140,45 @@ def uploads(world: World) -> int:
     return sum(request.startswith("POST /instances") for request in world.target.requests)
 
 
-@pytest.mark.parametrize("data", [small_ct(), rle()], ids=["unchanged", "decoded"])
-def test_what_the_target_holds_just_so_is_not_sent_again(world: World, data: bytes) -> None:
-    instance_id = world.source.put(data)
+def test_an_original_that_is_sent_again_is_there_and_has_not_come_back(world: World) -> None:
+    """What comes from the target has the target's form: a compressed file has a sender.
+
+    Planted, seen to fail: it counts as one that came back; it is sent to the target once more.
+    """
+    instance_id = world.source.put(rle())
+    assert isinstance(moved(world, instance_id, again=False), Delivered)
+    outcome = moved(world, instance_id, again=True)
+    assert isinstance(outcome, Delivered)
+    assert outcome.already_there
+    assert uploads(world) == 1
+
+
+def test_one_that_was_stored_anew_before_it_was_fetched_has_not_come_back() -> None:
+    """Its second row names the file that was delivered: nothing has come since.
+
+    Planted, seen to fail: the file's name is not compared.
+    """
+    for file, count in (("a", 0), ("b", 1), ("", 1)):
+        bench = Bench()
+        delivered, back = replace(DELIVERED, source_file="a"), replace(BACK, file=file)
+        bench.script = {"round": [delivered, back]}
+        bench.run(Again(bench, 10.0, 2))
+        assert bench.progress[-1].came_back.count == count
+
+
+def test_what_came_back_is_told_with_the_name_of_its_file(world: World) -> None:
+    """Planted, seen to fail: no name."""
+    instance_id = world.source.put(small_ct())
+    job = replace(world.job, keeps_evidence=True)
+    first = moved(world, instance_id, again=False, job=job)
+    assert isinstance(first, Delivered)
+    again = moved(world, instance_id, again=True, job=job)
+    assert isinstance(again, Skipped)
+    assert again.file == first.source_file != ""
+
+
+def test_what_the_target_holds_just_so_is_not_sent_again(world: World) -> None:
+    instance_id = world.source.put(small_ct())
     assert isinstance(moved(world, instance_id, again=False), Delivered)
     outcome = moved(world, instance_id, again=True)
     assert isinstance(outcome, Skipped)
