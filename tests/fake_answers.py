@@ -156,6 +156,9 @@ def _bulk(fake: Server, _query: dict[str, str], body: bytes) -> Answer:
     """Tell the metadata of those that are there, in an order of its own, as 1.9.4 and newer do."""
     asked = json.loads(body)
     found = [i for i in reversed(asked["Resources"]) if i in fake.store.instances]
+    if asked.get("Level") == "Study":
+        studies = {fake.store.instances[i].parents[1] for i in found}
+        return _json([{"ID": study, "Type": "Study"} for study in sorted(studies)])
     return _json(
         [
             {

@@ -107,6 +107,7 @@ def telling(settings: Settings, board: Board, observer: Observer, *, once: bool)
             source,
             mailer,
             look_at_feed=partial(look_at_feed, source=source, overlap=settings.feed_overlap),
+            newest=lambda: board.progress.last,
             clock=clock,
         )
         thread = EventsThread(

@@ -93,6 +93,15 @@ class EventLedger(Ledger):
             self._put(notices)
             return True
 
+    def expect_more(self, study_ids: Iterable[str]) -> int:
+        """Note that instances of these studies, by Orthanc ID, wait: none of them is settled.
+
+        Returns of how many that was not known.
+        """
+        rows = [{"orthanc_id": one} for one in study_ids]
+        with explained(self.path), self._transaction():
+            return self._db.executemany(self._sql["expect_more"], rows).rowcount
+
     def has_unplaced(self) -> bool:
         """Whether an instance is parked or was dropped of which the study is not known.
 

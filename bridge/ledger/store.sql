@@ -229,6 +229,10 @@ ON CONFLICT (study, instance) DO UPDATE SET ended = 2
 -- name: change_study
 UPDATE study SET changed = changed + 1 WHERE number = :number;
 
+-- name: expect_more
+-- Something waits that is of it. One that is to be judged anyway stays as it is.
+UPDATE study SET changed = 1 WHERE orthanc_id = :orthanc_id AND changed = 0;
+
 -- name: old_studies
 SELECT number FROM study WHERE last_at < :before ORDER BY last_at LIMIT :limit;
 

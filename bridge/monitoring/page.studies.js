@@ -15,7 +15,7 @@ function arrived(study) {
 
 function state(study) {
   const more = study.stable ? "stable: the source expects no more" : "more may come";
-  return study.complete ? more : `lacks instances; ${more}`;
+  return study.parked ? `lacks instances; ${more}` : more;
 }
 
 function cells(study, bases) {

@@ -40,9 +40,10 @@ def studies_page(
 
 
 def study_fields(record: StudyRecord) -> dict[str, object]:
-    """Return a study as JSON-ready values. ``complete``: of what was seen nothing is missing.
+    """Return a study as JSON-ready values.
 
-    ``stable``: the source expects no more, and all of it is settled.
+    ``stable``: the source expects no more, and all of it is settled. ``complete``: and nothing of
+    it is parked or was dropped.
     """
     return {
         "uid": record.study.uid,
@@ -53,7 +54,7 @@ def study_fields(record: StudyRecord) -> dict[str, object]:
         "delivered": record.delivered,
         "parked": record.parked,
         "skipped": record.skipped,
-        "complete": record.parked == 0,
+        "complete": record.stable and record.parked == 0,
         "stable": record.stable,
     }
 

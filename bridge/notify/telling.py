@@ -20,6 +20,7 @@ from bridge.events import Observer, TellingFailed, TellingWorks
 from bridge.ledger.outbox import DROPPED_KEY, EventLedger
 from bridge.ledger.records import ChangedStudy, Notice
 from bridge.model import Page, StudyState
+from bridge.notify.arrivals import Arrivals, ArrivalSource
 from bridge.notify.event_kinds import (
     EventKind,
     Fields,
@@ -58,7 +59,7 @@ PARKED_AT_ONCE = 10_000
 DAY_S = 86_400.0
 
 
-class StudySource(Protocol):
+class StudySource(ArrivalSource, Protocol):
     """What is asked of the source."""
 
     def study_state(self, study_id: str) -> StudyState | None:
@@ -116,7 +117,7 @@ class StudyWatch:
     """Judges the studies that have changed.
 
     ``look_at_feed`` makes sure that the source has the feed that was followed: its checkpoint says
-    nothing of another one. Raises SourceError, FeedWentBackwards.
+    nothing of another one. Raises SourceError, FeedWentBackwards. ``newest``: as in Arrivals.
     """
 
     def __init__(
@@ -125,9 +126,11 @@ class StudyWatch:
         mailer: Mailer,
         *,
         look_at_feed: Callable[[EventLedger], None],
+        newest: Callable[[], int | None],
         clock: Clock,
     ) -> None:
         self._source = source
+        self._arrivals = Arrivals(source, newest, clock=clock)
         self._mailer = mailer
         self._look_at_feed = look_at_feed
         self._clock = clock
@@ -136,6 +139,7 @@ class StudyWatch:
 
     def turn(self, ledger: EventLedger) -> None:
         """Look at some of them. Raises SourceError, FeedWentBackwards, StateError."""
+        self._arrivals.turn(ledger)
         now, now_s = self._clock.now_s(), self._clock.steady_s()
         page = ledger.changed_studies(
             after=self._after, limit=STUDIES_AT_ONCE, quiet_since=now - QUIET_S, now=now

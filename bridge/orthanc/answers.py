@@ -472,6 +472,13 @@ def parse_bulk_held(body: bytes, *, asked: Collection[str]) -> frozenset[str]:
     return found
 
 
+def parse_bulk_studies(body: bytes, *, rows_max: int) -> frozenset[str]:
+    """``/tools/bulk-content`` at the level of studies: their identifiers, and nothing else."""
+    told = parse_json(body)
+    _check_count(told, rows_max)
+    return frozenset(row.id for row in _checked(_RESOURCES, told))
+
+
 def _metadata(told: dict[str, Any]) -> dict[str, str]:
     if len(told) > METADATA_MAX:
         raise WrongAnswer(f"more than {METADATA_MAX} metadata")

@@ -244,12 +244,26 @@ class OrthancClient:
             metadata=False,
         )
 
+    def studies_of(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        """Return the Orthanc IDs of the studies of up to BULK_MAX instances.
+
+        Those of instances that are not there are left out. None where the server answers no such
+        request, which is remembered. Raises SideError.
+        """
+        return self._bulk(
+            instance_ids,
+            lambda body: answers.parse_bulk_studies(body, rows_max=len(instance_ids)),
+            metadata=False,
+            level="Study",
+        )
+
     def _bulk(
         self,
         instance_ids: Sequence[str],
         parse: Callable[[bytes], _Answer],
         *,
         metadata: bool = True,
+        level: str = "Instance",
     ) -> _Answer | None:
         """Ask for many instances at once; None where that is not answered, and from then on."""
         if len(instance_ids) > BULK_MAX:
@@ -260,6 +274,8 @@ class OrthancClient:
             return parse(b"[]")
         request = Request(self.endpoint, "POST", "/tools/bulk-content")
         asked = {"Resources": list(instance_ids), "Metadata": metadata, "Short": True}
+        if level != "Instance":
+            asked["Level"] = level
         deadline_s = CONTROL_DEADLINE_FACTOR * self.endpoint.timeout_s
         try:
             with self._wire.exchange(

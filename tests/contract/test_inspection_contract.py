@@ -162,6 +162,17 @@ def test_what_a_server_holds_is_the_same_by_its_list_in_bulk_and_one_by_one(
     assert client.bulk_held([]) == frozenset()
 
 
+def test_the_studies_of_many_instances_are_told_at_once(
+    server_url: str, looking: Looking
+) -> None:
+    client = looking(server_url)
+    stored = [client.store(data, deadline_s=10) for data in [*small_series(3), small_ct()]]
+    ids = [one.instance_id for one in stored]
+    assert client.studies_of([*ids, NOWHERE]) == {one.study_id for one in stored}
+    assert client.studies_of(ids[:1]) == {stored[0].study_id}
+    assert client.studies_of([NOWHERE]) == frozenset()
+
+
 def test_as_many_as_are_asked_for_at_once_are_told(server_url: str, looking: Looking) -> None:
     client = looking(server_url)
     instance_id = client.store(small_ct(), deadline_s=10).instance_id

@@ -102,6 +102,31 @@ def test_a_study_is_told_as_complete_and_again_when_it_grows(
     assert len(told.of("study_incomplete")) == len(told.of("parked")) == 1
 
 
+def test_a_study_is_not_stable_while_what_came_to_it_waits(stable_pair: Pair) -> None:
+    """In a pause: the source calls the study stable again, and the next instance is not moved."""
+    pair = stable_pair
+    files = small_series(4)
+    for data in files[:3]:
+        pair.send(data)
+    bridge = pair.start("run")
+    uid = study_of(files[0])
+
+    def told() -> dict[str, Any]:
+        found = bridge.get(f"/api/studies?search={uid}")[1]["studies"]
+        return dict(found[0]) if found else {"stable": False}
+
+    wait_until(lambda: told()["stable"], "it is stable", timeout_s=60)
+    assert told()["complete"] is True
+    assert pair.run("pause").exit_code == 0
+    bridge.wait_health(lambda health: health["hold"] == "paused", "it is paused")
+    pair.send(files[3])
+    wait_until(lambda: not told()["stable"], "an instance waits", timeout_s=60)
+    listed = json.loads(pair.run("studies", "list", "--json").stdout)
+    assert [(one["uid"], one["seen"], one["stable"]) for one in listed] == [(uid, 3, False)]
+    assert pair.run("resume").exit_code == 0
+    wait_until(lambda: told()["seen"] == 4 and told()["stable"], "it has come", timeout_s=60)
+
+
 def test_a_study_lacks_an_instance_whose_file_is_damaged_at_the_source(
     orthanc: Callable[..., OrthancServer], receiver: EventReceiver, tmp_path: Path
 ) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote, StudyRecord
+from bridge.ledger.outbox import EventLedger
+from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote, StudyRecord, StudyTold
 from bridge.ledger.store import STUDIES_FORGOTTEN_MAX, Ledger
 from bridge.model import Move, Reason, Study
 from bridge.monitoring.studies import PAGE_STUDIES, studies_page
@@ -39,6 +40,19 @@ def counts(ledger: Ledger, study: Study) -> tuple[int, int, int]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "state.sqlite3")
+
+
+def test_a_study_is_complete_when_it_is_stable_and_lacks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    with EventLedger(path) as ledger:
+        ledger.commit(Entry(studies=(note(A, 1), note(B, 2), note(C, 3, EndedAs.PARKED))))
+        for changed in ledger.changed_studies(after=0, limit=9, quiet_since=200.0, now=200.0):
+            if changed.record.study != A:
+                ledger.judged(changed, StudyTold(1), stable_at=200.0, notices=())
+    page = studies_page(path)["studies"]
+    assert isinstance(page, list)
+    told = {one["uid"]: (one["stable"], one["complete"]) for one in page}
+    assert told == {A.uid: (False, False), B.uid: (True, True), C.uid: (True, False)}
 
 
 def test_each_instance_counts_once_as_it_ended_last(ledger: Ledger) -> None:

@@ -7,16 +7,17 @@ transaction, and before and after a receiver has an event.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridge.events import Event, Progress
+from bridge.feed.pages import NEW_INSTANCE
 from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import EndedAs, Entry, Notice, Parked, StudyNote
-from bridge.model import Gap, Move, Page, Reason, Study, StudyState
+from bridge.model import Change, Gap, Move, Page, Reason, Study, StudyState
 from bridge.notify.event_kinds import CHOICES, EventKind
 from bridge.notify.sending import Sender
 from bridge.notify.telling import Mailer, StudyWatch, Teller
@@ -89,7 +90,12 @@ class Source:
     states: dict[str, StudyState] = field(default_factory=dict)
     held: dict[str, list[str]] = field(default_factory=dict)
     feed_end: int = 0
+    rows: tuple[Change, ...] = ()
+    """Of the feed, as far as they matter."""
+    study_of: dict[str, str] | None = field(default_factory=dict)
+    """By instance; None: it does not answer that."""
     asked: list[str] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
     raises: Exception | None = None
     before_answer: Callable[[], None] = lambda: None
 
@@ -105,6 +111,24 @@ class Source:
 
     def instances_of_study(self, study_id: str) -> list[str] | None:
         return self.held.get(study_id)
+
+    def changes(self, since: int, limit: int, *, only_new_instances: bool = False) -> Page:
+        found = [row for row in self.rows if row.sequence > since][:limit]
+        last = found[-1].sequence if found else self.feed_end
+        return Page(tuple(found), done=len(found) < limit, last=last)
+
+    def studies_of(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+        self.looked_up += instance_ids
+        if self.study_of is None:
+            return None
+        return frozenset(self.study_of[one] for one in instance_ids if one in self.study_of)
+
+    def arrive(self, number: int, sequence: int, study: Study = STUDY) -> None:
+        """Let an instance come, with a row of its own."""
+        row = Change(sequence, NEW_INSTANCE, identifier(number), "")
+        self.rows, self.feed_end = (*self.rows, row), sequence
+        if self.study_of is not None:
+            self.study_of[identifier(number)] = study.orthanc_id
 
 
 class Inbox:
@@ -177,7 +201,13 @@ class World:
             clock=self.clock,
             new_id=lambda: f"event-{next(self.numbers)}",
         )
-        self.watch = StudyWatch(self.source, mailer, look_at_feed=self._look, clock=self.clock)
+        self.watch = StudyWatch(
+            self.source,
+            mailer,
+            look_at_feed=self._look,
+            newest=lambda: self.source.feed_end,
+            clock=self.clock,
+        )
         self.teller = Teller(
             mailer,
             lambda: self.codes,

@@ -25,9 +25,9 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "state.sqlite3")
 
 
-def is_stable(world: World) -> bool:
+def is_stable(world: World, study: Study = STUDY) -> bool:
     with EventLedger(world.path) as ledger:
-        (found,) = ledger.find_studies(STUDY.uid, limit=2)
+        (found,) = ledger.find_studies(study.uid, limit=2)
         return found.stable
 
 
@@ -89,6 +89,84 @@ def test_an_instance_that_comes_while_it_is_judged_is_not_passed_over(world: Wor
     assert world.told("study_complete") == []
     (told,) = world.told("study_incomplete")
     assert (told["instances"], told["parked"]) == (2, 1)
+
+
+def test_a_study_is_not_stable_while_an_instance_of_it_waits(world: World) -> None:
+    """The bridge is paused, or has a backlog: nothing of that instance is settled for hours."""
+    other = Study("1.7", identifier(70))
+    for study, number in ((STUDY, 1), (other, 2)):
+        world.source.states[study.orthanc_id] = STABLE
+        world.deliver(number, study=study, checkpoint=9)
+    world.source.feed_end = 9
+    world.turns(20)
+    assert is_stable(world)
+    # Another study's comes first, then one of this one, and the source calls it stable again.
+    world.source.arrive(3, 10, Study("1.8", identifier(80)))
+    world.source.arrive(4, 11)
+    world.source.states[STUDY.orthanc_id] = GROWN
+    world.turns(10)
+    assert not is_stable(world)
+    world.turns(1000)
+    assert not is_stable(world), "as long as it waits"
+    assert is_stable(world, other), "nothing waits of that"
+    world.live()
+    world.turns(20)
+    assert not is_stable(world), "nor after a restart"
+    world.deliver(4, checkpoint=11)
+    world.turns(100)
+    assert is_stable(world)
+    assert [told["instances"] for told in world.told("study_complete")] == [1, 1, 2]
+
+
+def test_a_study_whose_waiting_instance_was_deleted_is_stable_again_and_not_told(
+    world: World,
+) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.deliver(1, checkpoint=9)
+    world.source.feed_end = 9
+    world.turns(20)
+    world.source.arrive(4, 11)
+    world.turns(20)
+    assert not is_stable(world)
+    world.commit(Entry(checkpoint=11))  # it is gone: no file told its study
+    world.turns(100)
+    assert is_stable(world)
+    assert len(world.told("study_complete")) == 1
+
+
+def test_what_is_moved_at_once_is_not_looked_up(world: World) -> None:
+    world.source.states[STUDY.orthanc_id] = MOVING
+    for number in range(1, 200):
+        world.source.arrive(number, number)
+        world.turn()
+        if number > 2:
+            world.deliver(number - 2, checkpoint=number - 2)
+    assert world.source.looked_up == []
+
+
+def test_a_long_backlog_is_looked_up_once_and_in_parts(world: World) -> None:
+    world.deliver(1, checkpoint=1)
+    for number in range(2, 3002):
+        world.source.arrive(number, number)
+    world.turns(20)
+    assert world.source.looked_up == [identifier(number) for number in range(2, 3002)]
+    # A feed that begins anew has other rows at these places.
+    world.source.rows, world.source.looked_up, world.source.feed_end = (), [], 1
+    world.turns(5)
+    world.source.arrive(7, 2)
+    world.turns(10)
+    assert world.source.looked_up == [identifier(7)]
+
+
+def test_a_source_that_does_not_name_studies_is_no_trouble(world: World) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.source.study_of = None
+    world.deliver(1, checkpoint=9)
+    world.source.feed_end = 9
+    world.turns(20)
+    world.source.arrive(4, 11)
+    world.turns(20)
+    assert is_stable(world)
 
 
 def test_a_gap_may_hold_an_instance_of_it(world: World) -> None:

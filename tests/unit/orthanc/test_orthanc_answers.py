@@ -287,6 +287,10 @@ HOLDERS: dict[str, tuple[Callable[[bytes], object], Callable[[bytes], bytes]]] =
         lambda body: answers.parse_bulk_held(body, asked=[ID] * 30_000),
         lambda rows: rows,
     ),
+    "bulk studies": (
+        lambda body: answers.parse_bulk_studies(body, rows_max=30_000),
+        lambda rows: rows,
+    ),
     "bulk metadata of one": (
         lambda body: answers.parse_bulk_metadata(body, asked=[ID]),
         lambda rows: b'[{"ID":"%s","Metadata":%s}]' % (ID.encode(), rows),

@@ -55,6 +55,7 @@ CALLS: Mapping[str, Callable[[OrthancClient], object]] = {
     "bulk_described": lambda c: c.bulk_described([ID]),
     "find_described": _finding,
     "bulk_held": lambda c: c.bulk_held([ID]),
+    "studies_of": lambda c: c.studies_of([ID]),
     "stored_md5": lambda c: c.stored_md5(ID),
     "attachment_size": lambda c: c.attachment_size(ID),
     "delete_instance": lambda c: c.delete_instance(ID),

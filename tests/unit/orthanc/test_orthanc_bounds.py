@@ -68,6 +68,7 @@ SYSTEM = {"Version": "1", "ApiVersion": 1}
         ("/instances", [], lambda c: c.list_instances(0, 100), MIB + 100 * 1024),
         ("/tools/bulk-content", [], lambda c: c.bulk_metadata([ID]), 16 * MIB),
         ("/tools/bulk-content", [], lambda c: c.bulk_held([ID]), 16 * MIB),
+        ("/tools/bulk-content", [], lambda c: c.studies_of([ID]), 16 * MIB),
         ("/tools/bulk-content", [], lambda c: c.bulk_described([ID]), 16 * MIB),
         (f"/instances/{ID}", {"ID": ID}, lambda c: c.has_instance(ID), MIB),
         (f"/instances/{ID}/metadata", {}, lambda c: c.instance_metadata(ID), MIB),
