@@ -198,6 +198,8 @@ class Outcomes:
         self._refusals = Refusals()
         self._deliveries = Deliveries()
         self._deliveries.recall(settled)
+        self._ahead_s = clock.now_s() - clock.steady_s()
+        """How far the clock on the wall was ahead of the one that nobody sets."""
         self.last_progress_at = clock.now_s()
         self._progress_s = clock.steady_s()
         """When something was settled or parked last, epoch seconds."""
@@ -466,6 +468,9 @@ class Outcomes:
             case Delivered(study=Study() as study, study_id=told):
                 ended = EndedAs.DELIVERED
                 study = Study(study.uid, told or study.orthanc_id)
+            case Skipped(reason=Reason.CAME_BACK, study=Study() as study):
+                # The target holds the very file, from this bridge: the source was sent it again.
+                ended = EndedAs.DELIVERED
             case Skipped(study=Study() as study):
                 ended = EndedAs.SKIPPED
             case InstanceFailed(study=Study() as study):
@@ -473,7 +478,9 @@ class Outcomes:
             case _:
                 return None
         now = self._clock.now_s()
-        return StudyNote(study, item.move.instance_id, ended, now, now - keep_s)
+        # A clock that is set ahead while this runs makes no study old.
+        certain = min(now, self._clock.steady_s() + self._ahead_s)
+        return StudyNote(study, item.move.instance_id, ended, now, certain - keep_s)
 
     def _delivery(self, item: WorkItem, outcome: Outcome) -> DeliveryRecord | None:
         """What to remember of a delivery, to know the copy at the target as ours later.

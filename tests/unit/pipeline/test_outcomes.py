@@ -204,6 +204,7 @@ def test_the_study_of_an_instance_is_noted_with_how_it_ended() -> None:
         DELIVERED,
         Skipped(Reason.RULE),
         replace(failed, study=None),
+        Skipped(Reason.CAME_BACK, file_read=True, study=study),
     ]
     for number, outcome in enumerate(outcomes):
         desk.end(desk.item(number), outcome)
@@ -216,6 +217,8 @@ def test_the_study_of_an_instance_is_noted_with_how_it_ended() -> None:
         None,
         None,
         None,
+        # The source was sent it again, and the target holds the very file: it has arrived.
+        (study, "i7", EndedAs.DELIVERED),
     ]
     assert {n.at - n.forget_before for n in desk.studies if n} == {60.0}
     assert {n.at for n in desk.studies if n} == {1_000_100.0}
@@ -784,3 +787,14 @@ def test_an_instance_of_which_the_target_has_kept_another_version_is_outdated() 
     for number in (1, 2, 3):
         desk.end(desk.item(number), InstanceFailed(Reason.PROOF_MISMATCH, "other", final=True))
     assert [record is not None and record.outdated for record in desk.records] == [True] * 3
+
+
+def test_a_clock_that_is_set_ahead_makes_no_study_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(keep_studies_s=60.0)
+    delivered = replace(DELIVERED, study=Study("1.2", "an-id"))
+    desk.end(desk.item(1), delivered)
+    monkeypatch.setattr(desk.time, "now_s", lambda: 1e9)
+    desk.end(desk.item(2), delivered)
+    first, second = (note for note in desk.studies if note)
+    assert second.at - first.at >= 1e6
+    assert second.forget_before == first.forget_before
