@@ -46,7 +46,7 @@ from bridge.pipeline.runtime import Clock
 HEALTH_KEY = "events_health"
 """Ledger: the codes of /health that were told last, as JSON."""
 DIGEST_KEY = "events_digest"
-"""Ledger: the day whose digest was told last."""
+"""Ledger: the days whose digests were told, the last one first."""
 STUDIES_AT_ONCE = 50
 QUIET_S = 3.0
 """A study to which something came a moment ago is not asked for: it is not stable."""
@@ -293,23 +293,23 @@ class Teller:
 
     def _tell_the_day(self, ledger: EventLedger) -> None:
         told, now = ledger.meta(DIGEST_KEY), self._clock.now_s()
-        day, due = digest_day(told, self._digest_at.local(now), self._digest_at.at)
-        if told is None:
-            ledger.tell((), metas={DIGEST_KEY: day})
-        if not due:
+        latest = digest_day(told, self._digest_at.local(now), self._digest_at.at)
+        if not latest.due:
+            if latest.told != told:
+                ledger.tell((), metas={DIGEST_KEY: latest.told})
             return
         notices: tuple[Notice, ...] = ()
         if self._mailer.chosen(EventKind.DIGEST):
             dropped = ledger.meta(DROPPED_KEY)
             data = digest_data(
-                day=day,
+                day=latest.day,
                 studies=ledger.studies_since(now - DAY_S),
                 parked=ledger.parked_by_reason(),
                 dropped_events=int(dropped) if dropped and dropped.isdigit() else 0,
                 codes=sorted(self._problems()),
             )
             notices = self._mailer.write(EventKind.DIGEST, data)
-        ledger.tell(notices, metas={DIGEST_KEY: day})
+        ledger.tell(notices, metas={DIGEST_KEY: latest.told})
 
 
 class Troubles:

@@ -24,6 +24,10 @@ NOT_KNOWN = ("source_not_contacted", "target_not_contacted")
 """While /health says so, a server was not asked yet: that is neither a failure nor a recovery."""
 
 
+DIGEST_DAYS_KEPT = 10
+"""So many days that were told are remembered, those first that were told last."""
+
+
 class StudyVerdict(StrEnum):
     """What is to be told of a study."""
 
@@ -93,6 +97,15 @@ def told_after(verdict: StudyVerdict, record: StudyRecord, told: StudyTold) -> S
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class DigestDay:
+    """The day whose digest is the latest. ``told``: what to remember, once it was told if due."""
+
+    day: str
+    due: bool
+    told: str
+
+
 class ParkedFold:
     """Gathers parked instances: one event for all of a while, which begins with the first."""
 
@@ -148,12 +161,20 @@ class HealthFold:
         self._close = min(self._close + 1, HEALTH_HELD_MAX)
 
 
-def digest_day(told: str | None, now: datetime, at: time) -> tuple[str, bool]:
+def digest_day(told: str | None, now: datetime, at: time) -> DigestDay:
     """Return the day whose digest is the latest, and whether it is due. ``now``: local time.
 
-    ``told``: the day that was told last, ISO; None where none was: the first one is tomorrow's,
-    since nothing is known of a day before that.
+    ``told``: the days that were told, as the last call returned them; None where none was: the
+    first one is tomorrow's, since nothing is known of a day before that.
+
+    A day to come was told while the clock was ahead. It keeps no digest back, and none is told
+    twice when the clock goes to and fro.
     """
     day = now.date() if now.time() >= at else date.fromordinal(now.date().toordinal() - 1)
     latest = day.isoformat()
-    return latest, told is not None and told < latest
+    days = (told or "").split()
+    before = [one for one in days if one <= latest]
+    due = bool(before) and latest not in before
+    if latest in days:
+        return DigestDay(latest, due, told or "")
+    return DigestDay(latest, due, " ".join([latest, *days][:DIGEST_DAYS_KEPT]))

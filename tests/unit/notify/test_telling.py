@@ -395,6 +395,27 @@ def test_the_day_is_told_once(world: World) -> None:
     assert told[-1]["parked"] == {"undecodable": 1}
 
 
+def test_a_clock_that_goes_ahead_and_back_stops_no_digest(world: World) -> None:
+    world.turns(5)
+    world.turn(86_400)
+    assert len(world.told("digest")) == 1
+    world.clock.now += 30 * 86_400
+    world.turns(5)
+    assert len(world.told("digest")) == 2, "by the clock a month has passed"
+    for _ in range(3):
+        world.clock.now -= 30 * 86_400
+        world.turns(5)
+        world.clock.now += 30 * 86_400
+        world.turns(5)
+    assert len(world.told("digest")) == 2, "none is told twice"
+    world.clock.now -= 30 * 86_400
+    for days in range(1, 4):
+        world.turn(86_400)
+        world.live()
+        assert len(world.told("digest")) == 2 + days
+    assert len({one["day"] for one in world.told("digest")}) == 5
+
+
 def test_only_what_was_chosen_is_told(tmp_path: Path) -> None:
     world = World(tmp_path / "state.sqlite3", kinds=(EventKind.PARKED,))
     world.source.states[STUDY.orthanc_id] = STABLE

@@ -9,6 +9,7 @@ import pytest
 from bridge.ledger.records import StudyRecord, StudyTold
 from bridge.model import Study, StudyState
 from bridge.notify.telling_policy import (
+    DIGEST_DAYS_KEPT,
     HEALTH_CALM_S,
     Asked,
     HealthFold,
@@ -192,9 +193,30 @@ def test_what_was_told_before_a_restart_is_not_told_again() -> None:
         ("2026-11-30", "2026-11-30 23:00", "2026-11-30", False),
         ("2026-11-30", "2026-12-01 07:00", "2026-12-01", True),
         ("2026-11-01", "2026-11-30 08:00", "2026-11-30", True),
-        # The clock was set back.
+        # The clock was set back, and before that ahead.
         ("2026-12-24", "2026-11-30 08:00", "2026-11-30", False),
+        ("2026-12-24 2026-11-30 2026-11-29", "2026-11-30 08:00", "2026-11-30", False),
+        ("2026-12-24 2026-11-29", "2026-11-30 08:00", "2026-11-30", True),
+        ("2026-12-24 2026-11-30", "2026-12-01 06:59", "2026-11-30", False),
+        ("2026-12-24 2026-11-30", "2026-12-01 08:00", "2026-12-01", True),
+        ("1970-01-01 2026-11-30", "2026-11-30 08:00", "2026-11-30", False),
     ],
 )
 def test_the_digest_comes_once_a_day(told: str | None, now: str, day: str, due: bool) -> None:
-    assert digest_day(told, datetime.fromisoformat(now), time(7)) == (day, due)
+    found = digest_day(told, datetime.fromisoformat(now), time(7))
+    assert (found.day, found.due) == (day, due)
+    assert day in found.told.split()
+    assert not digest_day(found.told, datetime.fromisoformat(now), time(7)).due
+
+
+def test_few_days_are_remembered_and_the_last_one_stands_first() -> None:
+    """A bridge from before compares the whole text with a day: it tells none twice."""
+    told: str | None = None
+    for number in range(1, 29):
+        found = digest_day(told, datetime(2026, 11, number, 8), time(7))
+        assert found.due is (number > 1)
+        told = found.told
+        assert told.startswith(found.day)
+        assert not told < found.day
+    assert told is not None
+    assert len(told.split()) == DIGEST_DAYS_KEPT
