@@ -549,13 +549,22 @@ class Verification:
             return self._copy(view) if view.record is not None else view
         if not at_source:
             return view
-        expected = expected_handling(self._source, instance_id, self._job)
-        return replace(
-            view,
-            skipped=expected.treatment is Treatment.SKIP,
-            waiting=waits_for > (self._ledger.checkpoint() or 0),
-            parked=self._ledger.is_put_aside(instance_id),
-        )
+        waiting = waits_for > (self._ledger.checkpoint() or 0)
+        parked = self._ledger.is_put_aside(instance_id)
+        skipped = False
+        try:
+            expected = expected_handling(self._source, instance_id, self._job)
+            skipped = expected.treatment is Treatment.SKIP
+        except InstanceGone:
+            raise
+        except (InstanceError, SideError) as exc:
+            # Its file is no DICOM, or the source fails at it: where it is known why the target
+            # lacks it, that is all the same.
+            if not (waiting or parked):
+                raise
+            if isinstance(exc, SideError):
+                self._tolerated.tolerate(exc)
+        return replace(view, skipped=skipped, waiting=waiting, parked=parked)
 
     def _right_syntax(
         self, instance_id: str, here: Metadata | None, there: Metadata | None

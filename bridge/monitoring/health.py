@@ -255,9 +255,7 @@ def mirror_problems(
         found.append(Problem("damaged_at_source", text, advice))
     unresolved = view.unresolved - view.counts.get("source_damaged", 0)
     if unresolved > 0:
-        text = f"The last verification found {counted(unresolved, 'difference')}."
-        advice = "To repair them: orthanc-bridge check --repair. More: orthanc-bridge docs mirror."
-        found.append(Problem("copies_differ", text, advice))
+        found.append(_differing(view, unresolved))
     begun_at = started_at if view.begun_at is None or view.begun_at > now else view.begun_at
     verified_at = max(begun_at, clock_set_at)
     late_s = now - verified_at - every_s
@@ -275,6 +273,26 @@ def mirror_problems(
         advice = "See: orthanc-bridge docs mirror."
         found.append(Problem("verification_failing", view.failure, advice))
     return tuple(found)
+
+
+NEVER_REPAIRED = ("not_ours", "lost", "undecided", "unverifiable")
+"""States of copies that are differences, and that no repair touches: a person must act."""
+
+
+def _differing(view: MirrorView, unresolved: int) -> Problem:
+    """Tell of differences, in which states they are, and what helps against these."""
+    left = {state: view.counts.get(state, 0) for state in NEVER_REPAIRED}
+    told = ", ".join(f"{count:,} {state}" for state, count in left.items() if count)
+    text = f"The last verification found {counted(unresolved, 'difference')}"
+    text += f", of these {told}." if told else "."
+    repair = "To repair them: orthanc-bridge check --repair."
+    look = "No repair changes these states. The log names the instances (copy_found)."
+    advice = [repair] if unresolved > sum(left.values()) else []
+    advice += [look] if told else []
+    return Problem("copies_differ", text, " ".join([*advice, DIFFERING_DOCS]))
+
+
+DIFFERING_DOCS = "What each state means: orthanc-bridge docs mirror found."
 
 
 CARRY_GRACE_S = 3600.0

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from bridge.checks.pixels import ImageComparison, ImageResult
-from bridge.errors import FeedWentBackwards, InstanceError, SideError, side_error
+from bridge.errors import BridgeError, FeedWentBackwards, InstanceError, SideError, side_error
 from bridge.events import (
     CopyFound,
     CopyRepaired,
@@ -23,7 +23,7 @@ from bridge.events import (
     VerificationFailed,
     Verified,
 )
-from bridge.ledger.records import Entry
+from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import (
     INTENT_KEY,
@@ -66,7 +66,7 @@ from bridge.orthanc import StoredFile
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, parse_schedule
 from tests.pipeline_bench import JOB, Time
-from tests.simulation.mirror import GRACE_S
+from tests.simulation.mirror import GRACE_S, MirrorAddress
 from tests.simulation.retention import md5
 from tests.unit.mirror.conftest import Scene
 
@@ -121,15 +121,62 @@ def test_what_waits_in_the_feed_is_not_missing(scene: Scene) -> None:
 
 
 def test_what_is_parked_is_not_missing(scene: Scene) -> None:
-    from bridge.ledger.records import Parked
-    from bridge.model import Reason
-
     for instance_id in scene.ids:
         scene.world.target.remove(instance_id)
         parked = Parked(Move(instance_id), Reason.UNDECODABLE, "", 1, 1.0, 1.0)
         scene.world.ledger.commit(Entry(parked=(parked,)))
     assert scene.verification().run()
     assert scene.happened(CopyFound) == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        InstanceError(Reason.NOT_DICOM, "It is no DICOM file.", final=True),
+        side_error(SideName.SOURCE, SideProblem.SERVER_ERROR, "It fails.", specific=True),
+    ],
+)
+@pytest.mark.parametrize("put_aside", ["parked", "waiting", ""])
+def test_what_cannot_be_read_and_is_parked_or_waits_is_no_difference(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, failure: BridgeError, put_aside: str
+) -> None:
+    """No repair could do anything about it, and a reason of /health would never end."""
+    instance_id = scene.ids[0]
+    scene.world.target.remove(instance_id)
+    if put_aside == "parked":
+        parked = Parked(Move(instance_id), Reason.NOT_DICOM, "", 1, 1.0, 1.0)
+        scene.world.ledger.commit(Entry(parked=(parked,)))
+    if put_aside == "waiting":
+        monkeypatch.setattr(WaitingSequences, "of", lambda _, one: 10**9 * (one == instance_id))
+
+    def metadata(address: MirrorAddress, asked: str) -> dict[str, str]:
+        if address.side is SideName.SOURCE and asked == instance_id:
+            raise failure
+        return whole(address, asked)
+
+    whole = MirrorAddress.instance_metadata
+    monkeypatch.setattr(MirrorAddress, "instance_metadata", metadata)
+    assert scene.verification().run()
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert last.counts.get(put_aside or "undecided") == 1
+    assert last.differences == (not put_aside)
+
+
+def test_an_outage_is_no_reason_of_a_parked_one(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance_id = scene.ids[0]
+    scene.world.target.remove(instance_id)
+    parked = Parked(Move(instance_id), Reason.NOT_DICOM, "", 1, 1.0, 1.0)
+    scene.world.ledger.commit(Entry(parked=(parked,)))
+
+    def metadata(address: MirrorAddress, _: str) -> dict[str, str]:
+        raise side_error(address.side, SideProblem.UNREACHABLE, "It is down.")
+
+    monkeypatch.setattr(MirrorAddress, "instance_metadata", metadata)
+    with pytest.raises(SideError):
+        scene.verification().run()
 
 
 def test_a_difference_that_is_gone_at_the_second_look_is_none(scene: Scene) -> None:

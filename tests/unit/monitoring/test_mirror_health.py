@@ -20,9 +20,11 @@ from bridge.ledger.verifications import (
     intent_text,
     note_damaged_at_source,
 )
+from bridge.mirror.judge_copy import DIFFERENCES, REPAIRED, CopyState
 from bridge.model import SourceDoubt
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import (
+    NEVER_REPAIRED,
     VERIFY_FAILING_S,
     VERIFY_GRACE_S,
     HealthLimits,
@@ -43,6 +45,26 @@ def codes(
     found = mirror_problems(view, every_s, started_at=started_at, now=NOW)
     assert all(problem.message and problem.advice for problem in found)
     return {problem.code for problem in found}
+
+
+def test_what_no_repair_touches_is_named_and_no_repair_is_advised() -> None:
+    def told(**counts: int) -> tuple[str, str]:
+        view = replace(WELL, unresolved=sum(counts.values()), counts=counts | {"equal": 90})
+        (problem,) = mirror_problems(view, EVERY_S, started_at=NOW, now=NOW)
+        return problem.message, problem.advice
+
+    message, advice = told(undecided=1, lost=2)
+    assert message == "The last verification found 3 differences, of these 2 lost, 1 undecided."
+    assert "repair:" not in advice and "--repair" not in advice
+    assert "The log names the instances (copy_found)." in advice
+    message, advice = told(missing=3)
+    assert message == "The last verification found 3 differences."
+    assert advice.startswith("To repair them: orthanc-bridge check --repair. What each state")
+    message, advice = told(missing=3, unverifiable=1)
+    assert "of these 1 unverifiable" in message
+    assert "check --repair" in advice and "No repair changes" in advice
+    told_apart = {CopyState.SOURCE_DAMAGED}
+    assert set(NEVER_REPAIRED) == DIFFERENCES - REPAIRED - told_apart
 
 
 @pytest.mark.parametrize(
