@@ -95,7 +95,7 @@ def run(
                     service.preflight(follows=ledger)
                 with (
                     _acting(actions, service, settings),
-                    board.history.kept_in(ledger),
+                    board.kept_in(ledger),
                     _telling_where_to_go_on(once=once),
                 ):
                     summary = service.follow(ledger, once=once)

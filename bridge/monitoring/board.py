@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -90,7 +91,13 @@ from bridge.monitoring.health import (
 from bridge.monitoring.kept_files import KeptFiles, KeptView
 from bridge.monitoring.names import NO_NAMES, BridgeNames
 from bridge.monitoring.studies import parked_fields, studies_page
-from bridge.monitoring.throughput_history import ThroughputHistory
+from bridge.monitoring.throughput_history import (
+    QUARTER_HOUR,
+    SPANS,
+    ThroughputHistory,
+    ThroughputOf,
+    since_boot_s,
+)
 from bridge.monitoring.time_left import FeedStep, TimeLeft, time_left
 from bridge.pipeline.pacing import Allowance
 from bridge.standard_streams import log_state
@@ -216,13 +223,13 @@ class Board:
         stage_of: Callable[[int], str] = lambda _: "",
         names: BridgeNames = NO_NAMES,
         *,
-        steady_s: Callable[[], float] = time.monotonic,
+        steady_s: Callable[[], float] | None = None,
         now_s: Callable[[], float] = time.time,
         log_state: Callable[[], LogState] = log_state,
     ) -> None:
-        self._steady_s = steady_s
+        self._steady_s = steady_s or time.monotonic
         self._now_s = now_s
-        self._ahead_s = now_s() - steady_s()
+        self._ahead_s = now_s() - self._steady_s()
         """How far the clock on the wall is ahead of the one that nobody sets."""
         self._set_at = 0.0
         """When the clock was found to be set last, epoch seconds by the clock as it is now."""
@@ -265,8 +272,8 @@ class Board:
         """Since when it cannot be learned what events tell, epoch seconds, and why."""
         self._verification_failed: tuple[float, str] | None = None
         """Since when it cannot go on, epoch seconds, and why."""
-        self._recent = Recent(steady_s=steady_s)
-        self.history = ThroughputHistory(steady_s=steady_s)
+        self._recent = Recent(steady_s=self._steady_s)
+        self.history = ThroughputHistory(now_s=now_s, steady_s=steady_s or since_boot_s)
         self._started_at = now_s()
         self.progress: Progress = NOT_CONTACTED
 
@@ -593,6 +600,13 @@ class Board:
         changes = lag_of(self.progress, now=0.0).changes
         return time_left(changes, self._recent.steps(), step_s=INTERVAL_S)
 
+    @contextmanager
+    def kept_in(self, ledger: Ledger) -> Iterator[None]:
+        """Go on from the throughput that the ledger has, and save it, until the block ends."""
+        with self.history.kept_in(ledger):
+            self._recent.begin_with(self.history.spans()[QUARTER_HOUR])
+            yield
+
     def throughput(self) -> dict[str, object]:
         """Return what was delivered in the last hour, day and month."""
         return {name: asdict(span) for name, span in self.history.spans().items()}
@@ -643,10 +657,10 @@ class Board:
 
 # What happened lately: finished instances by interval, and the last failures.
 #
-# An observer; everything is bounded and forgotten with the process. Identifiers and reasons only.
+# An observer; everything is bounded, and forgotten with the process but for what was delivered.
+# Identifiers and reasons only.
 
-INTERVAL_S = 10
-INTERVALS = 90
+INTERVAL_S, INTERVALS = SPANS[QUARTER_HOUR]
 """How far back: a quarter of an hour."""
 FAILURES_MAX = 20
 OUTAGE = "outage"
@@ -708,7 +722,9 @@ class Recent:
         self._now_s = now_s
         self._steady_s = steady_s
         self._lock = threading.Lock()
-        self._current = self._interval()
+        self._begun = self._current = self._interval()
+        self._before: ThroughputOf | None = None
+        """What was delivered before this process began, up to the interval in which it did."""
         self._instances: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
         self._bytes: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
         self._done: deque[int] = deque([0] * INTERVALS, maxlen=INTERVALS)
@@ -720,6 +736,11 @@ class Recent:
         self._failures: deque[Failure] = deque(maxlen=FAILURES_MAX)
         self._outages: dict[str, tuple[Failure, float]] = {}
         """Those that are not over, by what is out."""
+
+    def begin_with(self, before: ThroughputOf) -> None:
+        """Go on from what was delivered before this process began."""
+        with self._lock:
+            self._before, self._begun = before, self._interval()
 
     def on_progress(self, progress: Progress) -> None:
         """Remember how the backlog changes, and what holds everything back."""
@@ -781,9 +802,15 @@ class Recent:
         """Return what was finished in each of the last intervals."""
         with self._lock:
             self._advance()
-            return RecentThroughput(
-                INTERVAL_S, tuple(self._instances), tuple(self._bytes), tuple(self._held)
-            )
+            instances, sizes, held = list(self._instances), list(self._bytes), list(self._held)
+            before, passed = self._before, self._current - self._begun
+            if before is not None and passed < INTERVALS:
+                kept = INTERVALS - passed
+                for place in range(kept):
+                    instances[place] += before.instances[place + passed]
+                    sizes[place] += before.target_bytes[place + passed]
+                held[: kept - 1] = before.held[passed:-1]
+            return RecentThroughput(INTERVAL_S, tuple(instances), tuple(sizes), tuple(held))
 
     def steps(self) -> tuple[FeedStep, ...]:
         """Return what the intervals that are over did to the backlog, the oldest first."""

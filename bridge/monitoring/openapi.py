@@ -263,7 +263,8 @@ READ: dict[str, Schema] = {
         ],
     ),
     "/api/throughput": _get(
-        "What was delivered in the last hour, 24 hours and 30 days, also before a restart.",
+        "What was delivered in the last 15 minutes, hour, 24 hours and 30 days, also before a "
+        "restart.",
         {
             "200": _answer(
                 "Deliveries in each interval.",

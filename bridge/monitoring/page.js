@@ -159,8 +159,10 @@ function showThroughput(throughput, running_s) {
   const peak = Math.max(...counts, 1);
   const minute = Math.round(60 / throughput.interval_s);
   const lately = sum(counts.slice(-minute - 1, -1));
-  // The bar under way does not count. A bridge that runs for less has no full minute behind it.
-  const young = running_s < 60 + throughput.interval_s;
+  // The bar under way does not count. A bridge that runs for less has no full minute behind it,
+  // unless bars from before the restart are shown.
+  const own = Math.ceil(running_s / throughput.interval_s) + 1;
+  const young = running_s < 60 + throughput.interval_s && !sum(counts.slice(0, -own));
   const rate = (peak / throughput.interval_s).toFixed(1);
   const text = sum(counts)
     ? `${counted(sum(counts), "instance")}, ${size(sum(throughput.target_bytes))} in all; ` +

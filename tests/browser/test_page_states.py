@@ -303,6 +303,31 @@ def test_a_pause_is_marked_where_the_throughput_is(showing: Showing) -> None:
     assert page.text("#chart-text").endswith("Stripe at the top: paused for 10 s.")
 
 
+def test_the_last_quarter_of_an_hour_is_there_after_a_restart(
+    tmp_path: Path, browser: Browser
+) -> None:
+    path, began = tmp_path / "state.sqlite3", time.time() - 300.0
+    before = Board(path, HealthLimits(), now_s=lambda: began, steady_s=lambda: 50.0)
+    with Ledger(path) as ledger, before.kept_in(ledger):
+        for _ in range(7):
+            before.history.delivered(1_000_000)
+    board = Board(path, HealthLimits())
+    with Ledger(path) as ledger, board.kept_in(ledger):
+        board.on_progress(replace(WELL, last_progress_at=time.time(), feed_read_at=time.time()))
+        server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
+        server.start()
+        with browser.page() as page:
+            page.go(f"{server.url}/")
+            page.wait_text("#chart-text", "7 instances, 7.0 MB in all; 0 in the last full minute.")
+            assert "since the start" not in page.text("#chart-text")
+            counts = "[...document.querySelectorAll('#chart rect[data-count]')]"
+            bars = page.ask(f"{counts}.map((bar) => Number(bar.dataset.count))")
+            assert (len(bars), max(bars), sum(bars)) == (90, 7, 7)
+            assert bars.index(7) in range(56, 61), "five minutes ago"
+            assert page.errors == []
+        server.stop()
+
+
 def test_the_throughput_of_longer_spans_with_what_held_it(
     showing: Showing, board: Board, photograph: Photographer
 ) -> None:

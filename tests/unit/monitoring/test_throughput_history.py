@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bridge.events import Progress, Settled, SideView
 from bridge.ledger.store import CELL_CHARACTERS_MAX, Ledger
+from bridge.model import Move
+from bridge.monitoring.board import Board
+from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.throughput_history import (
     HISTORY_KEY,
     REPORT_GAP_S,
@@ -15,6 +21,9 @@ from bridge.monitoring.throughput_history import (
     SPANS,
     ThroughputHistory,
 )
+from tests.pipeline_bench import DELIVERED
+
+UP = Progress(phase="following", source=SideView(up=True), target=SideView(up=True))
 
 
 class Clock:
@@ -37,7 +46,7 @@ def test_what_is_delivered_counts_in_each_span() -> None:
         clock.s += 3600.0
     spans = counted.spans()
     assert {name: sum(span.instances) for name, span in spans.items()} == {
-        "hour": 0, "day": 3, "month": 3,
+        "quarter_hour": 0, "hour": 0, "day": 3, "month": 3,
     }  # fmt: skip
     assert sum(spans["month"].target_bytes) == 300
     for name, (interval_s, count) in SPANS.items():
@@ -111,12 +120,104 @@ def test_what_cannot_be_understood_is_forgotten(tmp_path: Path, kept: str) -> No
             assert sum(counted.spans()["hour"].instances) == 0
 
 
-def test_a_clock_that_was_set_leaves_nothing_behind() -> None:
-    clock = Clock()
-    counted = history(clock)
-    counted.delivered(1)
-    clock.s -= 365 * 86_400.0
-    counted.delivered(1)
-    assert sum(counted.spans()["month"].instances) == 1
-    clock.s += 365 * 86_400.0
-    assert sum(counted.spans()["month"].instances) == 0
+def sums(counted: ThroughputHistory) -> dict[str, int]:
+    return {name: sum(span.instances) for name, span in counted.spans().items()}
+
+
+@pytest.mark.parametrize("step_s", [-365 * 86_400.0, -3600.0, 7.0, 3600.0, 86_400.0, 1e9])
+def test_a_clock_that_is_set_empties_nothing(tmp_path: Path, step_s: float) -> None:
+    """Neither what this process has counted nor what was kept, and nothing counts twice."""
+    wall, steady = Clock(), Clock(50.0)
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        before = ThroughputHistory(now_s=wall, steady_s=steady)
+        with before.kept_in(ledger):
+            for _ in range(3):
+                before.delivered(1)
+                wall.s += 120.0
+                steady.s += 120.0
+        after = ThroughputHistory(now_s=wall, steady_s=steady)
+        with after.kept_in(ledger):
+            after.delivered(1)
+            assert set(sums(after).values()) == {4}
+            wall.s += step_s
+            after.delivered(1)
+            after.reported("")
+            assert sums(after)["quarter_hour"] >= 2, "what it has counted is as old as it is"
+            steady.s += 60.0
+            wall.s += 60.0
+            after.delivered(1)
+        # It was saved with the wrong clock, and the next process begins with it.
+        last = ThroughputHistory(now_s=wall, steady_s=steady)
+        with last.kept_in(ledger):
+            assert sums(last)["hour"] >= 3
+            wall.s -= step_s
+            last.delivered(1)
+            # What was saved by the wrong clock lies out of sight where it was far away.
+            assert sums(last)["month"] in {4, 7}
+            assert sums(last)["hour"] >= 4, "what was kept is there again"
+
+
+def test_what_a_wrong_clock_has_left_does_not_count_when_its_time_comes(tmp_path: Path) -> None:
+    wall, steady = Clock(), Clock(50.0)
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        wall.s += 3600.0
+        wrong = ThroughputHistory(now_s=wall, steady_s=steady)
+        with wrong.kept_in(ledger):
+            for _ in range(300):
+                wrong.delivered(1)
+        wall.s -= 3600.0
+        right = ThroughputHistory(now_s=wall, steady_s=steady)
+        with right.kept_in(ledger):
+            for _ in range(90):
+                right.delivered(1)
+                wall.s += 60.0
+                steady.s += 60.0
+                assert max(right.spans()["hour"].instances) == 1
+
+
+def test_the_last_quarter_of_an_hour_goes_on_after_a_restart(tmp_path: Path) -> None:
+    path, wall, steady = tmp_path / "state.sqlite3", Clock(), Clock(50.0)
+    done = Settled(Move("i", 1), DELIVERED, 1)
+    for run in range(3):
+        board = Board(path, HealthLimits(), now_s=wall, steady_s=steady)
+        with Ledger(path) as ledger, board.kept_in(ledger):
+            board.on_event(done)
+            for _ in range(20):
+                board.on_progress(replace(UP, hold="paused" if run == 0 else ""))
+                wall.s += 5.0
+                steady.s += 5.0
+            told = board.status()["throughput"]
+            assert isinstance(told, dict)
+            assert (len(told["instances"]), sum(told["instances"])) == (90, run + 1)
+            assert sum(told["target_bytes"]) == (run + 1) * DELIVERED.target_bytes
+            assert 10 <= told["held"].count("paused") <= 11
+        wall.s += 100.0
+        steady.s += 700.0  # what the clocks show while none runs does not matter
+    wall.s += 400.0
+    board = Board(path, HealthLimits(), now_s=wall, steady_s=steady)
+    with Ledger(path) as ledger, board.kept_in(ledger):
+        board.on_event(done)
+        for passed, left in ((0.0, 3), (250.0, 2), (200.0, 1), (900.0, 0)):
+            wall.s += passed
+            steady.s += passed
+            told = board.status()["throughput"]
+            assert isinstance(told, dict)
+            assert sum(told["instances"]) == left
+
+
+def test_no_more_than_twice_what_is_shown_is_kept(tmp_path: Path) -> None:
+    """However often the clock was set: what is nearest to now stays."""
+    wall, steady = Clock(), Clock(50.0)
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        for _ in range(4):
+            wall.s += 30 * 86_400.0
+            counted = ThroughputHistory(now_s=wall, steady_s=steady)
+            with counted.kept_in(ledger):
+                for _ in range(100):
+                    counted.delivered(1)
+                    wall.s += 60.0
+                    steady.s += 60.0
+        rows = json.loads(ledger.meta(HISTORY_KEY) or "")
+    assert {name: len(of) for name, of in rows.items()}["hour"] == 2 * SPANS["hour"][1]
+    newest = int(wall.s // 60)
+    assert max(map(int, rows["hour"])) == newest - 1
