@@ -26,7 +26,7 @@ ASKED_AT_ONCE = 400
 class ArrivalSource(Protocol):
     """What is asked of the source."""
 
-    def changes(self, since: int, limit: int, *, only_new_instances: bool = False) -> Page:
+    def changes(self, since: int, limit: int) -> Page:
         """Return the rows after ``since``."""
 
     def studies_of(self, instance_ids: Sequence[str]) -> frozenset[str] | None:

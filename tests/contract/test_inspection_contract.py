@@ -162,14 +162,12 @@ def test_what_a_server_holds_is_the_same_by_its_list_in_bulk_and_one_by_one(
     assert client.bulk_held([]) == frozenset()
 
 
-def test_the_studies_of_many_instances_are_told_at_once(
-    server_url: str, looking: Looking
-) -> None:
+def test_the_studies_of_many_instances_are_told_at_once(server_url: str, looking: Looking) -> None:
     client = looking(server_url)
     stored = [client.store(data, deadline_s=10) for data in [*small_series(3), small_ct()]]
     ids = [one.instance_id for one in stored]
-    assert client.studies_of([*ids, NOWHERE]) == {one.study_id for one in stored}
-    assert client.studies_of(ids[:1]) == {stored[0].study_id}
+    assert set(client.studies_of([*ids, NOWHERE]) or ()) == {one.study_id for one in stored}
+    assert client.studies_of(ids[:1]) == frozenset({stored[0].study_id})
     assert client.studies_of([NOWHERE]) == frozenset()
 
 

@@ -112,7 +112,7 @@ class Source:
     def instances_of_study(self, study_id: str) -> list[str] | None:
         return self.held.get(study_id)
 
-    def changes(self, since: int, limit: int, *, only_new_instances: bool = False) -> Page:
+    def changes(self, since: int, limit: int) -> Page:
         found = [row for row in self.rows if row.sequence > since][:limit]
         last = found[-1].sequence if found else self.feed_end
         return Page(tuple(found), done=len(found) < limit, last=last)
