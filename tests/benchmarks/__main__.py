@@ -16,6 +16,7 @@ import sys
 import time
 
 from tests.benchmarks.backlog import measure_behind_backlog
+from tests.benchmarks.bulk import measure_bulk
 from tests.benchmarks.distance import CASES, measure_distance
 from tests.benchmarks.growth import measure_growth
 from tests.benchmarks.inputs import BY_NAME, INPUTS, TINY, Input
@@ -27,13 +28,14 @@ from tests.benchmarks.throughput import measure
 from tests.benchmarks.ways import WAYS, WAYS_BY_NAME, Way
 
 PARTS = ("throughput", "latency", "sharing", "growth", "startup")
-BY_HAND = ("distance", "backlog")
+BY_HAND = ("distance", "backlog", "bulk")
 """Parts that are measured only where they are asked for: they take long."""
 ALL_PARTS = (*PARTS, *BY_HAND)
 GROWTH_SIZES = (1_000, 10_000, 100_000, 1_000_000)
 BACKLOG_SHARE = 40
 """Of the count asked for: it must last as long as single instances are sent."""
 BACKLOG_SINGLES = 50
+BULK_SHARE = 40
 LATENCY_COUNTS = {1.0: 100, 0.1: 120}
 
 
@@ -95,6 +97,10 @@ def _other(report: Report, part: str, arguments: argparse.Namespace) -> None:
                 TINY, backlog=BACKLOG_SHARE * arguments.count, singles=BACKLOG_SINGLES
             )
         )
+    elif part == "bulk":
+        for one in measure_bulk(TINY, count=BULK_SHARE * arguments.count):
+            _say(f"{one.name}: {one.seconds:.1f} s")
+            report.bulks.append(one)
     elif part == "growth":
         report.growths.extend(map(measure_growth, GROWTH_SIZES))
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bridge
-from tests.benchmarks import backlog
+from tests.benchmarks import backlog, bulk
 from tests.benchmarks.distance import MEMORY_WANTED_MB, Distance, rows
 from tests.benchmarks.goals import RIVALS, Goal, best_rival, other_goals, throughput_goals
 from tests.benchmarks.growth import Growth
@@ -36,6 +36,7 @@ class Report:
     growths: list[Growth] = field(default_factory=list)
     distances: list[Distance] = field(default_factory=list)
     backlogs: list[backlog.BehindBacklog] = field(default_factory=list)
+    bulks: list[bulk.Bulk] = field(default_factory=list)
     sharing: Sharing | None = None
     startup: Startup | None = None
 
@@ -61,6 +62,8 @@ class Report:
             parts.append(_distance(self.distances))
         if self.backlogs:
             parts.append(_backlog(self.backlogs))
+        if self.bulks:
+            parts.append(_bulk(self.bulks))
         if self.startup:
             parts.append(_startup(self.startup))
         return "\n\n".join(parts) + "\n"
@@ -284,6 +287,17 @@ def _backlog(backlogs: Sequence[backlog.BehindBacklog]) -> str:
         "away each way: seconds until the target has it.",
         "",
         *backlog.rows(backlogs),
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _bulk(bulks: Sequence[bulk.Bulk]) -> str:
+    lines = (
+        "## Commands that look at everything",
+        "",
+        f"Tiny instances; the target lacks each {bulk.EVERY}th. A snapshot moves what lacks.",
+        "",
+        *bulk.rows(bulks),
     )
     return "\n".join(lines) + "\n"
 
