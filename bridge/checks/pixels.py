@@ -93,7 +93,7 @@ def _compare(  # noqa: PLR0911 (a table of errors)
             if task.samples_sha256:
                 return _against_record(task, target)
             with _file(task, SideName.SOURCE) as source:
-                source_came(_digest(hashlib.md5(usedforsecurity=False), source))
+                source_came(_digest("md5", source))
                 return _against_source(task, source, target)
     except InstanceGone as exc:
         return ImageComparison(task.instance_id, ImageResult.GONE, exc.message)
@@ -169,10 +169,11 @@ def _difference(wanted: Fingerprint, found: Fingerprint) -> str:
 
 
 def _sum(data: Buffer) -> str:
-    return _digest(hashlib.sha256(), data)
+    return _digest("sha256", data)
 
 
-def _digest(digest: hashlib._Hash, data: Buffer) -> str:
+def _digest(name: str, data: Buffer) -> str:
+    digest = hashlib.new(name, usedforsecurity=False)
     for start in range(0, len(data), CHUNK_BYTES):
         digest.update(data[start : start + CHUNK_BYTES])
     return digest.hexdigest()

@@ -63,7 +63,7 @@ def since_boot_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Span:
+class Intervals:
     """One list of intervals. ``now`` and ``steady``: seconds, the second by a clock nobody sets."""
 
     def __init__(self, interval_s: int, count: int) -> None:
@@ -158,7 +158,7 @@ class ThroughputHistory:
         # From the clock on the wall on, so that intervals of both clocks begin at the same moments
         # until the first is set.
         self._ahead_s = now_s() - steady_s()
-        self._spans = {name: Span(*lengths) for name, lengths in SPANS.items()}
+        self._spans = {name: Intervals(*lengths) for name, lengths in SPANS.items()}
         self._ledger: Ledger | None = None
         self._saved_s = steady_s()
         self._reported_s: float | None = None
