@@ -329,7 +329,11 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Of which study an instance is. ``orthanc_id``: the same on both servers; "" if not known."""
+    """Of which study an instance is. ``orthanc_id``: the same on both servers; "" if not known.
+
+    ``uid``: its Study Instance UID. Where that is none, its file tells ""; on record is the Orthanc
+    ID in its place, by which people find it.
+    """
 
     uid: str
     orthanc_id: str

@@ -39,13 +39,17 @@ def orthanc_id_of(data: memoryview) -> str:
 
 
 def study_of_file(data: memoryview) -> Study | None:
-    """Return the study of a DICOM file; None where its head does not tell it for certain."""
+    """Return the study of a DICOM file; None where its head does not tell it for certain.
+
+    What is no UID may be a name, and is left out: such a study has its identifier only.
+    """
     try:
         values = _values(data, HEAD_BYTES)
     except InstanceError:
         return None
     uid = uid_or_empty(values.get(STUDY, b"").strip(PADDING).decode("ascii", "replace"))
-    return Study(uid, _digest(values, (PATIENT, STUDY))) if uid else None
+    known = _digest(values, (PATIENT, STUDY))
+    return Study(uid, known) if uid or values.get(STUDY, b"").strip(PADDING) else None
 
 
 def _digest(values: dict[int, bytes], tags: tuple[int, ...]) -> str:

@@ -125,12 +125,12 @@ def in_words(body: str) -> tuple[str, str]:
     match told["type"]:
         case EventKind.STUDY_COMPLETE:
             what = "Study complete" + (", it has grown" if data["again"] else "")
-            text = f"{data['study_instance_uid']}: {data['delivered']} of {data['instances']}"
+            text = f"{_study(data)}: {data['delivered']} of {data['instances']}"
             text += " instances delivered"
             text += f", {data['skipped']} skipped." if data["skipped"] else "."
         case EventKind.STUDY_INCOMPLETE:
             what = "Study incomplete"
-            text = f"{data['study_instance_uid']}: {data['parked']} of {data['instances']}"
+            text = f"{_study(data)}: {data['parked']} of {data['instances']}"
             text += " instances are parked or dropped."
         case EventKind.PARKED:
             what = f"{data['count']} {'instance' if data['count'] == 1 else 'instances'} parked"
@@ -151,6 +151,11 @@ def in_words(body: str) -> tuple[str, str]:
         case _:
             what, text = "Test", "This is a test: somebody ran orthanc-bridge events test."
     return f"{name}: {what}", text.strip() or what
+
+
+def _study(data: Mapping[str, object]) -> str:
+    """Name a study for people."""
+    return str(data["study_instance_uid"] or f"Orthanc ID {data['orthanc_id']}")
 
 
 def _uid(text: str) -> str:

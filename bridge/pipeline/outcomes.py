@@ -463,11 +463,10 @@ class Outcomes:
 
     def _study_note(self, item: WorkItem, outcome: Outcome) -> StudyNote | None:
         """What to remember of the instance's study; None where the file was not read."""
-        keep_s = self._job.keep_studies_s
+        keep_s, told = self._job.keep_studies_s, ""
         match outcome:
             case Delivered(study=Study() as study, study_id=told):
                 ended = EndedAs.DELIVERED
-                study = Study(study.uid, told or study.orthanc_id)
             case Skipped(reason=Reason.CAME_BACK, study=Study() as study):
                 # The target holds the very file, from this bridge: the source was sent it again.
                 ended = EndedAs.DELIVERED
@@ -477,6 +476,11 @@ class Outcomes:
                 ended = EndedAs.PARKED
             case _:
                 return None
+        orthanc_id = told or study.orthanc_id
+        name = study.uid or orthanc_id
+        if not name:
+            return None
+        study = Study(name, orthanc_id)
         now = self._clock.now_s()
         # A clock that is set ahead while this runs makes no study old.
         certain = min(now, self._clock.steady_s() + self._ahead_s)

@@ -7,10 +7,11 @@ import json
 from collections import Counter
 
 import httpx
+import pydicom
 import pytest
 from pydicom import dcmread
 
-from tests.dicom_samples import small_series
+from tests.dicom_samples import file_bytes, small_ct_dataset, small_series
 from tests.integration.conftest import Pair, undecodable_ct
 
 pytestmark = pytest.mark.orthanc
@@ -47,3 +48,17 @@ def test_each_study_tells_what_arrived_and_what_is_parked(pair: Pair) -> None:
     assert shown.exit_code == 0, shown.stdout
     assert pair.run("studies", "list", "--incomplete").stdout == "No study lacks instances.\n"
     assert {*whole, bad} == pair.held()
+
+
+def test_a_study_without_a_valid_uid_is_listed_by_its_identifier(pair: Pair) -> None:
+    dataset = small_ct_dataset()
+    with pydicom.config.disable_value_validation():
+        dataset.StudyInstanceUID = "Doe^Jane"
+        sent = pair.send(file_bytes(dataset))
+    assert pair.run("run", "--once").exit_code == 0
+    (listed,) = json.loads(pair.run("studies", "list", "--json").stdout)
+    assert listed["uid"] == listed["orthanc_id"]
+    assert pair.source.instances_of_study(listed["orthanc_id"]) == [sent]
+    shown = pair.run("studies", "show", listed["uid"])
+    assert shown.exit_code == 0
+    assert "Doe" not in shown.stdout

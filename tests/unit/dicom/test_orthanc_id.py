@@ -85,7 +85,12 @@ def test_a_study_that_is_not_certain_is_not_told() -> None:
     # Whatever else stands there may be a name: it would be kept and shown.
     with pydicom.config.disable_value_validation():
         dataset.StudyInstanceUID = "Doe^John"
-        assert study_of_file(memoryview(file_bytes(dataset))) is None
+        assert study_of_file(memoryview(file_bytes(dataset))) == Study("", "")
+        dataset.PatientID = "P"
+        digest = hashlib.sha1(b"P|Doe^John", usedforsecurity=False).hexdigest()
+        found = study_of_file(memoryview(file_bytes(dataset)))
+        assert found is not None
+        assert (found.uid, found.orthanc_id.replace("-", "")) == ("", digest)
     del dataset.StudyInstanceUID
     assert study_of_file(memoryview(file_bytes(dataset))) is None
     dataset.StudyInstanceUID = "1.2.3"

@@ -127,6 +127,14 @@ def test_in_words(kind: EventKind, data: Fields, title: str, text: str) -> None:
     assert in_words(body(kind, data)) == (title, text)
 
 
+def test_a_study_without_a_valid_uid_is_named_by_its_identifier() -> None:
+    record = StudyRecord(Study("an-orthanc-id", "an-orthanc-id"), 1.0, 2.0, 4, 1, 0)
+    data = study_data(record, again=False)
+    assert (data["study_instance_uid"], data["orthanc_id"]) == ("", "an-orthanc-id")
+    text = in_words(body(EventKind.STUDY_INCOMPLETE, data))[1]
+    assert text == "Orthanc ID an-orthanc-id: 1 of 5 instances are parked or dropped."
+
+
 def test_a_bridge_without_a_name_is_called_what_it_is() -> None:
     assert in_words(body(EventKind.TEST, {}, bridge=""))[0] == "orthanc-bridge: Test"
 

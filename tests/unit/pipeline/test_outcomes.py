@@ -205,6 +205,10 @@ def test_the_study_of_an_instance_is_noted_with_how_it_ended() -> None:
         Skipped(Reason.RULE),
         replace(failed, study=None),
         Skipped(Reason.CAME_BACK, file_read=True, study=study),
+        # Without a valid UID it is on record by its identifier, as far as that is known.
+        replace(failed, study=Study("", "from-the-file")),
+        replace(DELIVERED, study=Study("", ""), study_id="from-the-target"),
+        replace(failed, study=Study("", "")),
     ]
     for number, outcome in enumerate(outcomes):
         desk.end(desk.item(number), outcome)
@@ -219,6 +223,9 @@ def test_the_study_of_an_instance_is_noted_with_how_it_ended() -> None:
         None,
         # The source was sent it again, and the target holds the very file: it has arrived.
         (study, "i7", EndedAs.DELIVERED),
+        (Study("from-the-file", "from-the-file"), "i8", EndedAs.PARKED),
+        (Study("from-the-target", "from-the-target"), "i9", EndedAs.DELIVERED),
+        None,
     ]
     assert {n.at - n.forget_before for n in desk.studies if n} == {60.0}
     assert {n.at for n in desk.studies if n} == {1_000_100.0}
