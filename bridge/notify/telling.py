@@ -37,6 +37,7 @@ from bridge.notify.telling_policy import (
     StudyVerdict,
     asked_again,
     digest_day,
+    judge_gone,
     judge_study,
     told_after,
 )
@@ -193,8 +194,10 @@ class StudyWatch:
         before = self._known.get(study.number)
         same = before is not None and before.changes == study.changes
         if state is None:
-            # It is not there to be stable; what came of it has ended, and was told if parked.
-            ledger.judged(study, study.told, stable_at=None, notices=())
+            verdict = judge_gone(study.record, study.told)
+            told = told_after(verdict, study.record, study.told)
+            notices = self._notices(study, verdict)
+            ledger.judged(study, told, stable_at=None, notices=notices)
             self._known.pop(study.number, None)
             return
         asked = asked_again(before.asked if before and same else None, state, feed_end)

@@ -84,10 +84,19 @@ def judge_study(
     if record.parked:
         worse = record.parked > told.parked or record.seen > told.seen
         return StudyVerdict.INCOMPLETE if worse else StudyVerdict.NOTHING
-    if not record.delivered:
+    if not record.delivered and not told.parked:
         return StudyVerdict.NOTHING  # a rule skips all of it
     grown = not told.complete or record.seen > told.seen
     return StudyVerdict.COMPLETE if grown else StudyVerdict.NOTHING
+
+
+def judge_gone(record: StudyRecord, told: StudyTold) -> StudyVerdict:
+    """Decide what is to be told of a study that the source does not hold any more.
+
+    It is not there to be stable, so it is not told as complete; but what was told as incomplete
+    must end once nothing of it is parked.
+    """
+    return StudyVerdict.COMPLETE if told.parked and not record.parked else StudyVerdict.NOTHING
 
 
 def told_after(verdict: StudyVerdict, record: StudyRecord, told: StudyTold) -> StudyTold:

@@ -127,6 +127,20 @@ def test_a_study_is_not_stable_while_what_came_to_it_waits(stable_pair: Pair) ->
     wait_until(lambda: told()["seen"] == 4 and told()["stable"], "it has come", timeout_s=60)
 
 
+def test_a_study_that_is_deleted_at_the_source_is_incomplete_no_longer(
+    stable_pair: Pair, receiver: EventReceiver
+) -> None:
+    pair, told = stable_pair, Told(receiver)
+    bad = pair.send(undecodable_ct())
+    pair.start("run", **settings(receiver))
+    wait_until(lambda: len(told.of("study_incomplete")) == 1, "it lacks one", timeout_s=60)
+    assert pair.source.delete_instance(bad)
+    assert pair.run("parked", "retry", "--all").exit_code == 0
+    wait_until(lambda: len(told.of("study_complete")) == 1, "it has ended", timeout_s=60)
+    (study,) = told.of("study_complete")
+    assert (study["delivered"], study["skipped"], study["parked"]) == (0, 1, 0)
+
+
 def test_a_study_lacks_an_instance_whose_file_is_damaged_at_the_source(
     orthanc: Callable[..., OrthancServer], receiver: EventReceiver, tmp_path: Path
 ) -> None:

@@ -265,6 +265,27 @@ def test_a_parked_one_that_is_gone_is_not_waited_for(world: World) -> None:
     assert (told["delivered"], told["skipped"]) == (2, 1)
 
 
+@pytest.mark.parametrize("delivered", [2, 0])
+def test_an_incomplete_study_that_is_deleted_at_the_source_ends(
+    world: World, delivered: int
+) -> None:
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.deliver(*range(10, 10 + delivered))
+    world.deliver(3, ended=EndedAs.PARKED, checkpoint=3)
+    world.turns(100)
+    assert len(world.told("study_incomplete")) == 1
+    del world.source.states[STUDY.orthanc_id]
+    world.turns(100)
+    assert world.told("study_complete") == [], "it is still parked"
+    world.commit(Entry(unparked=(identifier(3),)))  # a retry has found that it is gone
+    world.turns(100)
+    (told,) = world.told("study_complete")
+    assert (told["delivered"], told["skipped"], told["parked"]) == (delivered, 1, 0)
+    world.live()
+    world.turns(100)
+    assert len(world.told("study_complete")) == 1
+
+
 def test_a_study_that_is_not_there_is_not_told(world: World) -> None:
     world.deliver(1, checkpoint=3)
     world.deliver(2, study=Study("1.4", ""), checkpoint=3)

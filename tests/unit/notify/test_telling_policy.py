@@ -17,6 +17,7 @@ from bridge.notify.telling_policy import (
     StudyVerdict,
     asked_again,
     digest_day,
+    judge_gone,
     judge_study,
     told_after,
 )
@@ -29,6 +30,21 @@ NONE = StudyTold()
 
 def record(delivered: int, parked: int = 0, skipped: int = 0) -> StudyRecord:
     return StudyRecord(Study("1.2", "x"), 1.0, 2.0, delivered, parked, skipped)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "verdict"),
+    [
+        (record(3), NONE, "nothing"),
+        (record(3), StudyTold(3, 0, True), "nothing"),
+        (record(2, 1), NONE, "nothing"),
+        (record(2, 1), StudyTold(3, 1), "nothing"),
+        (record(2, 0, 1), StudyTold(3, 1), "complete"),
+        (record(0, 0, 1), StudyTold(1, 1), "complete"),
+    ],
+)
+def test_what_is_told_of_one_that_is_gone(seen: StudyRecord, told: StudyTold, verdict: str) -> None:
+    assert judge_gone(seen, told) == verdict
 
 
 @pytest.mark.parametrize(
@@ -62,6 +78,8 @@ def record(delivered: int, parked: int = 0, skipped: int = 0) -> StudyRecord:
         (record(2, 0, 1), NONE, Asked(STABLE, 90), 90, 0, None, "complete"),
         (record(0, 0, 3), NONE, Asked(STABLE, 90), 90, 0, None, "nothing"),
         (record(0, 3, 0), NONE, Asked(STABLE, 90), 90, 0, None, "incomplete"),
+        # But what was told as incomplete ends.
+        (record(0, 0, 3), StudyTold(3, 3), Asked(STABLE, 90), 90, 0, None, "complete"),
     ],
 )
 def test_what_is_told_of_a_study(  # noqa: PLR0917
