@@ -55,7 +55,7 @@ from bridge.mirror.mirror_thread import (
     ToldDeleted,
     UnderWay,
 )
-from bridge.mirror.repair import is_repair_begun
+from bridge.mirror.repair import is_work_left
 from bridge.mirror.sign_thread import SIGN_RATE_S, SignThread
 from bridge.model import Gap, Move, Reason, SideName
 from bridge.orthanc.carry_client import CarryClient
@@ -299,7 +299,7 @@ class Service:
         """
         settings = self._settings
         every_s = settings.verify_every_s
-        if once or (every_s is None and not is_repair_begun(ledger)):
+        if once or (every_s is None and not is_work_left(ledger)):
             yield
             return
         stop = threading.Event()
@@ -396,7 +396,7 @@ class Service:
         settings = self._settings
         with (
             closing(SideClient(settings.endpoint(SideName.SOURCE))) as source,
-            closing(SideClient(settings.endpoint(SideName.TARGET))) as target,
+            closing(CarryClient(settings.endpoint(SideName.TARGET))) as target,
             MirrorWorkers(
                 settings.job(), memory_bytes=settings.worker_memory_mb * 1024 * 1024
             ) as workers,

@@ -3,6 +3,7 @@
 judge_copy.py     what is to be said of one instance, once both servers were asked
 verify.py         goes through both servers, and says it of each instance
 repair.py         replaces a copy: proved first, then deleted, sent and proved; resumed after a kill
+beside_copy.py    keeps what users have put beside a copy that is replaced, and puts it back
 copy_deletion.py  deletes at the target what is deleted at the source, if the operator wishes it
 carry_decision.py what becomes of one metadata or attachment that is carried
 carry.py          brings labels, metadata and attachments to the target

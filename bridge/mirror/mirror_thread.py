@@ -26,11 +26,12 @@ from bridge.ledger.verifications import (
 from bridge.log import log
 from bridge.mirror.copy_deletion import CopyDeletion, Grace
 from bridge.mirror.judge_copy import REPAIRED, REPLACED, CopyState
-from bridge.mirror.repair import Repairer, RepairLimit, is_repair_begun
+from bridge.mirror.repair import Repairer, RepairLimit, is_work_left
 from bridge.mirror.told_instances import ToldInstances
 from bridge.mirror.verify import Verification, VerificationPace, VerificationRules
 from bridge.model import Job, Move, Outcome, Task
 from bridge.monitoring.health import SOURCE_DOUBTS, counted
+from bridge.orthanc.carry_client import CarryClient
 from bridge.orthanc.session import SideClient
 from bridge.pipeline.holds import PAUSED_KEY
 from bridge.pipeline.pacing import Allowance, Bucket
@@ -199,7 +200,7 @@ class MirrorParts:
     settings: Settings
     token: str
     source: SideClient
-    target: SideClient
+    target: CarryClient
     workers: MirrorWorkers
     pace: VerificationPace
     observer: Observer
@@ -351,7 +352,7 @@ class MirrorThread:
         """Do what is due; False where it did not come to its end. Raises as Verification.run."""
         with Ledger(self._state_path, create=False) as ledger:
             due = self.is_due(ledger)
-            if not (due or is_repair_begun(ledger)):
+            if not (due or is_work_left(ledger)):
                 return True
             with self._workers:
                 verification = self._make(ledger)

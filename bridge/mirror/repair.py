@@ -13,6 +13,8 @@ A deletion at the target is what nobody can undo. Why it loses nothing:
    the source still holds the very file that was prepared: asked right before the deletion, the
    source last. What the source no longer holds is never deleted here. The prepared file is read
    again, before the deletion and before it is sent: a disk may have changed it.
+   What users have put beside a copy, and what would go with it, is read and written to the disk
+   before (mirror/beside_copy.py), and put back after the proof.
 4. *Deleted, sent, proved.* The target reads the new file (verify-md5) and says the sum that was
    sent. Only then the prepared file goes; without that proof it goes only where the source holds
    the instance, or the copy that was judged is still there. Else it is kept, or put aside.
@@ -61,6 +63,12 @@ from bridge.ledger.verifications import (
     repairs_since,
 )
 from bridge.log import log
+from bridge.mirror.beside_copy import (
+    BesideKeeper,
+    BesideTarget,
+    CannotKeep,
+    is_anything_kept,
+)
 from bridge.mirror.judge_copy import REPLACED, CopyState
 from bridge.model import (
     Delivered,
@@ -115,7 +123,7 @@ class RepairingSource(ComparedServer, Protocol):
         """Return the MD5 noted for a file. Raises InstanceGone, InstanceError, SideError."""
 
 
-class RepairedTarget(ComparedServer, Protocol):
+class RepairedTarget(ComparedServer, BesideTarget, Protocol):
     """What is needed of the target."""
 
     def verify_stored(self, instance_id: str) -> bool:
@@ -192,6 +200,7 @@ class Repairer:
     ) -> None:
         self._source = source
         self._target = target
+        self._beside = BesideKeeper(target)
         self._preparer = preparer
         self._limit = limit
         self._look_at_feed = look_at_feed
@@ -213,7 +222,7 @@ class Repairer:
         limit = self._limit.of(instances)
         return repairs_since(ledger, age) < limit or is_confirmed(ledger, age)
 
-    def repair(  # noqa: PLR0911 (a table of objections)
+    def repair(  # noqa: PLR0911, PLR0912 (a table of objections)
         self,
         ledger: Ledger,
         instance_id: str,
@@ -240,6 +249,11 @@ class Repairer:
             state = CopyState.MISSING  # what comes there from now on is somebody else's
         elif _differ(before.md5, judged_md5):
             return RepairEnd.OVERTAKEN
+        else:
+            try:
+                self._beside.check(instance_id)
+            except CannotKeep as exc:
+                return self._failed(instance_id, state, exc.message)
         new = path.with_name(path.name + NEW_SUFFIX)
         noted_before = self._noted_md5(instance_id)
         outcome = self._preparer.prepare(instance_id, new)
@@ -291,15 +305,19 @@ class Repairer:
 
     def resume(self, ledger: Ledger, *, age: float) -> RepairEnd | None:
         """End what another process has begun; None where there is nothing. Raises as ``repair``."""
+        end = self._resumed(ledger, age=age)
+        if is_anything_kept(ledger) and not is_repair_begun(ledger):
+            self.be_sure(ledger)
+            self._beside.put_back_left(ledger)
+        return end
+
+    def _resumed(self, ledger: Ledger, *, age: float) -> RepairEnd | None:
         path = prepared_path(ledger)
         for end in (PART, NEW_SUFFIX, NEW_SUFFIX + PART):
             _unlink(path.with_name(path.name + end))
         intent = repair_intent(ledger)
         if not is_there(path):
-            if intent is not None:
-                # Nothing was deleted before there was a file, and it goes when the copy is proved.
-                ledger.set_meta(INTENT_KEY, None)
-            return None
+            return None if intent is None else self._without_file(ledger, intent, age=age)
         with explained(ledger.path):
             found = _md5_of(path)
         if intent is not None and intent.target_md5 != found:
@@ -311,6 +329,25 @@ class Repairer:
                 return None
         self.be_sure(ledger)
         return self._end(ledger, intent, age=age)
+
+    def _without_file(
+        self, ledger: Ledger, intent: RepairIntent, *, age: float
+    ) -> RepairEnd | None:
+        """Part from the note of a repair whose prepared file is not there.
+
+        Nothing was deleted before there was a file, and it goes when the copy is proved: the note
+        alone was left. Or somebody has removed the file, or the disk has lost it.
+        """
+        is_lost = False
+        if intent.state in REPLACED:
+            self.be_sure(ledger)
+            is_lost = self._copy(intent.instance_id) is None
+        ledger.set_meta(INTENT_KEY, None)
+        if not is_lost:
+            return None
+        missing = CopyState.MISSING
+        end = self.repair(ledger, intent.instance_id, missing, instances=0, age=age)
+        return end if end is RepairEnd.REPAIRED or is_repair_begun(ledger) else None
 
     def _anew(
         self, ledger: Ledger, intent: RepairIntent, found: str, *, age: float
@@ -396,7 +433,7 @@ class Repairer:
         self._proved(ledger, intent)
         return RepairEnd.REPAIRED
 
-    def _delete(
+    def _delete(  # noqa: PLR0911 (a table of objections)
         self, ledger: Ledger, intent: RepairIntent, held: StoredFile, *, age: float
     ) -> RepairEnd | None:
         """Delete the copy that is to go; an end where that must not be."""
@@ -406,6 +443,12 @@ class Repairer:
         if _differ(held.md5, intent.before_md5) and held.md5 != intent.target_md5:
             # Somebody has put another file there since: nobody has judged that one.
             return self._overtaken(ledger, intent, held)
+        try:
+            # What is beside a copy that a repair has sent is not all that was beside the first one.
+            is_ours = bool(intent.kept) or held.md5 == intent.target_md5
+            self._beside.keep(ledger, intent.instance_id, adds=is_ours)
+        except CannotKeep as exc:
+            return self._not_kept(ledger, intent, held, exc.message)
         if intent.kept:
             # Deleted once more, and once more: a target with a failing disk has no end of it.
             if not self.may_change(ledger, instances=0, age=age):
@@ -419,6 +462,18 @@ class Repairer:
             return self._let_go(ledger, intent, held)
         self._target.delete_instance(intent.instance_id)
         return None
+
+    def _not_kept(
+        self, ledger: Ledger, intent: RepairIntent, held: StoredFile, message: str
+    ) -> RepairEnd:
+        """Leave the copy: what is beside it would be lost. A person has to look at it."""
+        if intent.kept:
+            return self._keep(ledger, intent, message)
+        if held.md5 == intent.before_md5:
+            self._beside.discard(ledger, intent.instance_id)
+        self._drop(intent, held, prepared_path(ledger))
+        ledger.set_meta(INTENT_KEY, None)
+        return self._failed(intent.instance_id, CopyState(intent.state), message)
 
     def _let_go(self, ledger: Ledger, intent: RepairIntent, held: StoredFile) -> RepairEnd:
         """End it, unless the copy was deleted and the prepared file is the only good one."""
@@ -475,6 +530,7 @@ class Repairer:
                     "The target stores no MD5 of the file, so its arrival is not proved "
                     "(set StoreMD5ForAttachments there)."
                 )
+            self._beside.put_back(ledger, intent.instance_id)
             self._finish(ledger, intent, held.md5, proved=False)
             return self._failed(intent.instance_id, CopyState(intent.state), text)
         if not self._reads(intent.instance_id):
@@ -483,6 +539,7 @@ class Repairer:
         return None
 
     def _proved(self, ledger: Ledger, intent: RepairIntent) -> None:
+        self._beside.put_back(ledger, intent.instance_id)
         self._finish(ledger, intent, intent.target_md5)
         self._report(CopyRepaired(intent.instance_id, intent.state))
 
@@ -511,6 +568,10 @@ class Repairer:
 
     def _overtaken(self, ledger: Ledger, intent: RepairIntent, held: StoredFile) -> RepairEnd:
         """Leave it to the next verification: nothing was deleted, or somebody has sent it since."""
+        if held.md5 == intent.before_md5 != "" and not intent.kept:
+            self._beside.discard(ledger, intent.instance_id)
+        else:
+            self._beside.put_back(ledger, intent.instance_id)
         self._drop(intent, held, prepared_path(ledger))
         ledger.set_meta(INTENT_KEY, None)
         self._report(CopyNotRepaired(intent.instance_id, intent.state, HAS_CHANGED))
@@ -621,6 +682,11 @@ class Repairer:
 def is_repair_begun(ledger: Ledger) -> bool:
     """Tell whether a process has begun a repair and not ended it. Raises StateError."""
     return repair_intent(ledger) is not None or is_there(prepared_path(ledger))
+
+
+def is_work_left(ledger: Ledger) -> bool:
+    """Tell whether a repair is to be ended, or something to be put back. Raises StateError."""
+    return is_repair_begun(ledger) or is_anything_kept(ledger)
 
 
 def is_there(path: Path) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from bridge.errors import SideError
-from bridge.model import ResourceKind, SideProblem
+from bridge.errors import InstanceError, SideError
+from bridge.model import Reason, ResourceKind, SideProblem
 from bridge.orthanc import answers
 from bridge.orthanc.answers import KINDS, Resource
 from bridge.orthanc.client import ANSWER_BYTES_MAX, CHILDREN_BYTES_MAX, resource_path
@@ -22,6 +22,12 @@ from bridge.orthanc.session import FETCH_DEADLINE_FACTOR, SideClient
 BULK_BYTES_MAX = 64 * 1024 * 1024
 """Of an answer about resources: a series names its instances, 50 bytes each."""
 LISTED_BYTES_MAX = 64 * 1024 * 1024
+_CHILDREN = (
+    (ResourceKind.SERIES, "Instances"),
+    (ResourceKind.STUDY, "Series"),
+    (ResourceKind.PATIENT, "Studies"),
+)
+"""What is above an instance, and under which name it lists what is below it."""
 _LEVELS = {kind: name for name, kind in KINDS.items()}
 
 
@@ -72,6 +78,57 @@ class CarryClient(SideClient):
             request, body=json.dumps(asked).encode("ascii"), deadline_s=deadline_s
         ) as response:
             return self._parsed(response, request, answers.parse_resources, BULK_BYTES_MAX)
+
+    def vanishing(self, instance_id: str) -> list[Resource]:
+        """Tell what would be deleted with an instance: itself, and what has no other one.
+
+        From the instance up. Raises InstanceError where the server does not tell all of it: it
+        lacks the instance by now, or something on the way hides what there is.
+        """
+        vanishing = [self._the_one(instance_id, ResourceKind.INSTANCE)]
+        for kind, children in _CHILDREN:
+            below, above = vanishing[-1].resource_id, self._the_one(instance_id, kind)
+            listed = self._children(resource_path(kind, above.resource_id), children)
+            if listed is None or below not in listed:
+                raise self._untold(instance_id, kind)
+            if len(listed) > 1:
+                break
+            vanishing.append(above)
+        return vanishing
+
+    def _the_one(self, instance_id: str, kind: ResourceKind) -> Resource:
+        """Return the resource of a kind to which an instance belongs."""
+        told = self.resources([instance_id], of=kind)
+        if len(told) != 1 or told[0].kind is not kind:
+            raise self._untold(instance_id, kind)
+        if kind is ResourceKind.INSTANCE and told[0].resource_id != instance_id:
+            raise self._untold(instance_id, kind)
+        return told[0]
+
+    def _untold(self, instance_id: str, kind: ResourceKind) -> InstanceError:
+        return InstanceError(
+            Reason.SERVER_REFUSES_INSTANCE,
+            f"The {self.endpoint.side} does not tell what is beside instance {instance_id} "
+            f"({kind}).",
+            final=False,
+        )
+
+    def attachment_names(self, kind: ResourceKind, resource_id: str) -> list[str]:
+        """List the attachments of a resource; none where it is not there any more."""
+        path = resource_path(kind, resource_id, "/attachments")
+        try:
+            return self._get(path, answers.parse_names)
+        except SideError as exc:
+            if exc.problem is not SideProblem.NOT_FOUND or self._holds(
+                kind, resource_id, bytes_max=CHILDREN_BYTES_MAX
+            ):
+                raise
+            return []
+
+    def is_protected(self, patient_id: str) -> bool:
+        """Tell whether the server never recycles a patient."""
+        path = resource_path(ResourceKind.PATIENT, patient_id, "/protected")
+        return self._get(path, lambda body: body.strip() == b"1")
 
     def metadata_of(self, kind: ResourceKind, resource_id: str, name: str) -> Value | None:
         """Return a metadata as it is stored; None where the resource has none, or is not there."""

@@ -262,6 +262,7 @@ PARTS = {
             "mirror/judge_copy.py",
             "mirror/verify.py",
             "mirror/repair.py",
+            "mirror/beside_copy.py",
             "mirror/copy_deletion.py",
         ),
         ("unit/mirror/test_*.py",),

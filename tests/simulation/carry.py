@@ -33,8 +33,15 @@ from bridge.model import CarriedNames, Page, ResourceKind, SideName, SideProblem
 from bridge.orthanc.answers import Resource
 from bridge.orthanc.carry_client import Attachment, Value
 from tests.simulation.campaign import run_campaign
-from tests.simulation.mirror import MirrorAddress, MirrorWorld, Paceless, identifier, look
-from tests.simulation.retention import Crash, MemoryLedger, Server, md5
+from tests.simulation.mirror import (
+    MirrorAddress,
+    MirrorServer,
+    MirrorWorld,
+    Paceless,
+    identifier,
+    look,
+)
+from tests.simulation.retention import Crash, MemoryLedger, md5
 from tests.simulation.world import Violation
 
 METADATA, ATTACHMENT = "metadata", "attachment"
@@ -70,7 +77,7 @@ def study_of(instance: str) -> str:
 
 
 @dataclass
-class BesideServer(Server):
+class BesideServer(MirrorServer):
     """An Orthanc with what users write beside its files."""
 
     labels: dict[str, set[str]] = field(default_factory=dict)
@@ -247,7 +254,7 @@ class CarryWorld(MirrorWorld):
         checks = draw.random() < 0.7
         self.source.checks_revisions = self.target.checks_revisions = checks
 
-    def _server(self, name: str) -> Server:
+    def _server(self, name: str) -> BesideServer:
         return BesideServer(name, self.rng)
 
     # What may happen

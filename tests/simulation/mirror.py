@@ -12,6 +12,8 @@ backup, connections break, and the process is killed. What must hold:
   target, readable and with the same content, unless its copy is not ours;
 - then nothing more is done; and of what was equal before nothing was touched;
 - a target that refuses to read its files and to give them has lost none, as far as is told;
+- what users have put beside a copy (labels, metadata, attachments, at all levels) is there after
+  each repair, unless they wrote it in the moment between its reading and the deletion;
 - what a disk has made of a file of the source takes no copy's place at the target;
 - no more is changed in a day than the limit.
 
@@ -23,9 +25,11 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bridge.checks.pixels import ImageComparison, ImageResult
 from bridge.errors import BridgeError, InstanceError, InstanceGone, side_error
@@ -34,6 +38,7 @@ from bridge.feed.pages import FeedClient
 from bridge.ledger.records import DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import last_verification
+from bridge.mirror.beside_copy import What, kept_instances, kept_path
 from bridge.mirror.copy_deletion import CopyDeletion, Grace
 from bridge.mirror.judge_copy import REPAIRED
 from bridge.mirror.repair import Repairer, RepairLimit, prepared_path
@@ -47,6 +52,7 @@ from bridge.model import (
     Outcome,
     Page,
     Reason,
+    ResourceKind,
     ServerInfo,
     SideFailed,
     SideName,
@@ -56,6 +62,8 @@ from bridge.model import (
     StoreAnswer,
 )
 from bridge.orthanc import StoredFile
+from bridge.orthanc.answers import Resource
+from bridge.orthanc.carry_client import Attachment, Value
 from bridge.service import look_at_feed
 from tests.simulation.bench import new_state
 from tests.simulation.campaign import run_campaign
@@ -94,13 +102,62 @@ def named(head: memoryview) -> str:
     return bytes(head).partition(b":")[0].decode()
 
 
+Level = tuple[ResourceKind, str]
+AllBeside = dict[Level, dict[tuple[What, str], bytes]]
+Backup = tuple[dict[str, bytes], dict[str, tuple[str, str]], AllBeside]
+
+
+def place_of(instance: str) -> dict[ResourceKind, str]:
+    """Where an instance is: every second one is alone in its series, study and patient."""
+    number = int(instance[:2], 16)
+    study = f"own {instance}" if number % 2 else f"shared {number % 3}"
+    levels = (ResourceKind.SERIES, ResourceKind.STUDY, ResourceKind.PATIENT)
+    return {ResourceKind.INSTANCE: instance} | {
+        kind: identifier(f"{kind} {study}") for kind in levels
+    }
+
+
+@dataclass
+class MirrorServer(Server):
+    """A server to which users add labels, metadata and attachments, at all levels."""
+
+    beside: AllBeside = field(default_factory=dict)
+    vanished: Callable[[Level], None] = lambda _: None
+
+    def levels(self) -> dict[Level, list[str]]:
+        """Return all resources, and the instances of each."""
+        found: dict[Level, list[str]] = {}
+        for instance in self.files:
+            for level in place_of(instance).items():
+                found.setdefault(level, []).append(instance)
+        return found
+
+    def remove(self, instance: str) -> bool:
+        removed = super().remove(instance)
+        if removed:
+            left = self.levels()
+            for level in place_of(instance).items():
+                if level not in left:
+                    self.beside.pop(level, None)
+                    self.vanished(level)
+        return removed
+
+    def resource(self, level: Level) -> Resource:
+        there = self.beside.get(level, {})
+        labels = tuple(sorted(name for what, name in there if what is What.LABEL))
+        metadata = {
+            name: data.decode() for (what, name), data in there.items() if what is What.METADATA
+        }
+        return Resource(*level, labels, metadata)
+
+
 class MirrorAddress:
     """A client of one side, with something before each request."""
 
     def __init__(self, side: SideName, world: MirrorWorld) -> None:
         self.side, self.world = side, world
 
-    def _reach(self, request: str) -> Server:
+    def _reach(self, request: str) -> MirrorServer:
         self.world.happen(request, self.side)
         server = self.world.servers[self.side]
         if server.down or self.world.draws(BREAKS):
@@ -185,7 +242,9 @@ class MirrorAddress:
     def delete_instance(self, instance_id: str) -> bool:
         server = self._reach("delete")
         self.world.deleting(instance_id)
+        self.world.repairing = prepared_path(self.world.ledger).exists()
         removed = server.remove(instance_id)
+        self.world.repairing, self.world.read_at = False, None
         self.world.point()
         return removed
 
@@ -196,9 +255,75 @@ class MirrorAddress:
         server = self._reach("store")
         data = b"".join(body)
         assert len(data) == body_bytes
+        if content_of(data) not in map(content_of, self.world.noted.values()):
+            raise Violation("what a disk has made of a file of the source is sent")
         status = self.world.put(server, data, overwrite=False)
         self.world.point()
         return StoreAnswer(named(memoryview(data)), status)
+
+    # Beside the files
+
+    def vanishing(self, instance_id: str) -> list[Resource]:
+        server = self._reach("vanishing")
+        self.world.read_at = self.world.requests
+        levels = server.levels()
+        if instance_id not in server.files:
+            raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, "not told", final=False)
+        places = place_of(instance_id).items()
+        return [server.resource(level) for level in places if levels[level] == [instance_id]]
+
+    def resources(
+        self, resource_ids: Sequence[str], *, of: ResourceKind | None = None
+    ) -> list[Resource]:
+        assert of is None
+        server = self._reach("resources")
+        return [server.resource(level) for level in server.levels() if level[1] in resource_ids]
+
+    def _annotated(self, request: str, kind: ResourceKind, resource_id: str) -> dict[Any, bytes]:
+        server = self._reach(request)
+        assert (kind, resource_id) in server.levels() or not request.startswith("put")
+        return server.beside.setdefault((kind, resource_id), {})
+
+    def metadata_of(self, kind: ResourceKind, resource_id: str, name: str) -> Value | None:
+        data = self._annotated("get_metadata", kind, resource_id).get((What.METADATA, name))
+        return None if data is None else Value(data, "")
+
+    def put_metadata(
+        self, kind: ResourceKind, resource_id: str, name: str, data: bytes, *, etag: str = ""
+    ) -> None:
+        assert etag == ""
+        self._annotated("put_metadata", kind, resource_id)[What.METADATA, name] = data
+
+    def put_label(self, kind: ResourceKind, resource_id: str, label: str) -> None:
+        self._annotated("put_label", kind, resource_id)[What.LABEL, label] = b""
+
+    def attachment_names(self, kind: ResourceKind, resource_id: str) -> list[str]:
+        there = self._annotated("attachments", kind, resource_id)
+        return ["dicom"] + [name for what, name in there if what is What.ATTACHMENT]
+
+    def attachment(self, kind: ResourceKind, resource_id: str, name: str) -> Attachment | None:
+        data = self._annotated("attachment", kind, resource_id).get((What.ATTACHMENT, name))
+        return None if data is None else Attachment(md5(data), len(data), "")
+
+    def attachment_data(
+        self, kind: ResourceKind, resource_id: str, name: str, *, bytes_max: int
+    ) -> bytes:
+        data = self._annotated("data", kind, resource_id).get((What.ATTACHMENT, name), b"")
+        assert len(data) <= bytes_max
+        return data
+
+    def put_attachment(
+        self, kind: ResourceKind, resource_id: str, name: str, data: bytes, *, etag: str = ""
+    ) -> None:
+        assert etag == ""
+        self._annotated("put_attachment", kind, resource_id)[What.ATTACHMENT, name] = data
+
+    def is_protected(self, patient_id: str) -> bool:
+        there = self._annotated("protected", ResourceKind.PATIENT, patient_id)
+        return (What.PROTECTED, "") in there
+
+    def protect_patient(self, patient_id: str) -> None:
+        self._annotated("put_protected", ResourceKind.PATIENT, patient_id)[What.PROTECTED, ""] = b""
 
     def peers(self) -> dict[str, str]:
         return dict(self._reach("peers").peers)
@@ -300,21 +425,30 @@ class MirrorWorld:
         """What was deleted at the target or repaired, and when."""
         self.changed_by_target: set[str] = set()
         """What the target wrote anew while it was sent: its content is compared."""
-        self.backup: tuple[dict[str, bytes], dict[str, tuple[str, str]]] | None = None
+        self.backup: Backup | None = None
+        self.requests = 0
+        self.read_at: int | None = None
+        """At which request the bridge last read what is beside a copy, before its deletion."""
+        self.written: dict[tuple[Level, tuple[What, str]], tuple[bytes, int]] = {}
+        """What users have put beside copies at the target, which is to be there, and when."""
+        self.repairing = False
+        self.target.vanished = self.vanished
         self.ledger = MemoryLedger(home / "bridge.sqlite3", self.point, new_state())
         self.ledger.restart_at(0)
         for _ in range(draw.randint(1, 12)):
             self.arrive()
         self.deliver()
 
-    def _server(self, name: str) -> Server:
-        return Server(name, self.rng)
+    def _server(self, name: str) -> MirrorServer:
+        return MirrorServer(name, self.rng)
 
     def close(self) -> None:
         """End it, whatever has come of it."""
         self.ledger.close()
         with suppress(FileNotFoundError):
             prepared_path(self.ledger).unlink()
+        for instance in kept_instances(self.ledger):
+            kept_path(self.ledger, instance).unlink()
 
     # What may happen
 
@@ -344,6 +478,7 @@ class MirrorWorld:
         assert request
         assert side
         self.point()
+        self.requests += 1
         self.before = {i: self.noted[noted] for i, (_, noted) in self.source.files.items()}
         if not self.draws(0.04):
             return
@@ -351,7 +486,7 @@ class MirrorWorld:
             self.arrive, self.arrive, self.overwrite, self.delete_at_source, self.rot,
             self.lose_file, self.delete_at_target, self.replace_at_target, self.compress_at_target,
             self.rewrite, self.rewrite_source, self.back_up, self.restore, self.add_foreign,
-            self.deliver, self.deliver, self.rot_at_source,
+            self.deliver, self.deliver, self.rot_at_source, self.annotate, self.annotate,
         )  # fmt: skip
         self.rng.choice(events)()
 
@@ -450,17 +585,55 @@ class MirrorWorld:
         server.metadata[instance, "TransferSyntax"] = SYNTAXES[form]
 
     def back_up(self) -> None:
-        self.backup = dict(self.target.storage), dict(self.target.files)
+        beside = {level: dict(there) for level, there in self.target.beside.items()}
+        self.backup = dict(self.target.storage), dict(self.target.files), beside
 
     def restore(self) -> None:
         if self.backup is None:
             return
-        storage, files = self.backup
+        storage, files, beside = self.backup
         self.target.storage, self.target.files = dict(storage), dict(files)
+        self.target.beside = {level: dict(there) for level, there in beside.items()}
+        self.written = {
+            (level, key): (data, self.requests)
+            for level, there in beside.items()
+            for key, data in there.items()
+        }
         for instance in files:
             data = self.target.read(instance)
             form = form_of(data) if data and data.count(b":") == 2 else "raw"
             self.target.metadata[instance, "TransferSyntax"] = SYNTAXES.get(form, WANTED)
+
+    def annotate(self) -> None:
+        """A user adds a label, a metadata or an attachment at the target, or protects a patient."""
+        levels = sorted(self.target.levels())
+        if not levels:
+            return
+        level = self.rng.choice(levels)
+        whats = [(What.LABEL, "a"), (What.METADATA, "1024"), (What.ATTACHMENT, "1030")]
+        if level[0] is ResourceKind.PATIENT:
+            whats.append((What.PROTECTED, ""))
+        key = self.rng.choice(whats)
+        has_value = key[0] in {What.METADATA, What.ATTACHMENT}
+        data = f"{self.rng.getrandbits(30)}".encode() if has_value else b""
+        self.target.beside.setdefault(level, {})[key] = data
+        self.written[level, key] = data, self.requests
+
+    def vanished(self, level: Level) -> None:
+        """What was at the target went with its last instance."""
+        for of, key in [one for one in self.written if one[0] == level]:
+            at = self.written[of, key][1]
+            # Written between its reading and the deletion: nothing at the target tells of that.
+            is_late = self.read_at is not None and at >= self.read_at
+            if not self.repairing or is_late:
+                del self.written[of, key]
+
+    def lost_beside(self) -> int:
+        beside = self.target.beside
+        return sum(
+            beside.get(level, {}).get(key) != data
+            for (level, key), (data, _) in self.written.items()
+        )
 
     def add_foreign(self) -> None:
         """Somebody else sends to the target: something of their own, or what the source has too."""
@@ -632,7 +805,9 @@ class MirrorWorld:
         for _ in range(VERIFICATIONS_MAX):
             self.pass_day()
             before = self.differing()
-            others = set(self.target.files) - before
+            # What was prepared before the source's disk changed its file is still sent.
+            damaged = set(filter(self.is_damaged_at_source, self.source.files))
+            others = set(self.target.files) - before - damaged
             files = dict(self.target.files)
             if not self.verify():
                 raise Violation("a verification does not come to its end")
@@ -645,6 +820,10 @@ class MirrorWorld:
             raise Violation(f"{len(self.differing())} differ at the end")
         if prepared_path(self.ledger).exists():
             raise Violation("a prepared file is left")
+        if kept_instances(self.ledger):
+            raise Violation("what was beside a copy is left in a file")
+        if self.lost_beside():
+            raise Violation(f"{self.lost_beside()} values of users are lost with a copy")
         files, self.changed = dict(self.target.files), []
         self.pass_day()
         if self.limit.least >= 1000:
