@@ -18,6 +18,7 @@ from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, shortened, visible
 
 LOGGER = logging.getLogger("orthanc_bridge")
 FOREIGN_EVENT = "library"
+COMMAND_SAID = "command_said"
 EVENT_WIDTH = 18
 FIELD_ITEMS_MAX = 100
 
@@ -72,6 +73,28 @@ def log(level: int, event: str, message: str, **fields: object) -> None:
         LOGGER.handle(
             LOGGER.makeRecord(LOGGER.name, level, "", 0, "%s", (message,), None, extra=extra)
         )
+
+
+def relay(line: str, level: int) -> None:
+    """Write a line of another process of ours, that of a command which was started over HTTP.
+
+    In a log of JSON only JSON is written: what is none becomes a message. ``level``: of that.
+    """
+    in_json = any(isinstance(one.formatter, _JsonFormatter) for one in LOGGER.handlers)
+    if in_json and not _is_json_line(line):
+        if line.strip():
+            log(level, COMMAND_SAID, visible(line))
+        return
+    sys.stderr.write(f"{visible(line)}\n")
+    sys.stderr.flush()
+
+
+def _is_json_line(line: str) -> bool:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"time", "level", "event", "message"} <= found.keys()
 
 
 def _lost(lines: int) -> logging.LogRecord:

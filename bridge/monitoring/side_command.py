@@ -2,12 +2,13 @@
 
 A replay that is ordered on the page is the same program as one that is typed: a process of its own
 with the same settings, which gives way to the bridge, logs, and writes its own audit lines. One at
-a time. Its log lines go to our stderr, its summary is kept.
+a time. Its lines go to our log, its summary is kept.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from bridge.errors import (
     EXIT_STATE,
     EXIT_TARGET,
 )
+from bridge.log import relay
 from bridge.untrusted_text import MESSAGE_CHARACTERS_MAX, cleaned, visible
 
 PROGRAM = (sys.executable, "-P", "-m", "bridge")
@@ -176,14 +178,15 @@ class SideCommand:
 
 
 def _pass_on(stream: IO[bytes]) -> bytes:
-    """Write a command's lines to our stderr as they come; returns its last complaint."""
+    """Write a command's lines to our log as they come; returns its last complaint."""
     said = b""
     with stream:
         while line := stream.readline(LINE_BYTES_MAX):
-            if line.startswith(COMPLAINT):
+            complains = line.startswith(COMPLAINT)
+            if complains:
                 said = line
-            sys.stderr.write(line.decode("utf-8", "replace"))
-            sys.stderr.flush()
+            level = logging.ERROR if complains else logging.INFO
+            relay(line.decode("utf-8", "replace").rstrip("\r\n"), level)
     return said
 
 

@@ -87,3 +87,5 @@ def test_everything_that_a_person_can_do(pair: Pair) -> None:
     assert [line["who"] for line in bridge.logged("action", action="drop")] == ["anna", "anna"]
     assert TOKEN not in bridge.stderr + audit.read_text() + str(bridge.get("/api/status"))
     assert TOKEN not in str(bridge.get("/metrics"))
+    assert [line for line in bridge.stderr.splitlines() if not line.startswith("{")] == []
+    assert bridge.logged("command_said"), "the retry has left one parked, and says so"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from bridge.events import ActionTaken, Event, InstanceDropped, Progress
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import is_asked_for
+from bridge.log import set_up_logging
 from bridge.model import Move, Reason
 from bridge.monitoring.actions import A_MINUTE_MAX, BODY_BYTES_MAX
 from bridge.monitoring.board import Board
@@ -137,6 +139,49 @@ def test_one_command_at_a_time_and_it_ends_with_the_bridge(tmp_path: Path) -> No
     assert state.exit_code == 128 + 15
     assert acting.taken()[-1][:2] == ("anna", "replay")
     assert not acting.actions.commands.start((), "", lambda _: None)
+
+
+SAYS = """
+import json, sys
+kept = {"time": "t", "level": "info", "event": "progress", "message": "m"}
+print(json.dumps(kept), file=sys.stderr)
+print("replay: 3 of 7, \\x1b[31m", "", "{}", "[]", '{"level": 1}', sep="\\n", file=sys.stderr)
+sys.stderr.write("orthanc-bridge: it is full")
+sys.exit(12)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_what_a_command_says_is_in_the_form_of_the_log(
+    tmp_path: Path, log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("orthanc_bridge")
+    before = logger.handlers, logger.propagate
+    set_up_logging(log_format=log_format, level="info")
+    acting = Acting(tmp_path, SAYS)
+    try:
+        acting.do("retry", {"all": True})
+        assert acting.ended.wait(30)
+        told = acting.raw("", None, method="GET")[1]["command"]
+    finally:
+        acting.close()
+        logger.handlers, logger.propagate = before
+    assert told["message"] == "it is full"
+    lines = capsys.readouterr().err.splitlines()
+    if log_format == "text":
+        assert [line for line in lines if "of 7" in line] == ["replay: 3 of 7, \\x1b[31m"]
+        assert lines[-1] == "orthanc-bridge: it is full"
+        return
+    found = [json.loads(line) for line in lines]
+    assert [line["message"] for line in found if line["event"] == "progress"] == ["m"]
+    said = [(line["level"], line["message"]) for line in found if line["event"] == "command_said"]
+    assert said == [
+        ("info", "replay: 3 of 7, \\x1b[31m"),
+        ("info", "{}"),
+        ("info", "[]"),
+        ("info", '{"level": 1}'),
+        ("error", "orthanc-bridge: it is full"),
+    ]
 
 
 def test_why_a_command_failed_is_told_and_cannot_act_on_who_reads_it(tmp_path: Path) -> None:
