@@ -30,6 +30,8 @@ FIELDS = {
 """What the body of each action may say beside ``confirm``."""
 ACTIONS = tuple(FIELDS)
 INSTANCES_MAX = 100
+A_MINUTE_MAX = 60
+"""So many requests to act of people with a token in a minute, all together."""
 SEQUENCE_MAX = 2**31 - 1
 CONFIRM_CHARACTERS_MAX = 100
 OURS = frozenset({"same-origin", "none"})

@@ -37,6 +37,7 @@ from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import ask_for_verification, under_way
 from bridge.log import log
 from bridge.monitoring.action_request import (
+    A_MINUTE_MAX,
     ACTIONS,
     DROP,
     PAUSE,
@@ -61,8 +62,6 @@ ACTION_POSTS = {f"{ACTIONS_PATH}/{action}": BODY_BYTES_MAX for action in ACTIONS
 """The paths that take a POST, with the most that its body may have."""
 DONE, UNCONFIRMED, REFUSED, SLOWED = "done", "unconfirmed", "refused", "slowed"
 ACTION_RESULTS = (DONE, UNCONFIRMED, REFUSED, SLOWED)
-A_MINUTE_MAX = 60
-"""So many requests of people with a token in a minute, all together."""
 MINUTE_S = 60.0
 DIGEST_CHARACTERS = 8
 
@@ -151,7 +150,7 @@ class Actions:
     async def answer_who(self, request: Request) -> Response:
         """Tell whoever brings a token its name, and what runs."""
         try:
-            who = self._admitted(request)
+            who = self._named(request)
         except Refusal as refusal:
             return _refused(refusal)
         return _json({"who": who, "actions": list(ACTIONS), "command": self.command_fields()})
@@ -191,7 +190,7 @@ class Actions:
         state = self.commands.state
         return None if state is None else asdict(state)
 
-    def _admitted(self, request: Request) -> str:
+    def _named(self, request: Request) -> str:
         """Return the name of the token that was brought. Raises Refusal."""
         address = request.client.host if request.client else ""
         wait_s = self._guesses.wait_s(address)
@@ -205,6 +204,11 @@ class Actions:
             self._guesses.wrong(address)
             log(logging.WARNING, "action_refused", f"a wrong token from {address}", address=address)
             raise Refusal(401, "That is not a token of BRIDGE_ADMIN_TOKEN.")
+        return matching[0]
+
+    def _admitted(self, request: Request) -> str:
+        """Return the name of who may act now: each request counts. Raises Refusal."""
+        who = self._named(request)
         now_s = self._steady_s()
         while self._asked_s and self._asked_s[0] <= now_s - MINUTE_S:
             self._asked_s.popleft()
@@ -212,7 +216,7 @@ class Actions:
             text = f"More than {A_MINUTE_MAX} requests in a minute. Wait a little."
             raise Refusal(429, text, result=SLOWED)
         self._asked_s.append(now_s)
-        return matching[0]
+        return who
 
     async def _in_turn(self, who: str, wanted: ActionRequest) -> dict[str, object]:
         """Act beside the loop, unless another action is being done.

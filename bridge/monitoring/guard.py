@@ -144,6 +144,9 @@ class Guard:
         ):
             most = f"a body of {bytes_max} bytes at most, with Content-Length"
             return _refuse(413, most if bytes_max else "no request bodies")
+        if _head_bytes(scope) > HEAD_BYTES_MAX:
+            # The parser refuses it when it comes in parts; what comes at once, it takes.
+            return _refuse(400, f"a head of {HEAD_BYTES_MAX} bytes at most")
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
         parsed = [_HOST.fullmatch(host) for host in hosts]
         if not all(parsed):
@@ -156,6 +159,11 @@ class Guard:
                 "orthanc-bridge docs security",
             )
         return None
+
+
+def _head_bytes(scope: Scope) -> int:
+    lines = sum(len(name) + len(value) for name, value in scope["headers"])
+    return len(scope["path"]) + len(scope.get("query_string", b"")) + lines
 
 
 def _is_above(bytes_max: int, length: bytes) -> bool:

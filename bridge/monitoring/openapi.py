@@ -1,4 +1,4 @@
-"""``/openapi.json``: every address of the monitoring server that is not a page, for programs.
+"""``/openapi.json``: every address of the monitoring server, for programs.
 
 A test calls each of them and holds its answer against what is written here, and holds what is
 written here against the routes. Parts that are values of ours are described by their own fields.
@@ -15,8 +15,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import bridge
 from bridge.events import SideView, Workforce
 from bridge.model import Reason
-from bridge.monitoring.action_request import FIELDS, INSTANCES_MAX, SEQUENCE_MAX
+from bridge.monitoring.action_request import (
+    A_MINUTE_MAX,
+    FIELDS,
+    INSTANCES_MAX,
+    SEQUENCE_MAX,
+)
 from bridge.monitoring.board import Failure, RecentThroughput
+from bridge.monitoring.guard import HEAD_BYTES_MAX
 from bridge.monitoring.headline import BridgeStanding
 from bridge.monitoring.health import CarryView, MirrorView, SignView
 from bridge.monitoring.side_command import CommandState
@@ -207,7 +213,7 @@ def _action(name: str) -> Schema:
         "401": "No token, or a wrong one.",
         "403": "The request comes from another web page.",
         "415": "The content type is not JSON.",
-        "429": "Too many wrong tokens, or requests.",
+        "429": f"Too many wrong tokens, or more than {A_MINUTE_MAX} requests in a minute.",
         "503": "The bridge starts, or its state file cannot be used.",
     }
     return {
@@ -221,6 +227,8 @@ def _action(name: str) -> Schema:
 
 
 READ: dict[str, Schema] = {
+    "/": _get("The status page.", {"200": _answer("It.", kind="text/html")}),
+    "/studies": _get("The page of studies.", {"200": _answer("It.", kind="text/html")}),
     "/livez": _get("The process works.", {"200": _answer("It does.", kind="text/plain")}),
     "/readyz": _get(
         "Both servers can be used, and the state can be written.",
@@ -254,11 +262,12 @@ READ: dict[str, Schema] = {
         "Studies, the latest arrival first.",
         {
             "200": _answer("They.", STUDIES),
+            "400": _answer("Another text in ``after`` or ``incomplete`` than there is.", MESSAGE),
             "503": _answer("The state file cannot be read.", MESSAGE),
         },
         parameters=[
             _query("search", "A Study Instance UID, an Orthanc ID, or a parked instance's ID."),
-            _query("incomplete", "1: only studies that lack instances."),
+            _query("incomplete", "1: only studies that lack instances; 0: all."),
             _query("after", "The UID after which the page begins: ``older`` of the previous page."),
         ],
     ),
@@ -273,6 +282,12 @@ READ: dict[str, Schema] = {
         },
     ),
     OPENAPI_PATH: _get("This description.", {"200": _answer("It.", {"type": "object"})}),
+}
+NO_POKE: Schema = {
+    "post": {
+        "summary": "Make the bridge read the feed now: not without BRIDGE_POKE_TOKEN.",
+        "responses": {"404": _answer("No token is set.", kind="text/plain")},
+    }
 }
 POKE: Schema = {
     "post": {
@@ -289,23 +304,47 @@ WHO = _get(
     {
         "200": _answer("It.", record(who=TEXT, actions=several(TEXT), command=COMMAND)),
         "401": _answer("No token, or a wrong one.", MESSAGE),
-        "429": _answer("Too many wrong tokens, or requests.", MESSAGE),
+        "429": _answer("Too many wrong tokens.", MESSAGE),
     },
     security=[{"token": []}],
 )
 
 
+REFUSALS = {
+    "400": f"No HTTP, a malformed Host, or a head of more than {HEAD_BYTES_MAX // 1024} KB.",
+    "413": "A body where none is taken, one that is too large, or one without Content-Length.",
+    "421": "The Host names another machine, and the server listens to this one only.",
+}
+"""What each address may answer before it is asked, as text (guard.py)."""
+
+
+def _with_refusals(operations: Schema) -> Schema:
+    return {
+        method: operation | {"responses": _refused_too(operation["responses"])}
+        for method, operation in operations.items()
+    }
+
+
+def _refused_too(responses: Schema) -> Schema:
+    found = dict(responses)
+    for code, text in REFUSALS.items():
+        plain = _answer(text, kind="text/plain")
+        if known := found.get(code):
+            told = f"{known['description']} As text: {text}"
+            plain = {"description": told, "content": known["content"] | plain["content"]}
+        found[code] = plain
+    return found
+
+
 def description(*, pokes: bool, acts: bool) -> Schema:
     """Describe what a server answers. ``pokes``, ``acts``: whether it has a token for that."""
-    paths = dict(READ)
-    if pokes:
-        paths["/poke"] = POKE
+    paths = READ | {"/poke": POKE if pokes else NO_POKE}
     if acts:
         paths["/api/actions"] = WHO
         paths |= {f"/api/actions/{name}": _action(name) for name in FIELDS}
     return {
         "openapi": VERSION,
         "info": {"title": "orthanc-bridge", "version": bridge.__version__},
-        "paths": paths,
+        "paths": {path: _with_refusals(of) for path, of in paths.items()},
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }

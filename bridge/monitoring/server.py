@@ -33,6 +33,7 @@ from bridge.monitoring.openapi import OPENAPI_PATH, description
 from bridge.monitoring.own_tls import RenewedCertificate, TlsDoor, TlsDoors
 from bridge.monitoring.page_files import PAGE_FILES, PAGE_HEADERS
 from bridge.monitoring.poke import POKE_PATH, PokeReceiver
+from bridge.monitoring.studies import NoSuchPage
 from bridge.untrusted_text import visible_values
 
 START_TIMEOUT_S = 10.0
@@ -79,12 +80,16 @@ def application(
 
     def api_studies(request: Request) -> Response:
         asked = request.query_params
+        if asked.get("incomplete", "") not in ("", "0", "1"):
+            return _Json({"message": "incomplete must be 1 or 0."}, status_code=400)
         try:
             found = board.studies(
                 search=asked.get("search", ""),
                 after=asked.get("after", ""),
                 incomplete=asked.get("incomplete") == "1",
             )
+        except NoSuchPage as exc:
+            return _Json({"message": str(exc)}, status_code=400)
         except StateError as exc:
             return _Json({"message": exc.message}, status_code=503)
         return _Json(found)

@@ -15,10 +15,14 @@ SEARCH_CHARACTERS_MAX = 64
 """A UID and an Orthanc ID are no longer."""
 
 
+class NoSuchPage(ValueError):
+    """A page was asked for that there is none of. Its text is for whoever asked, quotes nothing."""
+
+
 def studies_page(
     path: Path, *, search: str = "", after: str = "", incomplete: bool = False
 ) -> dict[str, object]:
-    """Return studies, the newest first, as JSON-ready values. Raises StateError.
+    """Return studies, the newest first, as JSON-ready values. Raises StateError, NoSuchPage.
 
     ``search``: only the study with that Study Instance UID or Orthanc ID, or with that instance
     while it is parked; of one study its parked instances are told too. ``after``: those that follow
@@ -31,9 +35,17 @@ def studies_page(
             if len(found) == 1:
                 told |= _parked_fields(ledger, found[0])
             return told | {"older": ""}
-        before = next(iter(ledger.find_studies(after[:SEARCH_CHARACTERS_MAX], limit=1)), None)
+        found = (
+            ledger.find_studies(after, limit=1) if 0 < len(after) <= SEARCH_CHARACTERS_MAX else []
+        )
+        if after and not found:
+            # The first page again would be taken for the next one, for ever.
+            raise NoSuchPage(
+                "after must be older from the previous page. No such study is on record: it may "
+                "have been forgotten since. Begin with the first page."
+            )
         page = ledger.studies(
-            limit=PAGE_STUDIES + 1, before=before if after else None, incomplete=incomplete
+            limit=PAGE_STUDIES + 1, before=next(iter(found), None), incomplete=incomplete
         )
     older = page[PAGE_STUDIES - 1].study.uid if len(page) > PAGE_STUDIES else ""
     return {"studies": [study_fields(one) for one in page[:PAGE_STUDIES]], "older": older}

@@ -11,7 +11,7 @@ from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote, StudyRecord, StudyTold
 from bridge.ledger.store import STUDIES_FORGOTTEN_MAX, Ledger
 from bridge.model import Move, Reason, Study
-from bridge.monitoring.studies import PAGE_STUDIES, studies_page
+from bridge.monitoring.studies import PAGE_STUDIES, NoSuchPage, studies_page
 from bridge.pipeline.journal import CommandJournal
 
 A, B, C = (Study(f"1.2.{n}", identifier) for n, identifier in enumerate("abc"))
@@ -127,6 +127,16 @@ def test_the_newest_come_first_in_pages(tmp_path: Path) -> None:
     lacking = studies_page(tmp_path / "state.sqlite3", incomplete=True)["studies"]
     assert isinstance(lacking, list)
     assert [one["uid"] for one in lacking] == ["1.101", "1.51", "1.1"]
+
+
+@pytest.mark.parametrize("after", ["x", "%", "1.2.999", "1" * 65, identifier(77), "1.1' OR 1"])
+def test_a_page_that_there_is_none_of_is_refused(tmp_path: Path, after: str) -> None:
+    """Not the first one again: whoever follows the pages would never come to an end."""
+    with Ledger(tmp_path / "state.sqlite3") as ledger:
+        ledger.commit(Entry(studies=(note(A, 1), note(B, 2))))
+    with pytest.raises(NoSuchPage, match="Begin with the first page") as caught:
+        studies_page(tmp_path / "state.sqlite3", after=after)
+    assert after not in str(caught.value) or after == "x"
 
 
 def test_studies_are_forgotten_by_age_and_a_few_at_a_time(ledger: Ledger) -> None:

@@ -22,7 +22,8 @@ from bridge.ledger.store import Ledger
 from bridge.ledger.verifications import is_asked_for
 from bridge.log import set_up_logging
 from bridge.model import Move, Reason
-from bridge.monitoring.actions import A_MINUTE_MAX, BODY_BYTES_MAX
+from bridge.monitoring.action_request import A_MINUTE_MAX
+from bridge.monitoring.actions import BODY_BYTES_MAX
 from bridge.monitoring.board import Board
 from bridge.monitoring.guesses import GUESSES_AT_ONCE
 from bridge.monitoring.health import HealthLimits
@@ -254,9 +255,12 @@ def test_who_guesses_is_slowed_and_learns_nothing_from_a_right_guess(acting: Act
 
 
 def test_too_many_requests_are_refused_whoever_asks(acting: Acting) -> None:
-    statuses = [acting.raw("", None, method="GET")[0] for _ in range(A_MINUTE_MAX)]
-    assert set(statuses) == {200}
+    asked = [acting.raw("", None, method="GET")[0] for _ in range(A_MINUTE_MAX + 5)]
+    assert set(asked) == {200}, "who only asks does not use up what others may do"
+    statuses = [acting.raw("/pause")[0] for _ in range(A_MINUTE_MAX)]
+    assert set(statuses) == {409}
     assert acting.raw("/pause", b'{"confirm": "pause"}')[0] == 429
+    assert acting.raw("", None, method="GET")[0] == 200
     assert not acting.paused()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,12 +21,13 @@ from bridge.ledger.store import Ledger
 from bridge.model import Move, Reason, Study
 from bridge.monitoring.actions import Actions
 from bridge.monitoring.board import Board
+from bridge.monitoring.guard import HEAD_BYTES_MAX
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.openapi import description
 from bridge.monitoring.page_files import PAGE_FILES
 from bridge.monitoring.poke import PokeReceiver
-from bridge.monitoring.server import application
+from bridge.monitoring.server import MonitoringServer, application
 from tests.acting import IDS, POKE_TOKEN, TOKEN, Acting
 
 METHODS = ("get", "post")
@@ -86,7 +88,8 @@ def held(acting: Acting, method: str, path: str, body: object = None, token: str
     status, kind, text = ask(acting, method, path, body, token)
     content = known["responses"][str(status)]["content"]
     assert kind in content
-    assert path == "/metrics" or list(content) == [kind]
+    # Before an address is asked, the server may refuse with text what it would answer in JSON.
+    assert path == "/metrics" or list(content) == [kind] or status == 400
     if kind == "application/json":
         Draft202012Validator(strict(content[kind]["schema"])).validate(json.loads(text))
     return status
@@ -107,11 +110,14 @@ def test_each_route_is_described_and_nothing_else(tmp_path: Path) -> None:
             served = {
                 (route.path, method.lower())
                 for route in app.routes
-                if isinstance(route, Route) and route.path not in PAGE_FILES
+                if isinstance(route, Route)
+                and (route.path not in PAGE_FILES or route.path in {"/", "/studies"})
                 for method in route.methods or ()
                 if method != "HEAD"
             }
             told = description(pokes=pokes, acts=acts)["paths"]
+            # Without a token there is no poke; how that is answered is described all the same.
+            served.add(("/poke", "post"))
             assert {(path, method) for path, of in told.items() for method in of} == served
 
 
@@ -125,6 +131,52 @@ def test_each_address_that_is_read_answers_as_described(acting: Acting) -> None:
     up = replace(acting.board.progress, target=SideView(up=True), workforce=Workforce(1, 1))
     acting.board.on_progress(replace(up, last_progress_at=time.time(), feed_read_at=time.time()))
     assert held(acting, "get", "/readyz") == 200
+
+
+def test_each_refusal_is_described(acting: Acting) -> None:
+    """What is refused before an address is asked, at each of them."""
+    for path, of in description(pokes=True, acts=True)["paths"].items():
+        for method in of:
+            for refused, head in (
+                (421, {"Host": "elsewhere.example"}),
+                (400, {"Host": "a b"}),
+                (413, {"Content-Length": "9000"}),
+                (413, {"Transfer-Encoding": "chunked"}),
+                (400, {"X-Long": "x" * HEAD_BYTES_MAX}),
+            ):
+                status, kind = raw(acting, method, path, head)
+                assert (status, kind) == (refused, "text/plain"), (path, head)
+                assert kind in of[method]["responses"][str(status)]["content"]
+    assert held(acting, "get", "/api/studies?after=nonsense") == 400
+    assert held(acting, "get", "/api/studies?incomplete=yes") == 400
+
+
+def raw(acting: Acting, method: str, path: str, head: dict[str, str]) -> tuple[int, str]:
+    lines = {"Host": f"127.0.0.1:{acting.port}"} | head
+    text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    with socket.create_connection(("127.0.0.1", acting.port), timeout=30) as connection:
+        connection.sendall(f"{method.upper()} {path} HTTP/1.1\r\n{text}\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.headers.get_content_type()
+
+
+def test_without_a_token_the_poke_is_described_as_it_is_answered(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite3"
+    Ledger(path).close()
+    board = Board(path, HealthLimits())
+    server = MonitoringServer(application(board, Metrics(board)), host="127.0.0.1", port=0)
+    server.start()
+    port = int(server.url.rsplit(":", 1)[1])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/poke")
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    server.stop()
+    told = description(pokes=False, acts=False)["paths"]["/poke"]["post"]["responses"]
+    content = told[str(answer.status)]["content"]
+    assert (answer.status, answer.headers.get_content_type()) == (404, *content)
 
 
 BODIES: dict[str, dict[str, object]] = {
