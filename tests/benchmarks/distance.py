@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,7 +166,8 @@ class _End(asyncio.Protocol):
 
     def _finish(self) -> None:
         if self.other and self.other.transport and self.other.transport.can_write_eof():
-            self.other.transport.write_eof()
+            with suppress(OSError):  # whoever was killed has broken it
+                self.other.transport.write_eof()
 
     def _close(self) -> None:
         if self.other and self.other.transport:
