@@ -141,6 +141,8 @@ class FollowFeed:
         elif self._ahead is None:
             self._ahead = self._last
             self._ahead_given = 0
+        else:  # arrivals never cease, and what was read in order is not read once more
+            self._ahead = max(self._ahead, self._reader.position)
 
     def _next_in_order(self) -> MovePage:
         """Look once. The look is noted at its end, when none of its requests can fail any more."""

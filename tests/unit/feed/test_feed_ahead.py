@@ -72,6 +72,21 @@ def test_behind_the_end_what_arrives_now_is_read_when_the_end_is_asked_for(backl
     assert _sequences(feed.next_page())[-len(in_order) :] == in_order, "pages go on in order"
 
 
+def test_what_reading_in_order_has_passed_is_not_read_once_more() -> None:
+    """Planted, seen to fail: rows that were read are read again, and count to the bound."""
+    client = GrowingFeed(30)
+    feed = _feed(client)
+    feed.next_page()
+    feed.newest(ahead=True)  # new arrivals are those above 30
+    client.last = 1000
+    read = 10
+    while read < 60:
+        read = max(read, *_sequences(feed.next_page()))
+    client.last = 1003
+    page = feed.newest(ahead=True)
+    assert _sequences(page)[0] == read + 1
+
+
 def test_what_arrives_now_is_left_where_it_is_not_wanted() -> None:
     client = GrowingFeed(100)
     feed = _feed(client)
