@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from bridge.errors import EXIT_DONE, ConfigurationError
 PACKAGE = Path(bridge.__file__).parent
 PACKAGED = PACKAGE / "docs"
 """Where an installed package has the pages (pyproject.toml, force-include)."""
+PLACES_MAX = 8
+"""Sections that are listed where no heading has a word."""
 
 
 def pages() -> dict[str, Path]:
@@ -36,7 +39,12 @@ def env_template() -> str:
 
 def docs(
     topic: Annotated[
-        str, typer.Argument(metavar="[TOPIC]", help="Page to print; without it, all are listed.")
+        str,
+        typer.Argument(
+            metavar="[TOPIC]",
+            help="Page to print; without it, all are listed. Any other word: the sections that "
+            "are about it are listed.",
+        ),
     ] = "",
     section: Annotated[
         str,
@@ -55,9 +63,13 @@ def docs(
         return EXIT_DONE
     name = topic.lower().removeprefix("docs/").removesuffix(".md")
     if name not in known:
-        raise ConfigurationError(
-            f"There is no page {topic}.", advice="All pages: orthanc-bridge docs"
-        )
+        found = [] if section else places(known, topic)
+        if not found:
+            raise ConfigurationError(
+                f"There is no page {topic}.", advice="All pages: orthanc-bridge docs"
+            )
+        print_table(("TOPIC", "SECTION"), found)
+        return EXIT_DONE
     text = known[name].read_text("utf-8")
     if section:
         text = "\n".join(sections(text, section))
@@ -76,7 +88,28 @@ def title(page: Path) -> str:
         return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
+def places(known: Mapping[str, Path], word: str) -> list[tuple[str, str]]:
+    """List where a word stands, in any case: page and section.
+
+    Those sections (headings of level 2) that have it in their heading, or else those that have it
+    most often in their text.
+    """
+    named, counted = [], []
+    for name, file in known.items():
+        for part in _parts(file.read_text("utf-8")):
+            heading, _, text = part.partition("\n")
+            place = (name, heading.removeprefix("## "))
+            if word.lower() in heading.lower():
+                named.append(place)
+            elif count := text.lower().count(word.lower()):
+                counted.append((-count, place))
+    return named or [place for _, place in sorted(counted)[:PLACES_MAX]]
+
+
 def sections(text: str, wanted: str) -> list[str]:
     """Return the sections (headings of level 2) whose heading has ``wanted``, in any case."""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    return [part for part in parts[1:] if wanted.lower() in part.partition("\n")[0].lower()]
+    return [part for part in _parts(text) if wanted.lower() in part.partition("\n")[0].lower()]
+
+
+def _parts(text: str) -> list[str]:
+    return re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]

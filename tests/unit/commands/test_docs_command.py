@@ -12,7 +12,7 @@ import pytest
 import bridge
 import bridge.commands.docs
 from bridge.cli import exit_code_of
-from bridge.commands.docs import pages, sections
+from bridge.commands.docs import PLACES_MAX, pages, sections
 
 Capture = pytest.CaptureFixture[str]
 PACKAGE = Path(bridge.__file__).parent
@@ -71,7 +71,7 @@ def test_a_section_is_printed_alone(capsys: Capture) -> None:
     assert said.count("\n## ") == 0
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["operations", "no such heading"]])
+@pytest.mark.parametrize("arguments", [["no-such-page"], ["operations", "no such heading"]])
 def test_what_is_not_there_is_told_with_the_way_to_what_is(
     arguments: list[str], capsys: Capture
 ) -> None:
@@ -89,3 +89,36 @@ def test_an_installed_package_has_its_pages_beside_its_modules(
         (tmp_path / name).write_text(f"# {name}\n", "utf-8")
     monkeypatch.setattr(bridge.commands.docs, "PACKAGED", tmp_path)
     assert list(pages()) == ["readme", "operations", "mutants", "changelog"]
+
+
+def test_a_word_that_is_no_page_lists_the_sections_about_it(capsys: Capture) -> None:
+    """Each can be printed as it is listed. Planted, seen to fail: a heading in another case."""
+    assert exit_code_of(["docs", "PARKED"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["TOPIC", "SECTION"]
+    assert lines[1:]
+    for line in lines[1:]:
+        page, section = line.split(maxsplit=1)
+        assert "parked" in section.lower()
+        assert exit_code_of(["docs", page, section]) == 0
+        assert capsys.readouterr().out.startswith(f"## {section}")
+
+
+def test_a_word_in_no_heading_lists_the_sections_that_have_it_most_often(capsys: Capture) -> None:
+    """A setting for example. Planted, seen to fail: no bound; the rarest first."""
+    assert exit_code_of(["docs", "bridge_source_retention"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert 3 < len(lines) <= PLACES_MAX
+    counts = []
+    for line in lines:
+        page, section = line.split(maxsplit=1)
+        (text, *_) = sections(pages()[page].read_text("utf-8"), section)
+        counts.append(text.lower().count("bridge_source_retention"))
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] > 0
+
+
+def test_a_word_that_stands_nowhere_is_no_page(capsys: Capture) -> None:
+    assert exit_code_of(["docs", "nowhere-at-all"]) == 2
+    assert exit_code_of(["docs", "parked", "lags"]) == 2, "a section of no page"
+    assert "There is no page parked" in capsys.readouterr().err
