@@ -56,7 +56,7 @@ class BridgeStanding(StrEnum):
 
 def standing_of(progress: Progress, found: tuple[Problem, ...], *, now: float) -> BridgeStanding:
     """Say which colour it is; ``found`` is what ``judge`` found, ``now`` epoch seconds."""
-    if any(not problem.code.endswith("_not_contacted") for problem in found):
+    if _wrong(found):
         return BridgeStanding.NEEDS_PERSON
     if found or progress.phase in (*PHASES, "snapshot") or progress.hold == "paused":
         return BridgeStanding.WORKING
@@ -69,8 +69,8 @@ def standing_of(progress: Progress, found: tuple[Problem, ...], *, now: float) -
 
 def next_command(progress: Progress, found: tuple[Problem, ...]) -> str:
     """Name the command that a person types now; "" when none helps."""
-    if found:
-        return NEXT_COMMANDS.get(found[0].code, "")
+    if wrong := _wrong(found):
+        return NEXT_COMMANDS.get(wrong[0].code, "")
     return "orthanc-bridge resume" if progress.hold == "paused" else ""
 
 
@@ -90,11 +90,14 @@ def headline(
     the pace, in words. ``left``: how long the rest will take.
     """
     if found:
-        more = len(found) - 1
-        tail = f" ({more} more below)" if more else ""
         held = HOLDS[progress.hold] if progress.hold in STANDING_HOLDS else ""
         also = f" The bridge is also {held}." if held else ""
-        return f"Attention{tail}: {_first(found[0])}{also}"
+        wrong, more = _wrong(found), len(found) - 1
+        if not wrong:
+            sides = " and the ".join(problem.code.partition("_")[0] for problem in found)
+            return f"The bridge is starting: it has not asked the {sides} yet.{also}"
+        tail = f" ({more} more below)" if more else ""
+        return f"Attention{tail}: {_first(wrong[0])}{also}"
     text = _without_problems(progress, now=now)
     aside = [f"{counted(parked, 'instance')} set aside as parked"] if parked else []
     aside += [f"{counted(dropped, 'instance')} dropped by an operator"] if dropped else []
@@ -131,13 +134,16 @@ def limits_in_words(instances_s: float = 0, mbit_s: float = 0, quiet_hours: str 
     return ", ".join(parts)
 
 
+def _wrong(found: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Return what is wrong: that a server was not asked yet, just after the start, is not."""
+    return tuple(problem for problem in found if not problem.code.endswith("_not_contacted"))
+
+
 def _first(problem: Problem) -> str:
     side, _, kind = problem.code.partition("_")
     if side not in ("source", "target"):
         return f"{problem.message} {problem.advice}".strip()
     remedy = problem.advice or f"{REMEDIES.get(kind, 'Read the log')}."
-    if kind == "not_contacted":
-        return f"{problem.message} Wait a moment."
     return f"{problem.message} {remedy} {NOTHING_LOST}"
 
 

@@ -388,8 +388,8 @@ def sign_in_words(view: SignView, *, now: float) -> str:
     """Say how much is still to be signed."""
     if view.waiting_since is None:
         return "all that was delivered is signed"
-    ago = lasting(max(0.0, now - view.waiting_since))
-    return f"{counted(view.waiting, 'delivered instance')} to be signed, the first since {ago}"
+    since = UNKNOWN_TIME if view.waiting_since > now else lasting(now - view.waiting_since)
+    return f"{counted(view.waiting, 'delivered instance')} to be signed, the first since {since}"
 
 
 def carry_in_words(view: CarryView, *, now: float) -> str:
@@ -397,8 +397,7 @@ def carry_in_words(view: CarryView, *, now: float) -> str:
     if view.compared_at is None:
         last = "not everything has been compared yet"
     else:
-        ago = lasting(max(0.0, now - view.compared_at))
-        last = f"all compared {ago} ago, {counted(view.resources, 'resource')}"
+        last = f"all compared {_ago(view.compared_at, now)}, {counted(view.resources, 'resource')}"
         last += f", {view.left:,} left because others wrote them" if view.left else ""
     waiting = ""
     if view.waiting:
@@ -454,9 +453,9 @@ def verification_in_words(view: MirrorView, *, now: float) -> str:
     if view.ended_at is None:
         last = "no verification completed yet"
     else:
-        ago = lasting(max(0.0, now - view.ended_at))
+        ago = _ago(view.ended_at, now)
         found = counted(view.unresolved, "difference")
-        last = f"last complete verification: {ago} ago, {counted(view.instances, 'instance')}, "
+        last = f"last complete verification: {ago}, {counted(view.instances, 'instance')}, "
         last += found
         last += f", {view.repaired:,} repaired" if view.repaired else ""
         last += f", {view.deleted:,} deleted at the target" if view.deleted else ""
@@ -595,6 +594,14 @@ def latest(*times: float, now: float) -> float:
 def _not_after(at: float | None, now: float, otherwise: float) -> float | None:
     """Return a stored time; ``otherwise`` where it is after now: the clock was ahead then."""
     return at if at is None or at <= now else otherwise
+
+
+UNKNOWN_TIME = "an unknown time (the clock was ahead then)"
+
+
+def _ago(at: float, now: float) -> str:
+    """Say how long ago something was; not so where that time is still to come."""
+    return f"at {UNKNOWN_TIME}" if at > now else f"{lasting(now - at)} ago"
 
 
 def counted(number: int, thing: str) -> str:

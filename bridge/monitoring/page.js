@@ -215,9 +215,9 @@ function followed(failure) {
   return failure.lasted_s === null ? "outage" : `outage, over after ${lasting(failure.lasted_s)}`;
 }
 
-// The first reason is the sentence at the top.
-function showReasons(reasons) {
-  byId("reasons").hidden = reasons.length < 2;
+// The first reason is the sentence at the top. That a server was not asked yet is nothing wrong.
+function showReasons(reasons, standing) {
+  byId("reasons").hidden = reasons.length < 2 || standing !== "needs_person";
   byId("reasons").replaceChildren(...reasons.map((reason) => {
     const li = element("li");
     li.append(element("code", reason.code), ` ${reason.message} ${reason.advice}`);
@@ -246,7 +246,7 @@ function showVerdict(status) {
 function show(status) {
   document.body.classList.remove("stale");
   showVerdict(status);
-  showReasons(status.reasons);
+  showReasons(status.reasons, status.standing);
   showServer("source", status.source, status);
   showBridge(status);
   showServer("target", status.target, status);

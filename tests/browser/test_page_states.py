@@ -13,7 +13,7 @@ from bridge.events import InFlight, InstanceParked, Progress, SideView, Workforc
 from bridge.ledger.records import Entry, Parked
 from bridge.ledger.store import Ledger
 from bridge.model import Move, Reason
-from bridge.monitoring.board import Board
+from bridge.monitoring.board import NOT_CONTACTED, Board
 from bridge.monitoring.health import HealthLimits
 from bridge.monitoring.metrics import Metrics
 from bridge.monitoring.names import BridgeNames
@@ -176,6 +176,20 @@ def test_down(showing: Showing, photograph: Photographer, side: str) -> None:
     assert codes == [f"{side}_unreachable"]
     assert page.text("#figures").startswith("Lag 1,876,544 changes"), "what waits is still told"
     photograph(page, f"down-{side}")
+
+
+def test_just_started_is_nothing_wrong(showing: Showing, photograph: Photographer) -> None:
+    """Neither server was asked yet: the colour, the words and the list say the same."""
+    page = showing(NOT_CONTACTED)
+    assert page.text("#verdict") == (
+        "The bridge is starting: it has not asked the source and the target yet."
+    )
+    assert page.ask(CLASSES) == [False, False]
+    assert page.ask("document.title").startswith("… ")
+    assert page.ask("document.getElementById('reasons').hidden")
+    bad = "[...document.querySelectorAll('.bad')].map((one) => one.textContent)"
+    assert page.ask(bad) == []
+    photograph(page, "started")
 
 
 def test_several_troubles_are_all_told(showing: Showing, tmp_path: Path) -> None:

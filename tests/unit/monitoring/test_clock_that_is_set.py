@@ -17,10 +17,13 @@ from bridge.monitoring.health import (
     HealthLimits,
     MirrorView,
     SignView,
+    carry_in_words,
     carry_problems,
     judge,
     mirror_problems,
+    sign_in_words,
     sign_problems,
+    verification_in_words,
 )
 
 NOW = 1e9
@@ -39,6 +42,26 @@ WELL = Progress(
 )
 BUSY = replace(WELL, waiting=3, caught_up=False, last=13)
 LIMITS = HealthLimits(stall_after_s=600.0, verify_every_s=3600.0, carries=True)
+
+
+def test_what_was_noted_while_the_clock_was_ahead_is_not_a_moment_ago() -> None:
+    later = NOW + 60.0
+    verified = MirrorView(begun_at=NOW, ended_at=later, instances=7)
+    compared = CarryView(compared_at=later, resources=7)
+    waiting = SignView(waiting=7, waiting_since=later)
+    told = [
+        verification_in_words(verified, now=NOW),
+        carry_in_words(compared, now=NOW),
+        sign_in_words(waiting, now=NOW),
+    ]
+    assert told == [
+        "last complete verification: at an unknown time (the clock was ahead then), 7 instances, "
+        "0 differences",
+        "all compared at an unknown time (the clock was ahead then), 7 resources",
+        "7 delivered instances to be signed, the first since an unknown time (the clock was ahead "
+        "then)",
+    ]
+    assert "0 s ago" in verification_in_words(verified, now=later)
 
 
 @dataclass

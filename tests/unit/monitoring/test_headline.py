@@ -77,7 +77,13 @@ NEW = SideView(up=False, problem="not_contacted", message="It was not asked yet.
          "orthanc-bridge resume."),
         (replace(BUSY, hold="rate_limit"), 9,
          "Attention: 9 instances are parked. To see why: orthanc-bridge parked list."),
-        (replace(IDLE, source=NEW), 0, "Attention: It was not asked yet. Wait a moment."),
+        (replace(IDLE, source=NEW), 0, "The bridge is starting: it has not asked the source yet."),
+        (replace(IDLE, source=NEW, target=NEW, hold="paused"), 0,
+         "The bridge is starting: it has not asked the source and the target yet. The bridge is "
+         "also paused by an operator; to continue: orthanc-bridge resume."),
+        (replace(IDLE, source=NEW, target=FULL), 0,
+         "Attention (1 more below): It says 507. Free storage on that server. Nothing is lost; the "
+         "bridge resumes automatically."),
     ],
 )  # fmt: skip
 def test_headline(progress: Progress, parked: int, said: str) -> None:
@@ -116,7 +122,7 @@ def test_the_colour(progress: Progress, standing: BridgeStanding) -> None:
     assert said.startswith("All is well") == (
         standing is BridgeStanding.WELL and progress.hold not in HOLDING
     )
-    assert said.startswith("Attention") == bool(found)
+    assert said.startswith("Attention") == (standing is BridgeStanding.NEEDS_PERSON)
 
 
 def test_parked_ones_that_are_borne_need_nobody_and_others_do() -> None:
