@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from bridge.errors import BridgeError, FeedWentBackwards, InstanceError, InstanceGone, side_error
 from bridge.events import Event, SourceDeletes
@@ -315,6 +316,8 @@ class World:
         self.home = home
         self.rng = draw = random.Random(seed)
         self.fault = self.FAULTS[seed % len(self.FAULTS)]
+        self.dead = False
+        """The process was killed, and the next one has not begun."""
         self.source, self.target = Server("A", draw), Server("B", draw)
         self.target.tells = draw.random() < 0.5
         self.leads_to = {SideName.SOURCE: self.source, SideName.TARGET: self.target}
@@ -360,12 +363,18 @@ class World:
         return MemoryLedger(self.home / name, self.point, content)
 
     def point(self) -> None:
-        """The process may be killed here."""
+        """The process may be killed here. One that is dead writes nothing."""
+        if self.dead and not self.inside:
+            self._die()
         if self.calm or self.inside:
             return
         self.points += 1
         if self.points == self.killed_at:
-            raise Crash
+            self._die()
+
+    def _die(self) -> NoReturn:
+        self.dead = True
+        raise Crash
 
     def _prepare(self) -> None:
         draw = self.rng
@@ -454,7 +463,7 @@ class World:
         if copied:
             self.other = self._sweeper(self.other_client)
         if ended:
-            raise Crash  # it had ended before, and begins again at the same time
+            self._die()  # it had ended before, and begins again at the same time
 
     def _renew_others(self) -> None:
         """What another bridge does every half minute."""
@@ -473,6 +482,7 @@ class World:
 
     def restart(self) -> None:
         """Another process on the same state."""
+        self.dead = False
         for client in self.client.values():
             client.close()
         self.begins_with(self.ledger)
@@ -517,6 +527,8 @@ class World:
 
     def happen(self, request: str, side: SideName) -> None:
         """Something may happen now."""
+        if self.dead and not self.inside:
+            self._die()  # nothing of it is cleaned up either
         draw = self.rng
         self.verified = self.verified and request == "stored_file"
         self._do_late()
@@ -524,7 +536,7 @@ class World:
         if self.calm or self.inside or draw.random() > 0.06:
             return
         if draw.random() < 0.1:
-            raise Crash
+            self._die()
         if draw.random() < 0.25:
             self._outage()
             return
