@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,36 @@ def ram_disk() -> Path | None:
 # Ledgers and Orthancs write durably: on a disk many tests only wait for that. pytest reads it.
 if (found := ram_disk()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(found))
+
+
+LONGEST = (
+    "tests/simulation/test_simulation.py",
+    "tests/integration/retention/",
+    "tests/integration/pipeline/test_faults_crashes.py",
+    "tests/integration/mirror/test_mirror_real.py",
+    "tests/integration/test_tutorial.py",
+    "tests/integration/worker/dask/test_cluster_workers.py",
+)
+"""Many of these wait for half a minute: begun last, they keep the whole suite waiting."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each process begin with some of the longest tests. (Each takes a part of the list.)"""
+    count = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    if count > 1:
+        items[:] = longest_first(items, count)
+
+
+def longest_first(items: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """Sort tests so that each of ``count`` equal parts begins with its share of the longest."""
+    longest = [item for item in items if item.nodeid.startswith(LONGEST)]
+    others = iter([item for item in items if not item.nodeid.startswith(LONGEST)])
+    ends = [len(items) * part // count for part in range(count + 1)]
+    found: list[pytest.Item] = []
+    for part in range(count):
+        found += longest[part::count]
+        found += islice(others, max(0, ends[part + 1] - len(found)))
+    return [*found, *others]
 
 
 def require_orthanc(name: str = "") -> Path:
