@@ -28,7 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 .PHONY: help demo try test test-fast test-crashes test-container test-matrix test-pythons check-wheels
-.PHONY: simulate simulate-retention simulate-mirror simulate-carry test-mirror fuzz generate soak mutants mutants-tables mutants-simulated lint bench bench-scaling docs wheel
+.PHONY: simulate simulate-retention simulate-mirror simulate-carry simulate-sign test-mirror fuzz generate soak mutants mutants-tables mutants-simulated lint bench bench-scaling docs wheel
 .PHONY: bench-mirror sbom deb check-manifests site screenshots
 .PHONY: lock clean
 .PHONY: demo-needs test-needs bench-needs
@@ -69,6 +69,9 @@ simulate-mirror: $(VENV)/.dev ## two servers that drift apart, and kills: make s
 
 simulate-carry: $(VENV)/.dev ## what lies beside the files, users, backups and kills: make simulate-carry SEEDS=10000
 	$(BIN)/python -m tests.simulation.carry --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+simulate-sign: $(VENV)/.dev ## what says delivered at a source that drifts away, and kills: make simulate-sign SEEDS=10000
+	$(BIN)/python -m tests.simulation.sign --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 test-mirror: $(VENV)/.dev test-needs ## 10,000 instances between two Orthancs, drifted apart, 20 kills: 10 to 30 minutes
 	MIRROR_INSTANCES=10000 MIRROR_KILLS=20 $(BIN)/pytest -q -s tests/integration/mirror -k killed_meanwhile

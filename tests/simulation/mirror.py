@@ -27,7 +27,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ class MirrorServer(Server):
         metadata = {
             name: data.decode() for (what, name), data in there.items() if what is What.METADATA
         }
-        return Resource(*level, labels, metadata)
+        file = self.files[level[1]][0] if level[0] is ResourceKind.INSTANCE else ""
+        return Resource(*level, labels, metadata, file)
 
 
 class MirrorAddress:
@@ -281,7 +282,10 @@ class MirrorAddress:
 
     def _annotated(self, request: str, kind: ResourceKind, resource_id: str) -> dict[Any, bytes]:
         server = self._reach(request)
-        assert (kind, resource_id) in server.levels() or not request.startswith("put")
+        if (kind, resource_id) not in server.levels():
+            if request.startswith("put"):
+                raise side_error(self.side, SideProblem.NOT_FOUND, "404")
+            return {}
         return server.beside.setdefault((kind, resource_id), {})
 
     def metadata_of(self, kind: ResourceKind, resource_id: str, name: str) -> Value | None:
@@ -380,6 +384,10 @@ class Workers:
                 return SideFailed(SideName.SOURCE, problem, "no file", specific=True)
             return Skipped(Reason.GONE)
         if data.count(b":") != 2:
+            if world.is_damaged_at_source(instance_id):
+                # A file that does not decode is compared with what the source notes.
+                problem = SideProblem.SERVER_ERROR
+                return SideFailed(SideName.SOURCE, problem, "other bytes", specific=True)
             return InstanceFailed(Reason.UNDECODABLE, "it is rotten", final=True)
         sent = content_of(data) + b":raw"
         path.write_bytes(sent)
@@ -658,7 +666,8 @@ class MirrorWorld:
             status = self.put(self.target, sent, overwrite=False)
             held = self.target.files[instance][1]
             if status == "Success" or held == md5(sent):
-                delivered.append(DeliveryRecord(instance, md5(data), md5(sent), self.now))
+                record = DeliveryRecord(instance, md5(data), md5(sent), self.now)
+                delivered.append(replace(record, to_sign=self.signs))
             else:
                 outdated.append(instance)
         if rows:
@@ -683,6 +692,7 @@ class MirrorWorld:
             workers,
             limit=self.limit,
             look_at_feed=lambda ledger: look(ledger, source),
+            signs=self.signs,
             report=self.report,
             identify=named,
             now_s=lambda: self.now,
@@ -731,11 +741,17 @@ class MirrorWorld:
                 raise Violation(f"{len(recent)} changes in a day, {allowed} allowed")
 
     kills = troubles = 0
+    signs = False
+    """Whether what is delivered is to be signed at the source (sign.py)."""
 
     def verify(self) -> bool:
-        """Verify once, whatever comes of it; a process that is killed is followed by another."""
+        """Verify once, whatever comes of it; False where it did not come to its end."""
+        return self.process(lambda: self.verification().run())
+
+    def process(self, work: Callable[[], bool]) -> bool:
+        """Have a process work; one that is killed is followed by another."""
         try:
-            return self.verification().run()
+            return work()
         except Crash:
             self.kills += 1
             content = self.ledger.content()

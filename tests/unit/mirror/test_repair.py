@@ -281,8 +281,9 @@ def test_the_source_does_not_hold_it_any_more(scene: Scene) -> None:
 
 def test_what_cannot_be_delivered_is_not_deleted(scene: Scene) -> None:
     instance_id = scene.ids[0]
-    uuid = scene.world.source.files[instance_id][0]
-    scene.world.source.storage[uuid] = b"rotten"
+    undecodable = f"{instance_id}:x".encode()
+    scene.world.noted[md5(undecodable)] = undecodable
+    scene.world.source.put(instance_id, undecodable)
     before = dict(scene.world.target.files)
     assert repaired(scene, instance_id) is RepairEnd.FAILED
     assert is_untouched(scene, before)
