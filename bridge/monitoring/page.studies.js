@@ -1,8 +1,11 @@
 "use strict";
 // Asks api/studies and shows studies: a list, or one of them with its parked instances. What is
-// searched for stands in the address, so that it can be sent to somebody.
+// searched for stands in the address, so that it can be sent to somebody. What is shown is asked for
+// again every few seconds while somebody looks: a study grows, and is stable after a while.
 
 const PATIENCE_MS = 5000;
+const PERIOD_MS = 5000;
+const PAGES_MAX = 5; // so many are kept up to date; who looks further back looks at what is over
 
 const asked = new URLSearchParams(location.search);
 
@@ -39,37 +42,56 @@ function showParked(answer) {
   }
 }
 
-let rows = [];
+let pages = 1;
 
-function show(answer) {
+function show(answers) {
+  const answer = answers.at(-1);
   const bases = Object.entries(answer.public_urls).filter(([, base]) => base);
-  rows = [...rows, ...answer.studies.map((study) => cells(study, bases))];
+  const rows = answers.flatMap((one) => one.studies.map((study) => cells(study, bases)));
   list("studies", rows);
   write(byId("name"), answer.name);
   write(byId("said"), rows.length ? `${counted(rows.length, "study").replace("studys", "studies")} shown.`
     : asked.get("search") ? "No such study is on record." : "No study is on record.");
   byId("older").hidden = !answer.older;
-  byId("older").dataset.after = answer.older;
-  showParked(answer);
+  showParked(answers[0]);
 }
 
-async function ask(after) {
-  const query = new URLSearchParams(asked);
-  if (after) query.set("after", after);
+// One page after the other: a study that has grown goes to the front, and moves the others.
+async function ask() {
   try {
-    const answer = await fetch(`api/studies?${query}`,
-      { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-    const told = await answer.json();
-    if (answer.ok) show(told); else write(byId("said"), told.message);
+    const answers = [];
+    let after = "";
+    do {
+      const query = new URLSearchParams(asked);
+      if (after) query.set("after", after);
+      const answer = await fetch(`api/studies?${query}`,
+        { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+      const told = await answer.json();
+      if (!answer.ok) return void write(byId("said"), told.message);
+      answers.push(told);
+      after = told.older;
+    } while (after && answers.length < pages);
+    show(answers);
   } catch (error) {
     console.info("no studies:", error);
     write(byId("said"), "The bridge does not answer.");
   }
 }
 
+// What has the focus must not vanish under the finger.
+const isUsed = () => document.querySelector("main table :focus") !== null;
+
+async function askAgain() {
+  if (!document.hidden && !isUsed() && pages <= PAGES_MAX) await ask();
+  setTimeout(askAgain, PERIOD_MS);
+}
+
 byId("wanted").value = asked.get("search") || "";
 byId("incomplete").checked = asked.get("incomplete") === "1";
-byId("older").addEventListener("click", () => ask(byId("older").dataset.after));
+byId("older").addEventListener("click", () => {
+  pages += 1;
+  ask();
+});
 byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const query = new URLSearchParams();
@@ -77,4 +99,4 @@ byId("search").addEventListener("submit", (event) => {
   if (byId("incomplete").checked) query.set("incomplete", "1");
   location.search = query;
 });
-ask("");
+askAgain();

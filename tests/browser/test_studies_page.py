@@ -99,6 +99,39 @@ def test_whether_the_source_expects_more_of_a_study_is_shown(page: Page) -> None
     )
 
 
+def test_what_is_shown_is_kept_up_to_date(page: Page, tmp_path: Path) -> None:
+    """One study is found to be stable, another one begins: without anybody's doing."""
+    page.ask("document.getElementById('older').click()")
+    page.wait_text("#said", f"{STUDIES} studies shown.")
+    page.ask("window.kept = true; null")
+    newest = Study(f"1.2.{STUDIES - 1}", identifier(1000 + STUDIES - 1))
+    with EventLedger(tmp_path / "state.sqlite3") as ledger:
+        for changed in ledger.changed_studies(after=0, limit=100, quiet_since=2e9, now=2e9):
+            if changed.record.study == newest:
+                assert ledger.judged(changed, StudyTold(5), stable_at=2e9, notices=())
+        note = StudyNote(Study("1.9", identifier(9)), identifier(9), EndedAs.DELIVERED, 2e9, 0.0)
+        ledger.commit(Entry(studies=(note,)))
+    page.wait_text("#said", f"{STUDIES + 1} studies shown.")
+    cells = "[...document.querySelectorAll('#studies td[data-label=State]')]"
+    assert page.ask(f"{cells}.map((cell) => cell.innerText)")[:3] == [
+        "more may come",
+        "stable: the source expects no more",
+        "stable: the source expects no more",
+    ]
+    assert shown(page) == ["1.9", *(f"1.2.{n}" for n in range(STUDIES - 1, -1, -1))]
+    assert page.ask("window.kept"), "the page was not loaded anew"
+    # While something in the table has the focus, it stays.
+    page.ask("document.querySelector('#studies a').focus(); null")
+    page.ask("window.held = document.activeElement; null")
+    with EventLedger(tmp_path / "state.sqlite3") as ledger:
+        note = StudyNote(Study("1.10", identifier(8)), identifier(8), EndedAs.DELIVERED, 3e9, 0.0)
+        ledger.commit(Entry(studies=(note,)))
+    page.ask("askAgain()")  # its time has come
+    assert page.ask("document.activeElement === window.held && window.held.isConnected")
+    page.ask("document.activeElement.blur(); null")
+    page.wait_text("#said", f"{STUDIES + 2} studies shown.")
+
+
 def test_one_that_lacks_instances_is_found_and_tells_which(
     page: Page, photograph: Photographer
 ) -> None:
