@@ -140,7 +140,11 @@ class StudyWatch:
 
     def turn(self, ledger: EventLedger) -> None:
         """Look at some of them. Raises SourceError, FeedWentBackwards, StateError."""
+        self._look_at_changed(ledger)
+        # At the end: a source that fails at it keeps no study from being judged.
         self._arrivals.turn(ledger)
+
+    def _look_at_changed(self, ledger: EventLedger) -> None:
         now, now_s = self._clock.now_s(), self._clock.steady_s()
         page = ledger.changed_studies(
             after=self._after, limit=STUDIES_AT_ONCE, quiet_since=now - QUIET_S, now=now

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from bridge.errors import FeedWentBackwards, StateError, side_error
+from bridge.errors import FeedWentBackwards, SideError, StateError, side_error
 from bridge.events import TellingFailed, TellingWorks
 from bridge.ledger.outbox import EventLedger
 from bridge.ledger.records import EndedAs, Entry, Parked, StudyNote
@@ -156,6 +157,30 @@ def test_a_long_backlog_is_looked_up_once_and_in_parts(world: World) -> None:
     world.source.arrive(7, 2)
     world.turns(10)
     assert world.source.looked_up == [identifier(7)]
+
+
+def test_a_source_that_fails_to_name_studies_keeps_none_from_being_judged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> frozenset[str]:
+        raise side_error(SideName.SOURCE, SideProblem.TIMED_OUT, "too slow")
+
+    monkeypatch.setattr(world.source, "studies_of", fails)
+    world.source.states[STUDY.orthanc_id] = STABLE
+    world.source.feed_end = 1
+    world.deliver(1, checkpoint=0)
+    world.turns(5)
+    world.source.arrive(5, 2, Study("1.7", identifier(70)))
+    with contextlib.suppress(SideError):
+        world.turns(20)
+    assert not is_stable(world)
+    world.commit(Entry(checkpoint=1))
+    with EventLedger(world.path) as ledger:
+        for _ in range(20):
+            world.clock.pass_(1)
+            with contextlib.suppress(SideError):
+                world.watch.turn(ledger)
+    assert is_stable(world)
 
 
 def test_a_source_that_does_not_name_studies_is_no_trouble(world: World) -> None:
