@@ -60,6 +60,9 @@ BATCH = 100
 """Instances whose metadata are read together, and after which the place is written down."""
 LISTED_A_REQUEST = 1000
 SEQUENCE_DIGITS = 16
+UNDECIDED = (
+    "It cannot be judged: a server does not answer for it, or no decoder reads it. It may be well."
+)
 UNVERIFIABLE = (
     "It cannot be verified: the target neither verifies its file nor sends it. Allow POST "
     "/instances/{id}/attachments/dicom/verify-md5 or GET /instances/{id}/file there, and set "
@@ -662,7 +665,9 @@ def _advice(view: CopyView, state: CopyState) -> str:
         return SOURCE_DAMAGED
     if state is CopyState.UNVERIFIABLE:
         return UNVERIFIABLE
-    return SOURCE_DAMAGED_TOO if _is_source_damaged(view, state) else ""
+    if _is_source_damaged(view, state):
+        return SOURCE_DAMAGED_TOO
+    return UNDECIDED if state is CopyState.UNDECIDED else ""
 
 
 def _lacking(view: CopyView, state: CopyState, age: float) -> DeliveryRecord | None:

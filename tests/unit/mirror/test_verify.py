@@ -55,6 +55,7 @@ from bridge.mirror.repair import LOCK_SUFFIX, prepared_path
 from bridge.mirror.verify import (
     SOURCE_DAMAGED,
     SOURCE_DAMAGED_TOO,
+    UNDECIDED,
     UNFINISHED,
     UNVERIFIABLE,
     Verification,
@@ -161,6 +162,8 @@ def test_what_cannot_be_read_and_is_parked_or_waits_is_no_difference(
     assert last is not None
     assert last.counts.get(put_aside or "undecided") == 1
     assert last.differences == (not put_aside)
+    told = [] if put_aside else [CopyFound(instance_id, "undecided", UNDECIDED)]
+    assert scene.happened(CopyFound) == told
 
 
 def test_an_outage_is_no_reason_of_a_parked_one(
