@@ -303,7 +303,7 @@ def test_a_file_that_rots_at_the_source_is_told_and_the_copy_stays(
     assert dict(last.counts) == {"equal": len(others), wanted: 1}
     (first, *_) = scene.happened(CopyFound)
     assert isinstance(first, CopyFound)
-    assert first.advice == (SOURCE_DAMAGED if wanted == "source_damaged" else "")
+    assert first.advice == (SOURCE_DAMAGED if wanted == "source_damaged" else UNDECIDED)
 
 
 def test_what_was_damaged_at_the_source_is_looked_at_until_it_is_not(scene: Scene) -> None:
