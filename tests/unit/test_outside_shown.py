@@ -42,11 +42,11 @@ def test_commands_print_in_one_place() -> None:
             if name in printing:
                 found.append((file, name))
     # Before the code of the commands is read, a text of our own tells an interruption. What a side
-    # command has said went through its own ``say``. What says that a result is lost is our own.
+    # command has said is made visible by ``log.relay``. What says that a result is lost is our own.
     assert sorted(found) == [
         ("__main__.py", "sys.stderr.write"),
         ("commands/output.py", "typer.echo"),
-        ("monitoring/side_command.py", "sys.stderr.write"),
+        ("log.py", "sys.stderr.write"),
         ("standard_streams.py", "sys.stderr.write"),
     ]
 
