@@ -30,14 +30,12 @@ def studies_page(
     """
     with Ledger(path, create=False) as ledger:
         if search:
-            found = ledger.find_studies(search[:SEARCH_CHARACTERS_MAX], limit=FOUND_MAX)
+            found = _find(ledger, search, limit=FOUND_MAX)
             told: dict[str, object] = {"studies": [study_fields(one) for one in found]}
             if len(found) == 1:
                 told |= _parked_fields(ledger, found[0])
             return told | {"older": ""}
-        found = (
-            ledger.find_studies(after, limit=1) if 0 < len(after) <= SEARCH_CHARACTERS_MAX else []
-        )
+        found = _find(ledger, after, limit=1)
         if after and not found:
             # The first page again would be taken for the next one, for ever.
             raise NoSuchPage(
@@ -49,6 +47,13 @@ def studies_page(
         )
     older = page[PAGE_STUDIES - 1].study.uid if len(page) > PAGE_STUDIES else ""
     return {"studies": [study_fields(one) for one in page[:PAGE_STUDIES]], "older": older}
+
+
+def _find(ledger: Ledger, name: str, *, limit: int) -> list[StudyRecord]:
+    """Find studies by a name that somebody has sent; by nothing, or what is too long, none."""
+    if not 0 < len(name) <= SEARCH_CHARACTERS_MAX:
+        return []
+    return ledger.find_studies(name, limit=limit)
 
 
 def study_fields(record: StudyRecord) -> dict[str, object]:
