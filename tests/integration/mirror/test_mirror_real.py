@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydicom.uid import RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from bridge.demo.orthanc_server import OrthancServer
 from bridge.ledger.verifications import LastVerification, last_verification, under_way
@@ -489,3 +490,26 @@ def test_one_bridge_mirrors_deletions_to_the_target_that_another_empties_its_sou
         assert pair.held() == sent
         said = bridge.logged("verification_failed")[0]["message"]
         assert "deletes at its source what it has delivered" in said
+
+
+def test_what_is_parked_because_its_file_cannot_be_read_is_no_difference(pair: Pair) -> None:
+    """A file that names no transfer syntax: the source takes it, nobody can tell what it is."""
+    data = small_ct()
+    assert data.count(ExplicitVRLittleEndian.encode() + b"\0") == 1
+    nonsense = b"x" * len(ExplicitVRLittleEndian)
+    parked = pair.send(data.replace(ExplicitVRLittleEndian.encode(), nonsense))
+    pair.send(small_ct(seed=1))
+    assert pair.run("run", "--once", VERIFY_EVERY="7d").exit_code == 3
+    assert pair.parked() == {"not_dicom": 1}
+    bridge = pair.start("run", VERIFY_EVERY="1s", VERIFY_RATE="0", PARKED_LIMIT="1")
+    health = bridge.wait_health(
+        lambda told: (told["verification"] or {}).get("instances") == 2, "both are verified"
+    )
+    assert health["verification"]["counts"] == {"equal": 1, "parked": 1}
+    assert health["reasons"] == []
+    bridge.send(signal.SIGTERM)
+    assert bridge.finish().exit_code == 0
+    assert pair.run("parked", "drop", parked).exit_code == 0
+    done = pair.run("check", "--repair", "--json", VERIFY_EVERY="7d")
+    assert done.json["summary"]["found"] == {"equal": 1, "parked": 1}
+    assert done.json["findings"] == []
