@@ -7,7 +7,9 @@ deletes and sends, so they would be lost with a copy that is the only one. There
 1. What would vanish is read before the deletion, and written to a file beside the state file, whole
    and on the disk, with a sum. Where it cannot be read, or is too large, nothing is deleted.
 2. Once the new copy is proved, what the target lacks of it is put back: what somebody has written
-   meanwhile stays. Then the file goes. A process that is killed is followed by one that does it
+   meanwhile stays. What the bridge itself has copied there since (BRIDGE_CARRY) gives way to what
+   was somebody else's; and what was its own comes back only while that is the newest. Then the
+   file goes. A process that is killed is followed by one that does it
    again, also where the note of the repair is lost: the file has the name of the instance.
 3. What the target refuses stays in the file, under another name, and is told.
 
@@ -35,6 +37,12 @@ from bridge.ledger.lock import explained
 from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.marks import MARK
+from bridge.mirror.beside_files import (
+    attachment_key,
+    digest_of,
+    digest_of_attachment,
+    metadata_key,
+)
 from bridge.mirror.sign_decision import SIGN
 from bridge.model import ResourceKind, ServerInfo, SideProblem
 from bridge.orthanc import Need, lacks_right
@@ -148,11 +156,19 @@ class CannotKeep(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptValue:
+    """One value. ``is_ours``: the bridge has copied it there (BRIDGE_CARRY)."""
+
+    data: bytes = field(default=b"", repr=False)
+    is_ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Beside:
     """What users have put beside one copy."""
 
     instance_id: str
-    values: dict[Key, bytes] = field(default_factory=dict, repr=False)
+    values: dict[Key, KeptValue] = field(default_factory=dict, repr=False)
 
 
 class BesideKeeper:
@@ -161,9 +177,9 @@ class BesideKeeper:
     def __init__(self, target: BesideTarget) -> None:
         self._target = target
 
-    def check(self, instance_id: str) -> None:
+    def check(self, ledger: Ledger, instance_id: str) -> None:
         """Make sure that all of it could be kept. Raises CannotKeep, SideError for an outage."""
-        self._look(instance_id, with_data=False)
+        self._look(ledger, instance_id, with_data=False)
 
     def keep(self, ledger: Ledger, instance_id: str, *, adds: bool) -> None:
         """Read what would vanish with a copy, and bring it to the disk.
@@ -171,7 +187,10 @@ class BesideKeeper:
         ``adds``: to what is kept of it already: the copy is one that a repair has sent, and what
         was beside the one before is not put back yet. Raises CannotKeep, StateError, SideError.
         """
-        found, path = self._look(instance_id, with_data=True), kept_path(ledger, instance_id)
+        found, path = (
+            self._look(ledger, instance_id, with_data=True),
+            kept_path(ledger, instance_id),
+        )
         with explained(ledger.path):
             if adds and os.path.lexists(path):
                 before = self._read(path)
@@ -202,7 +221,7 @@ class BesideKeeper:
             if not os.path.lexists(path):
                 return
             kept = self._read(path)
-        refused = [IS_SPOILT] if kept is None else self._put(kept)
+        refused = [IS_SPOILT] if kept is None else self._put(ledger, kept)
         if refused:
             with explained(ledger.path):
                 _put_aside(path, instance_id, refused)
@@ -217,15 +236,17 @@ class BesideKeeper:
 
     # Reading
 
-    def _look(self, instance_id: str, *, with_data: bool) -> Beside:
+    def _look(self, ledger: Ledger, instance_id: str, *, with_data: bool) -> Beside:
         try:
-            return Beside(instance_id, dict(self._found(instance_id, with_data=with_data)))
+            found = dict(self._found(instance_id, with_data=with_data))
         except InstanceError as exc:
             raise CannotKeep(_cannot(exc.message)) from exc
         except SideError as exc:
             if not lacks_right(exc, Need.WRITE):
                 raise
             raise CannotKeep(_cannot(f"the target refuses to tell it ({exc.problem})")) from exc
+        kept = {key: KeptValue(data, _is_ours(ledger, key, data)) for key, data in found.items()}
+        return Beside(instance_id, kept)
 
     def _found(self, instance_id: str, *, with_data: bool) -> Iterator[tuple[Key, bytes]]:
         users = None
@@ -265,18 +286,18 @@ class BesideKeeper:
 
     # Putting back
 
-    def _put(self, kept: Beside) -> list[str]:
+    def _put(self, ledger: Ledger, kept: Beside) -> list[str]:
         """Put back what the target lacks; returns why some of it could not be. Raises SideError."""
         refused = []
         named = sorted({(kind, resource_id) for kind, resource_id, _, _ in kept.values})
         there = {one.resource_id: one for one in self._target.resources([i for _, i in named])}
-        for key, data in kept.values.items():
+        for key, value in kept.values.items():
             held = there.get(key[1])
             if held is None:
                 refused.append("the target does not hold what it belongs to")
                 continue
             try:
-                self._put_one(key, data, held)
+                self._put_one(ledger, key, value, held)
             except InstanceError as exc:
                 refused.append(exc.message)
             except CannotKeep as exc:
@@ -298,18 +319,25 @@ class BesideKeeper:
             and name not in self._target.system().user_metadata
         )
 
-    def _put_one(self, key: Key, data: bytes, held: Resource) -> None:
+    def _put_one(self, ledger: Ledger, key: Key, value: KeptValue, held: Resource) -> None:
         kind, resource_id, what, name = key
+        data = value.data
         match what:
             case What.LABEL:
                 if name not in (held.labels or ()):
                     self._target.put_label(kind, resource_id, name)
             case What.METADATA:
-                if self._target.metadata_of(kind, resource_id, name) is None:
-                    self._target.put_metadata(kind, resource_id, name, data)
+                now = self._target.metadata_of(kind, resource_id, name)
+                told = None if now is None else digest_of(now.data)
+                if _is_to_be_put(ledger, key, value, told):
+                    etag = "" if now is None else now.etag
+                    self._target.put_metadata(kind, resource_id, name, data, etag=etag)
             case What.ATTACHMENT:
-                if self._target.attachment(kind, resource_id, name) is None:
-                    self._target.put_attachment(kind, resource_id, name, data)
+                there = self._target.attachment(kind, resource_id, name)
+                told = None if there is None else digest_of_attachment(there.md5)
+                if _is_to_be_put(ledger, key, value, told):
+                    etag = "" if there is None else there.etag
+                    self._target.put_attachment(kind, resource_id, name, data, etag=etag)
                     # 1.10 answers 200 for a study that is not there.
                     stored = self._target.attachment(kind, resource_id, name)
                     if stored is None or stored.md5 not in ("", _md5(data)):
@@ -361,6 +389,33 @@ def is_anything_kept(ledger: Ledger) -> bool:
     return bool(kept_instances(ledger))
 
 
+def _digest(what: What, data: bytes) -> str:
+    """Return what a value is known again by, as carry.py notes it."""
+    return digest_of_attachment(_md5(data)) if what is What.ATTACHMENT else digest_of(data)
+
+
+def _ours(ledger: Ledger, key: Key) -> tuple[str, ...]:
+    """Return the digests of what the bridge has copied there, or was about to."""
+    _, resource_id, what, name = key
+    if what is What.METADATA:
+        return ledger.carried(resource_id, metadata_key(name))
+    if what is What.ATTACHMENT:
+        return ledger.carried(resource_id, attachment_key(name))
+    return ()
+
+
+def _is_ours(ledger: Ledger, key: Key, data: bytes) -> bool:
+    return _digest(key[2], data) in _ours(ledger, key)
+
+
+def _is_to_be_put(ledger: Ledger, key: Key, value: KeptValue, now: str | None) -> bool:
+    """Decide about a metadata or an attachment. ``now``: the digest of what is there."""
+    ours = _ours(ledger, key)
+    if now is None:
+        return not value.is_ours or _digest(key[2], value.data) in ours
+    return not value.is_ours and now in ours and now != _digest(key[2], value.data)
+
+
 def _is_users(name: str, users: Collection[str]) -> bool:
     if name.isdigit():
         return int(name) >= USERS_FROM
@@ -406,10 +461,10 @@ def _pieces(kept: Beside) -> Iterator[bytes]:
     """Write it in lines of JSON, each followed by the bytes that it tells of."""
     yield FIRST_LINE
     yield _line({"instance": kept.instance_id, "values": len(kept.values)})
-    for (kind, resource_id, what, name), data in kept.values.items():
+    for (kind, resource_id, what, name), value in kept.values.items():
         told = {"kind": kind, "resource": resource_id, "what": what, "name": name}
-        yield _line(told | {"bytes": len(data)})
-        yield data
+        yield _line(told | {"is_ours": value.is_ours, "bytes": len(value.data)})
+        yield value.data
 
 
 def _line(told: Mapping[str, object]) -> bytes:
@@ -424,7 +479,7 @@ def _parsed(data: bytes) -> Beside:
         raise ValueError("other bytes than were written")
     file = io.BytesIO(whole[len(FIRST_LINE) :])
     head: dict[str, Any] = json.loads(file.readline())
-    values: dict[Key, bytes] = {}
+    values: dict[Key, KeptValue] = {}
     for _ in range(head["values"]):
         told: dict[str, Any] = json.loads(file.readline())
         key = (
@@ -433,7 +488,7 @@ def _parsed(data: bytes) -> Beside:
             What(told["what"]),
             str(told["name"]),
         )
-        values[key] = file.read(told["bytes"])
+        values[key] = KeptValue(file.read(told["bytes"]), bool(told["is_ours"]))
     return Beside(str(head["instance"]), values)
 
 

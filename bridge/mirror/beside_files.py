@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -86,6 +87,26 @@ class FailuresAtOne:
         """Note that this resource was done, well or not."""
         if self._failed_at[0] == resource_id:
             self._failed_at = ("", 0)
+
+
+def digest_of(data: bytes) -> str:
+    """Return what a value is known again by. It is no secret: a short value can be guessed."""
+    return hashlib.blake2b(data, digest_size=16, person=b"orthanc-bridge").hexdigest()
+
+
+def digest_of_attachment(md5: str) -> str:
+    """Return what an attachment is known again by. ``md5``: of its content."""
+    return digest_of(md5.encode())
+
+
+def metadata_key(name: str) -> str:
+    """Return under what the ledger notes what was written to a metadata."""
+    return f"metadata {name}"
+
+
+def attachment_key(name: str) -> str:
+    """Return under what the ledger notes what was written to an attachment."""
+    return f"attachment {name}"
 
 
 def retry_after_s(tries: int) -> float:

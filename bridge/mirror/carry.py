@@ -32,6 +32,10 @@ from bridge.mirror.beside_files import (
     CannotWrite,
     FailuresAtOne,
     ToldMetadata,
+    attachment_key,
+    digest_of,
+    digest_of_attachment,
+    metadata_key,
     retry_after_s,
     waits_still,
 )
@@ -347,7 +351,7 @@ class Carrier:
             return False, ""  # a bridge has set it, about this server
         told_there = self._told.get(there, name)
         if told == told_there and LOST not in told:
-            self._note(ledger, here, f"metadata {name}", _digest(told.encode()))
+            self._note(ledger, here, metadata_key(name), digest_of(told.encode()))
             return False, ""
         kind, resource_id = here.kind, here.resource_id
         source = self._source.metadata_of(kind, resource_id, name)
@@ -358,9 +362,9 @@ class Carrier:
             raise CannotWrite(
                 "A bridge has set a mark under the same name at the target for a moment."
             )
-        digest = _digest(source.data)
-        key = f"metadata {name}"
-        held = None if target is None else _digest(target.data)
+        digest = digest_of(source.data)
+        key = metadata_key(name)
+        held = None if target is None else digest_of(target.data)
         decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
@@ -391,9 +395,9 @@ class Carrier:
         if target is not None:
             if not target.md5 and target.size_bytes > self._bytes_max:
                 return False, FOREIGN  # ours are smaller
-            held = _digest((target.md5 or _md5(self._data(self._target, here, name))).encode())
-        key = f"attachment {name}"
-        digest = _digest(md5.encode())
+            held = digest_of_attachment(target.md5 or _md5(self._data(self._target, here, name)))
+        key = attachment_key(name)
+        digest = digest_of_attachment(md5)
         decided = carrying_of(digest, held, ledger.carried(resource_id, key))
         match decided:
             case Carrying.LEAVE:
@@ -435,8 +439,3 @@ class Carrier:
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    """Return what a value is known again by. It is no secret: a short value can be guessed."""
-    return hashlib.blake2b(data, digest_size=16, person=b"orthanc-bridge").hexdigest()

@@ -251,7 +251,7 @@ class Repairer:
             return RepairEnd.OVERTAKEN
         else:
             try:
-                self._beside.check(instance_id)
+                self._beside.check(ledger, instance_id)
             except CannotKeep as exc:
                 return self._failed(instance_id, state, exc.message)
         new = path.with_name(path.name + NEW_SUFFIX)

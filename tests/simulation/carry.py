@@ -19,17 +19,17 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from bridge.errors import BridgeError, SideError, side_error
+from bridge.errors import BridgeError, InstanceError, SideError, side_error
 from bridge.events import CarryLeft, Event, Progress
 from bridge.ledger.store import CARRY_ROUND_KEY
 from bridge.mirror.carry import FOREIGN, Carrier
 from bridge.mirror.carry_thread import CarryThread, Hints
-from bridge.model import CarriedNames, Page, ResourceKind, SideName, SideProblem
+from bridge.model import CarriedNames, Page, Reason, ResourceKind, SideName, SideProblem
 from bridge.orthanc.answers import Resource
 from bridge.orthanc.carry_client import Attachment, Value
 from tests.simulation.campaign import run_campaign
@@ -83,6 +83,7 @@ class BesideServer(MirrorServer):
     labels: dict[str, set[str]] = field(default_factory=dict)
     values: dict[Key, Stored] = field(default_factory=dict)
     checks_revisions: bool = True
+    dropped: Callable[[dict[Key, Stored]], None] = lambda _: None
 
     def kind_of(self, resource: str) -> ResourceKind | None:
         if resource in self.files:
@@ -100,6 +101,7 @@ class BesideServer(MirrorServer):
     def drop_orphans(self) -> None:
         """What lies beside a resource goes with it."""
         here = set(self.resources())
+        self.dropped({key: value for key, value in self.values.items() if key[0] not in here})
         self.labels = {one: labels for one, labels in self.labels.items() if one in here}
         self.values = {key: value for key, value in self.values.items() if key[0] in here}
         self.rows[:] = [row for row in self.rows if row.resource_id in here]
@@ -222,6 +224,41 @@ class BesideAddress(MirrorAddress):
         return side_error(self.side, problem, "refused", specific=True)
 
 
+class KeptAddress(BesideAddress):
+    """A client of one side for a repair, which keeps what is beside a copy and puts it back."""
+
+    def vanishing(self, instance_id: str) -> list[Resource]:
+        if instance_id not in self._beside("vanishing").files:
+            raise InstanceError(Reason.SERVER_REFUSES_INSTANCE, "not told", final=False)
+        self.world.read_at = self.world.requests
+        found = self.resources([instance_id])
+        server = self.world.target
+        study = study_of(instance_id)
+        if [one for one in server.files if study_of(one) == study] == [instance_id]:
+            found += self.resources([study])
+        return found
+
+    def attachment_names(self, kind: ResourceKind, resource_id: str) -> list[str]:
+        assert kind
+        there = self._beside("attachments").values
+        return ["dicom"] + [key[2] for key in there if key[:2] == (resource_id, ATTACHMENT)]
+
+    def is_protected(self, patient_id: str) -> bool:
+        raise AssertionError(f"there are no patients: {patient_id}")
+
+    def _put(self, key: Key, data: bytes, etag: str) -> None:
+        """What is put back is whose it was."""
+        excused = (self.world.excused | self.world.gone_excused) & {key}
+        super()._put(key, data, etag)
+        self.world.excused |= excused
+        was = self.world.gone.get(key)
+        is_known = was is not None and was.data == data
+        is_ours = was.ours if was and is_known else data in self.world.had.get(key, ())
+        now = self.world.target.values.get(key)
+        if now is not None and now.data == data:
+            self.world.target.values[key] = replace(now, ours=is_ours)
+
+
 class CarryWorld(MirrorWorld):
     """Two servers with users, and one bridge that verifies, repairs and carries."""
 
@@ -241,6 +278,11 @@ class CarryWorld(MirrorWorld):
         """What the source has ever had."""
         self.excused: set[Key] = set()
         """What the bridge cannot know for its own any more."""
+        self.gone: dict[Key, Stored] = {}
+        """What went with a copy that a repair has deleted, and users have left alone since."""
+        self.gone_excused: set[Key] = set()
+        """What went, and the bridge did not know for its own any more."""
+        self.written_at: dict[Key, int] = {}
         self.hot: Key | None = None
         """What the bridge wrote last: users work on the same things again and again."""
         self.writes = 0
@@ -251,6 +293,7 @@ class CarryWorld(MirrorWorld):
         self.hints = Hints()
         self._thread: CarryThread | None = None
         super().__init__(seed, home)
+        self.target.dropped = self.dropped
         checks = draw.random() < 0.7
         self.source.checks_revisions = self.target.checks_revisions = checks
 
@@ -310,11 +353,16 @@ class CarryWorld(MirrorWorld):
         if same is not None and self.beside_rng.random() < 0.2:
             data = same.data
         self.target.write(key, data)
+        self.written_at[key] = self.requests
+        self.gone.pop(key, None)
 
     def user_deletes(self) -> None:
         server = self.beside_rng.choice([self.source, self.target])
         if server.values:
-            del server.values[self.beside_rng.choice(sorted(server.values))]
+            key = self.beside_rng.choice(sorted(server.values))
+            del server.values[key]
+            if server is self.target:
+                self.gone.pop(key, None)
 
     def user_labels(self) -> None:
         server = self.beside_rng.choice([self.source, self.source, self.target])
@@ -340,14 +388,19 @@ class CarryWorld(MirrorWorld):
             self.target.values = dict(values)
             self.target.drop_orphans()
             self.excused |= set(values)
+            self.gone.clear()
 
     def delete_at_source(self) -> None:
         super().delete_at_source()
         # The bridge forgets what the source lacks; it may come again.
         held = set(self.source.resources())
-        self.excused |= {key for key in self.target.values if key[0] not in held}
+        known = {*self.target.values, *self.gone}
+        self.excused |= {key for key in known if key[0] not in held}
 
     # What the bridge does
+
+    def address(self, side: SideName) -> MirrorAddress:
+        return KeptAddress(side, self)
 
     def report(self, event: Event) -> None:
         super().report(event)
@@ -360,6 +413,20 @@ class CarryWorld(MirrorWorld):
 
     def on_progress(self, progress: Progress) -> None:
         raise AssertionError(progress)
+
+    def dropped(self, values: dict[Key, Stored]) -> None:
+        """Values of the target went: with a copy that is repaired, or somebody has deleted it."""
+        for key, value in values.items():
+            # Written between its reading and the deletion: nothing at the target tells of that.
+            is_late = self.read_at is not None and self.written_at.get(key, 0) >= self.read_at
+            self.gone.pop(key, None)
+            if self.repairing and not is_late:
+                self.gone[key] = value
+            if key in self.excused:
+                self.gone_excused.add(key)
+
+    def annotate(self) -> None:
+        """Users of this world have ways of their own."""
 
     def thread(self) -> CarryThread:
         """Return the thread of the present process; it is not started."""
@@ -410,7 +477,7 @@ class CarryWorld(MirrorWorld):
             content = self.ledger.content()
             if self.states and self.beside_rng.random() < 0.3:
                 content = self.beside_rng.choice(self.states)
-                self.excused |= set(self.target.values)
+                self.excused |= {*self.target.values, *self.gone}
             self.ledger.close()
             self.ledger = MemoryLedger(self.home / "bridge.sqlite3", self.point, content)
             self.end_process()
@@ -464,6 +531,14 @@ class CarryWorld(MirrorWorld):
                 break
         if wrong := self.lacking():
             raise Violation(f"{len(wrong)} are wrong at the end: {wrong[0]}")
+        for key, value in self.gone.items():
+            now = self.target.values.get(key)
+            if value.ours or value.data in self.had.get(key, ()):
+                continue  # the bridge may know it for its own
+            if self.target.kind_of(key[0]) is None:
+                continue  # it is kept in a file until the copy is there again
+            if now is None or now.data != value.data:
+                raise Violation(f"{key[1]} of a user is lost with a copy")
         before = self.writes
         for _ in range(2):
             self.pass_day()

@@ -22,6 +22,7 @@ from bridge.mirror.beside_copy import (
     kept_instances,
     kept_path,
 )
+from bridge.mirror.beside_files import digest_of, digest_of_attachment
 from bridge.mirror.judge_copy import CopyState
 from bridge.mirror.repair import RepairEnd, is_repair_begun, is_work_left, prepared_path
 from bridge.mirror.sign_decision import sign_value
@@ -29,6 +30,7 @@ from bridge.model import Reason, ResourceKind, ServerInfo, SideName, SideProblem
 from bridge.orthanc.carry_client import Attachment
 from bridge.worker.prepare import PART
 from tests.simulation.mirror import Level, MirrorWorld, place_of
+from tests.simulation.retention import md5
 from tests.unit.mirror.conftest import Scene
 from tests.unit.mirror.test_repair import DAMAGED, MISSING, repaired, resumed, spoil
 
@@ -115,9 +117,14 @@ def test_what_does_not_vanish_is_not_written(scene: Scene, monkeypatch: pytest.M
     for name in ("put_metadata", "put_attachment", "put_label"):
         put = getattr(scene.target, name)
 
-        def noted(kind: ResourceKind, *args: object, put: Callable[..., None] = put) -> None:
+        def noted(
+            kind: ResourceKind,
+            *args: object,
+            put: Callable[..., None] = put,
+            **named: object,
+        ) -> None:
             written.append(kind)
-            put(kind, *args)
+            put(kind, *args, **named)
 
         monkeypatch.setattr(scene.target, name, noted)
     monkeypatch.setattr(scene.target, "protect_patient", lambda _: pytest.fail("it is protected"))
@@ -540,4 +547,61 @@ def test_a_copy_that_is_let_go_keeps_no_file(scene: Scene) -> None:
 def test_a_keeper_says_why(scene: Scene) -> None:
     vars(scene.target)["vanishing"] = fails(problem=SideProblem.FORBIDDEN)
     with pytest.raises(CannotKeep, match="refuses to tell it"):
-        BesideKeeper(scene.target).check(scene.ids[0])
+        BesideKeeper(scene.target).check(scene.world.ledger, scene.ids[0])
+
+
+# Beside BRIDGE_CARRY, which copies there what the source has
+
+
+def carried(scene: Scene, level: Level, value: bytes, what: What = What.METADATA) -> None:
+    """The bridge copies a value of the source to the target, and notes it for its own."""
+    key = "metadata 1024" if what is What.METADATA else "attachment 1030"
+    digest = digest_of(value) if what is What.METADATA else digest_of_attachment(md5(value))
+    name = key.split()[1]
+    scene.world.ledger.set_carried(level[1], key, digest)
+    scene.world.target.beside.setdefault(level, {})[what, name] = value
+
+
+@pytest.mark.parametrize("what", [What.METADATA, What.ATTACHMENT])
+@pytest.mark.parametrize("whose", ["a user's", "ours"])
+def test_what_is_carried_before_it_is_put_back(scene: Scene, what: What, whose: str) -> None:
+    """Killed after the upload: the value of the source came first. Seen to fail: a user's was lost
+    for it."""
+    instance_id = alone(scene)
+    level, name = (ResourceKind.INSTANCE, instance_id), "1024" if what is What.METADATA else "1030"
+    scene.world.target.beside[level] = {(what, name): b"before"}
+    if whose == "ours":
+        carried(scene, level, b"before", what)
+    spoil(scene, instance_id)
+    vars(scene.target)["verify_stored"] = fails()
+    with pytest.raises(SideError):
+        repaired(scene, instance_id)
+    del vars(scene.target)["verify_stored"]
+    if instance_id not in scene.world.target.files or all_beside(scene):
+        # It was down before the deletion: the copy is still there.
+        vars(scene.target)["store"] = fails()
+        with pytest.raises(SideError):
+            resumed(scene)
+        del vars(scene.target)["store"]
+        scene.world.put(scene.world.target, prepared_path(scene.world.ledger).read_bytes())
+    assert all_beside(scene) == {}
+    carried(scene, level, b"of the source", what)
+    assert resumed(scene) is RepairEnd.REPAIRED
+    wanted = b"before" if whose == "a user's" else b"of the source"
+    assert all_beside(scene) == {level: {(what, name): wanted}}
+    assert is_clean(scene)
+
+
+def test_what_was_ours_comes_back_only_while_it_is_the_newest(scene: Scene) -> None:
+    """Somebody has deleted at the target what the bridge has copied there since."""
+    instance_id = alone(scene)
+    level = (ResourceKind.INSTANCE, instance_id)
+    carried(scene, level, b"older")
+    spoil(scene, instance_id)
+    vars(scene.target)["store"] = fails()
+    with pytest.raises(SideError):
+        repaired(scene, instance_id)
+    del vars(scene.target)["store"]
+    scene.world.ledger.set_carried(instance_id, "metadata 1024", digest_of(b"newer"))
+    assert resumed(scene) is RepairEnd.REPAIRED
+    assert all_beside(scene) == {}
