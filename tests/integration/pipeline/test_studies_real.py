@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pydicom
 import pytest
 from pydicom import dcmread
 
+from bridge.demo.orthanc_server import OrthancServer
+from tests.bridge_process import wait_until
 from tests.dicom_samples import file_bytes, small_ct_dataset, small_series
 from tests.integration.conftest import Pair, undecodable_ct
 
@@ -48,6 +53,25 @@ def test_each_study_tells_what_arrived_and_what_is_parked(pair: Pair) -> None:
     assert shown.exit_code == 0, shown.stdout
     assert pair.run("studies", "list", "--incomplete").stdout == "No study lacks instances.\n"
     assert {*whole, bad} == pair.held()
+
+
+def test_an_instance_that_is_sent_again_has_arrived(
+    orthanc: Callable[..., OrthancServer], tmp_path: Path
+) -> None:
+    overwrites = {"OverwriteInstances": True}
+    source, target = (orthanc(name, config=overwrites) for name in ("source", "target"))
+    with ExitStack() as stack:
+        pair = Pair(source, target, tmp_path, stack)
+        files = small_series(3)
+        sent = {pair.send(data) for data in files}
+        bridge = pair.start("run")
+        wait_until(lambda: pair.held() == sent, "all has arrived")
+        bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "all is settled")
+        pair.send(files[1])
+        bridge.wait_logged("instance_skipped", reason="came_back")
+        bridge.wait_health(lambda health: health["checkpoint"] == pair.last(), "that, too")
+        (study,) = bridge.get("/api/studies")[1]["studies"]
+        assert (study["seen"], study["delivered"], study["skipped"]) == (3, 3, 0)
 
 
 def test_a_study_without_a_valid_uid_is_listed_by_its_identifier(pair: Pair) -> None:
