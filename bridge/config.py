@@ -609,6 +609,13 @@ class Settings(BaseSettings):
         description="Share of the source's instances that may be deleted within a day; more needs "
         "retention --confirm. 1000 instances are always allowed; 1 means no limit.",
     )
+    retention_trial_s: float = Field(
+        60.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which the bridge watches one deletion a day, with the file held, "
+        "before it deletes more at the source: does the target keep its copy? 0: no trial.",
+    )
     retention_risk: Annotated[str, AfterValidator(_risks)] = Field(
         "",
         description="Risks that you accept with BRIDGE_SOURCE_RETENTION, separated by commas: "
@@ -1038,6 +1045,7 @@ class Settings(BaseSettings):
             retention_s=self.retention_s,
             per_hour=self.retention_per_hour,
             day_share=self.retention_day_share,
+            trial_s=self.retention_trial_s,
             risks=self.accepted_risks,
             retention=self.source_retention,
         )

@@ -36,8 +36,9 @@ _GROUPS = {
     "worker_memory_mb spool_above_mb task_timeout_s attempts parked_retry parked_retries_per_hour "
     "poll_interval_s page_size",
     "Safety": "state_path proof source_retention on_feed_reset feed_confirm_s retention_per_hour "
-    "retention_day_share retention_risk servers_are_distinct shared_directory shutdown_timeout_s "
-    "command_patience_s recount_interval_s feed_overlap feed_gap_hours feed_gaps_max",
+    "retention_day_share retention_trial_s retention_risk servers_are_distinct shared_directory "
+    "shutdown_timeout_s command_patience_s recount_interval_s feed_overlap feed_gap_hours "
+    "feed_gaps_max",
     "Keeping two servers equal": "verify_every repair mirror_deletions repair_limit verify_rate "
     "verify_deep carry carry_every carry_max_mb delivered_sign",
     "Monitoring": "name health_host health_port health_cert_file health_key_file log_level "

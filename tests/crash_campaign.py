@@ -38,7 +38,7 @@ from bridge.checks.audit_reader import read_lines
 from bridge.demo.orthanc_server import OrthancServer
 from bridge.ledger.store import Ledger
 from bridge.marks import PROBE_PEER, marks_on_record
-from bridge.retention.first_deletion import AWAITED_FROM, FATE_S, UNVERIFIED_KEY, held_path
+from bridge.retention.held_deletion import AWAITED_FROM, FATE_S, UNVERIFIED_KEY, held_path
 from tests.bridge_process import BridgeProcess, is_alive, wait_until
 from tests.dicom_samples import small_ct, small_ct_dataset
 from tests.fault_bench import FOLLOWING_ONLY, Bench

@@ -60,6 +60,7 @@ class Bench:
             "BRIDGE_WORKERS": "2",
             "BRIDGE_POLL_INTERVAL_S": str(POLL_S),
             "BRIDGE_FEED_CONFIRM_S": "0",
+            "BRIDGE_RETENTION_TRIAL_S": "0",
             "BRIDGE_HTTP_TIMEOUT_S": "2",
             "BRIDGE_HEALTH_PORT": "0",
         } | _settings(settings or {})

@@ -129,7 +129,7 @@ def _explain(settings: Settings, ledger: Ledger, *, as_json: bool) -> int:
     from bridge.retention.age_clock import AgeClock
     from bridge.retention.background import OperatorsHold
     from bridge.retention.bridge_notes import NOTES_AWAITED, notes_awaited
-    from bridge.retention.first_deletion import FATE_AWAITED, UNVERIFIED_KEY
+    from bridge.retention.held_deletion import UNVERIFIED_KEY, why_unverified
     from bridge.retention.note_tokens import newest_token
     from bridge.retention.sweep import Sweeper
     from bridge.service import look_at_feed
@@ -153,7 +153,7 @@ def _explain(settings: Settings, ledger: Ledger, *, as_json: bool) -> int:
         refusals = [str(error) for error in sweeper.refusals(ledger, now=now)]
         held_back = hold(ledger) or (NOTES_AWAITED if notes_awaited(ledger, now) else "")
         if not held_back and ledger.meta(UNVERIFIED_KEY) is not None:
-            held_back = FATE_AWAITED
+            held_back = why_unverified(ledger)
         left = sweeper.left_this_hour(ledger, now)
         for kept, why in sweeper.explain(ledger, now=now):
             counts[why or GOES] += 1

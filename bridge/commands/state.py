@@ -92,7 +92,7 @@ def _stay_the_same_bridge(before: Ledger | None, restored: Ledger) -> None:
     """
     from bridge.retention.bridge_notes import BRIDGE_ID_KEY, stay_the_same
     from bridge.retention.deletion_limits import STOPPED_KEY
-    from bridge.retention.first_deletion import take_over
+    from bridge.retention.held_deletion import take_over
 
     # What the source lacks now, nobody knows to be deleted there by retention since the backup.
     restored.release_all_deliveries()

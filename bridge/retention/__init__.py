@@ -3,7 +3,8 @@
 sweep.py             why a deletion loses nothing, and the deletion
 batch_proof.py       what is proved for a batch: two servers, and a target that keeps what it has
 objections.py        what speaks against deleting one instance
-first_deletion.py    the first one of a batch can be undone, over kills and power cuts
+held_deletion.py     a deletion can be undone for a while, over kills and power cuts
+deleted_samples.py   what was deleted is looked at again, now and then
 other_bridges.py     nobody else needs the source or empties the target
 deletion_limits.py   a person, the record and the limits hold deletions back
 background.py        sweeps beside the bridge, or at its end

@@ -31,7 +31,7 @@ from bridge.pipeline.pacing import Allowance, Bucket
 from bridge.pipeline.runtime import Clock
 from bridge.retention.age_clock import AgeClock
 from bridge.retention.bridge_notes import NOTES_AWAITED
-from bridge.retention.first_deletion import FATE_AWAITED, FATE_AWAITED_TEXT
+from bridge.retention.held_deletion import FATE_AWAITED, FATE_AWAITED_TEXT, ON_TRIAL
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.protocols import HoldingServer, KeepingServer
 from bridge.retention.sweep import Sweep, Sweeper
@@ -39,8 +39,8 @@ from bridge.retention.sweep import Sweep, Sweeper
 PAUSE_S = 30.0
 """Between sweeps that found nothing to do; a server that is down is left alone so long too."""
 HOLD_PAUSE_S = 1.0
-"""Pause after a sweep that the limit of instances a second held back; with ``run --once`` also
-after one that waits for the notes of other bridges."""
+"""Pause after a sweep that the limit of instances a second held back, or a deletion on trial; with
+``run --once`` also after one that waits for the notes of other bridges."""
 
 
 class Trouble:
@@ -173,7 +173,7 @@ class SweepRunner:
         """Do batch after batch until nothing is due. Raises as ``Sweeper.sweep`` does."""
         while not stopping():
             done = self.sweep_once()
-            if done.hold in (Hold.RATE_LIMIT, NOTES_AWAITED):
+            if done.hold in (Hold.RATE_LIMIT, NOTES_AWAITED, ON_TRIAL):
                 self._stop.wait(HOLD_PAUSE_S)
             elif not done.more:
                 if done.hold:
@@ -205,7 +205,7 @@ class SweepRunner:
                     self._observer.on_event(SweepWorks())
                 if done.more:
                     continue
-                if done.hold == Hold.RATE_LIMIT:
+                if done.hold in (Hold.RATE_LIMIT, ON_TRIAL):
                     pause_s = HOLD_PAUSE_S
             except BridgeError as exc:
                 # Not always met by the pipeline too: a login may read and not delete.

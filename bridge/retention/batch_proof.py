@@ -18,7 +18,7 @@ from bridge.ledger.store import Ledger
 from bridge.marks import MARKS_LEFT_MAX, MarkedBy, Marks, MarksOnRecord, mark_shows, remove_left
 from bridge.model import Reason, ServerInfo
 from bridge.orthanc import Need, lacks_right
-from bridge.retention.first_deletion import HELD_BYTES_MAX
+from bridge.retention.held_deletion import HELD_BYTES_MAX
 from bridge.retention.limits_and_risks import RetentionRules, Risk, risky
 from bridge.retention.objections import Objection
 from bridge.retention.protocols import HoldingServer, KeepingServer
@@ -32,13 +32,12 @@ PROOF_S = 60.0
 class BatchProof:
     """What was proved for a batch. ``untold``: the target does not tell whether it recycles.
 
-    ``file``: of the instance that is deleted first, where it was fetched.
+    ``file``: of the instance that is deleted next, where it was fetched.
     """
 
     at_s: float
     trouble: int
     untold: bool
-    first: bool = True
     file: bytes | None = None
     protected: set[str] = field(default_factory=set)
 
@@ -117,17 +116,22 @@ class Prover:
                 "at one is at the other. Nothing more is deleted.",
                 advice="Correct the addresses, or set BRIDGE_SOURCE_RETENTION=keep.",
             )
+        self._proof = proof
+        return None
+
+    def hold(self, kept: Kept) -> Objection | None:
+        """Fetch the file that is about to go. Raises SideError."""
+        proof = self.used()
+        proof.file = None
         try:
             file = self._source.file_of(kept.instance_id, bytes_max=HELD_BYTES_MAX)
         except InstanceGone:
             return Objection.GONE
         except InstanceError:
-            file = None  # too large to be held
-        if file is not None:
-            if hashlib.md5(file, usedforsecurity=False).hexdigest() != kept.source_md5:
-                return Objection.SOURCE_DIFFERS
-            proof.file = file
-        self._proof = proof
+            return None  # too large to be held
+        if hashlib.md5(file, usedforsecurity=False).hexdigest() != kept.source_md5:
+            return Objection.SOURCE_DIFFERS
+        proof.file = file
         return None
 
     def remove_marks(self, ledger: Ledger) -> None:

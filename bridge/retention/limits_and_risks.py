@@ -26,11 +26,15 @@ class Risk(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetentionRules:
-    """When what may be deleted. ``per_hour`` 0: no limit. ``day_share``: of the source, 0 to 1."""
+    """When what may be deleted. ``per_hour`` 0: no limit. ``day_share``: of the source, 0 to 1.
+
+    ``trial_s``: so long one deletion a day is watched before the next one; 0 for not at all.
+    """
 
     retention_s: float
     per_hour: int = 10_000
     day_share: float = 0.8
+    trial_s: float = 0.0
     risks: frozenset[str] = frozenset()
     retention: str = ""
 

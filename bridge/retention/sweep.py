@@ -12,16 +12,18 @@ This is the only thing that the bridge does and nobody can undo. Why it loses no
 - *Other files.* Both servers name the file of the instance in their storage area. The names are
   those that they gave at the delivery, and differ. Asked right before each deletion, so an address
   that changes its meaning in the middle of a batch is noticed too. Two storage areas can still be
-  one in a way that no name tells: so after the first deletion of a batch the target reads its file
-  again before the second one, and until then the bridge holds the bytes beside its state file, over
-  kills and power cuts, and gives them back (first_deletion.py).
+  one in a way that no name tells: so after each deletion the target reads its file again before the
+  next one, and until then the bridge holds the bytes beside its state file, over kills and power
+  cuts, and gives them back (held_deletion.py).
 - *Holds these bytes.* The target reads its file (verify-md5) and says the MD5 that was sent, the
   source says the MD5 that was fetched: right before each deletion, the source last. The ledger
   says, after that, that the instance was delivered, is neither parked nor unfinished, and how old
   that is by a clock that nobody can set (age_clock.py).
 - *Will keep them.* The target is not read-only and recycles nothing; where it does not tell, the
   patient is protected there. Asked for each batch. No bridge deletes at the target
-  (bridge_notes.py): asked right before each deletion.
+  (bridge_notes.py): asked right before each deletion. What else may follow a deletion at the
+  target is found by a trial each day (held_deletion.py), and later by samples of what was deleted
+  (deleted_samples.py).
 - *Nobody else.* No other bridge follows the source (bridge_notes.py): asked right before each
   deletion; void when the source has forgotten the notes of bridges, and when the process before
   this one may still run, on a file that this one is a copy of, until they had SETTLE_S to renew
@@ -50,11 +52,11 @@ from bridge.ledger.store import Ledger
 from bridge.log import log
 from bridge.retention.batch_proof import Prover, marks_of, refuse_target
 from bridge.retention.bridge_notes import begin_wait
+from bridge.retention.deleted_samples import DeletedSamples
 from bridge.retention.deletion_limits import UNRECORDED, DeletionLimits, is_stopped, refuse_stopped
-from bridge.retention.first_deletion import (
-    FATE_AWAITED,
+from bridge.retention.held_deletion import (
     UNVERIFIED_KEY,
-    FirstDeletion,
+    HeldDeletion,
     was_answered,
 )
 from bridge.retention.limits_and_risks import RetentionRules
@@ -122,7 +124,8 @@ class Sweeper:
         self._report = report
         self._stopping = stopping
         self._looks = InstanceLooks(source, target)
-        self._first = FirstDeletion(source, self._looks)
+        self._held = HeldDeletion(source, self._looks, trial_s=rules.trial_s)
+        self._samples = DeletedSamples(self._looks, rules)
         self._others = OtherBridges(source, target, rules, token=token)
         self._limits = DeletionLimits(
             source, rules, hold=hold, recorded=recorded, steady_s=steady_s
@@ -145,14 +148,14 @@ class Sweeper:
         of this file does not hold for any instance.
         """
         aged_before = now - self._rules.retention_s
-        if not self._begin(ledger, now, aged_before):
-            done.hold = FATE_AWAITED
+        done.hold = self._begin(ledger, now, aged_before)
+        if done.hold:
             return
         failures = 0
         for _ in range(BATCH):
             kept = None if self._stopping() else _first(ledger, aged_before)
             if kept is None:
-                self._first.refuse_ignored(ledger)
+                self._held.refuse_ignored(ledger)
                 return
             done.hold = self._limits.held_back(ledger, now)
             if done.hold:
@@ -170,35 +173,36 @@ class Sweeper:
                 if objection is not None:
                     _spare(ledger, kept, objection, later, done)
                     continue
-                first = self._delete(ledger, kept, now=now, done=done)
-                if first is None:
+                if not self._delete(ledger, kept, now=now, done=done):
                     done.hold = UNRECORDED
                     return
             except (SideError, InstanceError) as exc:
                 failures += 1
                 if not self._put_off(ledger, kept, exc, later, done) or failures == FAILURES_MAX:
                     raise
-                first = True  # perhaps
-            if first and not self._first.verify(ledger, now=now):
-                done.hold = FATE_AWAITED
+            done.hold = self._held.verify(ledger, now=now)
+            if done.hold:
                 return
         done.more = True
 
-    def _begin(self, ledger: Ledger, now: float, aged_before: float) -> bool:
+    def _begin(self, ledger: Ledger, now: float, aged_before: float) -> str:
         """Begin a batch: nothing of the last one is believed any more.
 
-        False: nothing may be deleted, as the source may still do the last first deletion.
+        Returns why nothing may be deleted because of the last deletion, or "".
         """
         ledger.begin_ages(now)
         begin_wait(ledger, now)
-        known = self._first.verify(ledger, now=now)
+        hold = self._held.verify(ledger, now=now)
         with suppress(SideError) if is_stopped(ledger) else nullcontext():
             self._prover.remove_marks(ledger)
         refuse_stopped(ledger)
         self._prover.void()
-        if _first(ledger, aged_before) is None:
+        due = _first(ledger, aged_before) is not None
+        if not due:
             self._others.remember(ledger)
-        return known
+        if not hold:
+            self._samples.look(ledger, now=now, due=due)
+        return hold
 
     def _put_off(
         self,
@@ -252,7 +256,7 @@ class Sweeper:
             lambda: refuse_target(self._rules, self._target.system()),
             lambda: self._others.refuse(ledger, noted=True),
             lambda: self._limits.refuse_share(ledger, now),
-            lambda: self._first.refuse_ignored(ledger),
+            lambda: self._held.refuse_ignored(ledger),
         )
         for ask in asks:
             try:
@@ -279,38 +283,36 @@ class Sweeper:
                 raise
             return objection
         self._others.refuse(ledger)
-        return self._looks.objection(kept)
+        return self._prover.hold(kept) or self._looks.objection(kept)
 
-    def _delete(self, ledger: Ledger, kept: Kept, *, now: float, done: Sweep) -> bool | None:
-        """Delete an instance; tells whether it was the first of its batch.
+    def _delete(self, ledger: Ledger, kept: Kept, *, now: float, done: Sweep) -> bool:
+        """Delete an instance; False: it was not deleted, as that could not be put on record.
 
-        None: it was not deleted, as that could not be put on record. StateError: the same, as its
-        bytes could not be held.
+        StateError: it was not deleted, as its bytes could not be held.
         """
         proof = self._prover.used()
         self._report(SourceDeletes(**_evidence(kept), age_s=now - (kept.aged_from or now)))
         if not self._recorded():
             self._report(SourceKept(kept.instance_id, UNRECORDED))
-            return None
-        first, proof.first = proof.first, False
+            return False
         # Before it: the answer may be lost, or this process be killed. What is not deleted then
         # stays at the target although its source lets go of it, which is the safe side.
         ledger.release_delivery(kept.instance_id)
         try:
-            if first:
-                self._first.announce(ledger, kept, proof.file)
-                proof.file = None
+            file, proof.file = proof.file, None
+            self._held.announce(ledger, kept, file)
             was_there = self._source.delete_instance(kept.instance_id)
             done.deleted += was_there
         except (SideError, StateError) as exc:
             self._report(SourceKept(kept.instance_id, exc.message))
-            if first and isinstance(exc, SideError) and was_answered(exc):
-                self._first.verify(ledger, now=now, answered=True)
+            if isinstance(exc, SideError) and was_answered(exc):
+                self._held.verify(ledger, now=now, answered=True)
             raise
         ledger.deleted(kept, now=now)
-        if first and was_there:
-            self._first.note_answer(ledger)
-        return first
+        if was_there:
+            self._held.note_answer(ledger)
+            self._samples.note(ledger, kept, now=now)
+        return True
 
 
 def is_unfinished(ledger: Ledger) -> bool:

@@ -52,6 +52,7 @@ class Pair:
             "BRIDGE_WORKERS": "2",
             "BRIDGE_POLL_INTERVAL_S": "0.1",
             "BRIDGE_FEED_CONFIRM_S": "0",
+            "BRIDGE_RETENTION_TRIAL_S": "0",
             "BRIDGE_HEALTH_PORT": "0",
         }
 

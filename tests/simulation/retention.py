@@ -38,7 +38,7 @@ from bridge.retention.bridge_notes import (
     name_of,
     see_notes,
 )
-from bridge.retention.first_deletion import FATE_S, held_path
+from bridge.retention.held_deletion import FATE_S, held_path
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.note_tokens import record_end
 from bridge.retention.sweep import Sweep, Sweeper

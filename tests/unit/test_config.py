@@ -152,6 +152,7 @@ WRONG = {
     "SOURCE_RETENTION": ("soon", "-1h", "1", "9" * 400 + "d"),
     "RETENTION_PER_HOUR": ("-1", "many"),
     "RETENTION_DAY_SHARE": ("0", "1.1", "half"),
+    "RETENTION_TRIAL_S": ("-1", "3601", "nan", "x"),
     "RETENTION_RISK": ("all", "target-recycles,everything"),
     "MAX_INSTANCES_S": ("-1", "x", "nan"),
     "MAX_MBIT_S": ("-1", "x", "nan"),

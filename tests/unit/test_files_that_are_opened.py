@@ -26,7 +26,7 @@ from bridge.model import Endpoint, SideName, TranscodeOptions
 from bridge.monitoring.own_tls import server_context
 from bridge.orthanc.transport import tls_context
 from bridge.own_files import NotOurs, make_new_file, open_named
-from bridge.retention.first_deletion import _read
+from bridge.retention.held_deletion import _read
 from tests.certificates import Authority
 from tests.dicom_samples import small_ct
 from tests.simulation.retention import md5

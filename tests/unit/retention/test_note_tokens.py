@@ -41,7 +41,7 @@ from bridge.retention.bridge_notes import (
     remember_followers,
 )
 from bridge.retention.deletion_limits import STOPPED_KEY
-from bridge.retention.first_deletion import AWAITED_FROM, UNVERIFIED_KEY
+from bridge.retention.held_deletion import AWAITED_FROM, UNVERIFIED_KEY
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.note_tokens import (
     NOTED,

@@ -32,7 +32,7 @@ from bridge.retention.bridge_notes import (
     role_at,
 )
 from bridge.retention.deletion_limits import COUNTED_AGAIN_S, DAY_S, HOUR_S, UNRECORDED, confirm
-from bridge.retention.first_deletion import held_path
+from bridge.retention.held_deletion import held_path
 from bridge.retention.limits_and_risks import RetentionRules, Risk
 from bridge.retention.sweep import Sweep
 from tests.dicom_samples import small_ct, small_series

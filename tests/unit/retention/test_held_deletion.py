@@ -16,9 +16,9 @@ from bridge.ledger.store import Ledger
 from bridge.model import SideName, SideProblem
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import HealthLimits
-from bridge.retention import first_deletion
+from bridge.retention import held_deletion
 from bridge.retention.deletion_limits import confirm
-from bridge.retention.first_deletion import (
+from bridge.retention.held_deletion import (
     FATE_AWAITED,
     FATE_S,
     UNVERIFIED_KEY,
@@ -415,7 +415,7 @@ def test_nothing_is_deleted_whose_bytes_cannot_be_held(
         raise OSError(28, "No space left on device", str(path), len(data))
 
     with monkeypatch.context() as patch:
-        patch.setattr(first_deletion, "write_private", full)
+        patch.setattr(held_deletion, "write_private", full)
         for _ in range(times):
             with pytest.raises(StateError, match="No space left"):
                 rig.sweep()

@@ -1,15 +1,20 @@
-"""The first deletion of each batch: its bytes are held until the target's file is verified.
+"""Every deletion can be undone for a while: its bytes are held until the target has shown its file.
 
-Two storage areas can be one in a way that no name tells: then the target's file goes with the first
-deletion. So before it
+Two storage areas can be one in a way that no name tells, for all instances or for some: then the
+target's file goes with the deletion. So before each
 
 1. the file that is about to go is written beside the state file (``.held``, mode 0600), and
-2. that deletion is noted in the ledger; both survive a kill and a power cut;
+2. the deletion is noted in the ledger; both survive a kill and a power cut;
 
 and after it, before anything else is deleted, the target reads its file again. Whoever comes next
 begins there: this process, or the one after a kill. When the file is gone, it is given back to the
 source from ``.held``, or kept beside the state file, and nothing is deleted any more before a
 person has said so. A kill may leave ``.held`` without a note: then nothing was deleted.
+
+A deletion may also be followed at the target some time later: by a script, or by a storage that
+replicates. So one deletion a day is on trial: its bytes are held for ``trial_s``, and nothing else
+is deleted before the target has shown its file once more at the end of it. What comes later than
+that is found by samples of what was deleted (deleted_samples.py).
 
 A deletion without an answer (a kill, a time-out) may still wait in a server that hangs, and be done
 later. So where the source still holds the instance, note and ``.held`` stay for FATE_S more, and
@@ -67,17 +72,25 @@ RETRY_S, RETRY_S_MAX = 3600.0, 86_400.0
 that follows in a row, and not more than that."""
 IGNORED_MAX = 2
 """So many make it sure that deletions are not done: then it is told."""
+ON_TRIAL = "a deletion is on trial: does the target keep its copy?"
+TRIED_KEY = "retention_tried_at"
+"""Ledger: when the last trial ended well, by the age clock."""
+TRIED_AGAIN_S = 86_400.0
+"""A trial counts for so long."""
+TRIAL_UNTIL = "trial_until"
+"""Of the note: until when the deletion is on trial, by the age clock."""
 AWAITED_FROM = "awaited_from"
 """Of the note: when the instance was found to be still there, by the age clock."""
 STORED = frozenset({"Success", "AlreadyStored"})
 
 
-class FirstDeletion:
-    """What surrounds the first deletion of a batch."""
+class HeldDeletion:
+    """What surrounds a deletion. ``trial_s``: 0 for no trial."""
 
-    def __init__(self, source: KeepingServer, looks: InstanceLooks) -> None:
+    def __init__(self, source: KeepingServer, looks: InstanceLooks, *, trial_s: float) -> None:
         self._source = source
         self._looks = looks
+        self._trial_s = trial_s
 
     def announce(self, ledger: Ledger, kept: Kept, file: bytes | None) -> None:
         """Hold the bytes of what is about to be deleted, and note that it is. Raises StateError.
@@ -118,11 +131,12 @@ class FirstDeletion:
                 "and read its log. The bridge tries one deletion every 15 minutes.",
             )
 
-    def verify(self, ledger: Ledger, *, now: float, answered: bool = False) -> bool:
+    def verify(self, ledger: Ledger, *, now: float, answered: bool = False) -> str:
         """Have the target read the file of the deletion that was not verified yet, if there is one.
 
-        ``answered``: the source has refused it. False: the source still holds the instance and may
-        delete it later, so nothing else may be deleted at ``now``, by the age clock.
+        ``answered``: the source has refused it. Returns why nothing else may be deleted at ``now``,
+        by the age clock, or "": the source still holds the instance and may delete it later, or the
+        deletion is on trial.
         Raises SideError, ConfigurationError when the file is lost (its bytes are given back, or
         kept), and StateError when they could neither be given back nor keep their place.
         """
@@ -135,26 +149,58 @@ class FirstDeletion:
                 noted = dict(json.loads(text))
                 since = noted.pop(AWAITED_FROM, None)
                 since = None if since is None else float(since)
+                until = noted.pop(TRIAL_UNTIL, None)
                 said_done = bool(noted.pop(ANSWERED, False))
                 kept = Kept(**noted)
             there = self._is_there(kept.instance_id)
-            if there is not False and not answered and not _is_over(since, now):
+            if until is not None and there is None:
+                return ON_TRIAL  # it was gone: another look tells
+            stored_again = until is not None and there
+            if (
+                not stored_again
+                and there is not False
+                and not answered
+                and not _is_over(since, now)
+            ):
                 if since is None:
                     if said_done and there:
                         count = _count_ignored(ledger, kept.instance_id)
                         ledger.keep_again(kept, aged_from=now + retry_s(count))
                     _begin_wait(ledger, kept, now, said_done=said_done, there=there)
                 self.refuse_ignored(ledger)
-                return False
+                return FATE_AWAITED
             if there is False:
                 ledger.set_meta(IGNORED_KEY, None)
             if not there:
                 objection = self._looks.target_objection(kept)
                 if objection is not None:
                     self._give_back(ledger, kept, objection)
+            if there is False and self._is_on_trial(ledger, kept, until, now):
+                return ON_TRIAL
             ledger.set_meta(UNVERIFIED_KEY, None)
         with explained(ledger.path):
             held_path(ledger).unlink(missing_ok=True)
+        return ""
+
+    def _is_on_trial(self, ledger: Ledger, kept: Kept, until: object, now: float) -> bool:
+        """Begin a trial of a deletion that is well so far, go on with it, or end it."""
+        if until is not None:
+            with explained(ledger.path):
+                if now < float(str(until)):
+                    return True
+            ledger.set_meta(TRIED_KEY, repr(now))
+            return False
+        with explained(ledger.path):
+            tried = float(ledger.meta(TRIED_KEY) or "-inf")
+        if not self._trial_s or tried <= now < tried + TRIED_AGAIN_S:
+            return False
+        note = asdict(kept) | {ANSWERED: True, TRIAL_UNTIL: now + self._trial_s}
+        ledger.set_meta(UNVERIFIED_KEY, json.dumps(note), durably=True)
+        text = (
+            f"the source has deleted instance {kept.instance_id}; the bridge waits "
+            f"{self._trial_s:.0f} s to see that the target keeps its copy, before it deletes more"
+        )
+        log(logging.INFO, "deletion_on_trial", text, instance=kept.instance_id)
         return True
 
     def _is_there(self, instance_id: str) -> bool | None:
@@ -182,7 +228,8 @@ class FirstDeletion:
                 )
         text = (
             f"After instance {kept.instance_id} was deleted at the source, the target no longer "
-            f"has it ({objection}): do the two servers share their files? {how}"
+            f"has it ({objection}): do the two servers share their files, or does something "
+            f"delete at the target what is deleted at the source? {how}"
         )
         log(logging.CRITICAL, "retention_stopped", text, instance=kept.instance_id)
         ledger.set_meta(STOPPED_KEY, text, durably=True)
@@ -201,12 +248,22 @@ class FirstDeletion:
         return "" if stored else f"the source answered {answer.status}"
 
 
+def why_unverified(ledger: Ledger) -> str:
+    """Say what the note of the last deletion waits for; "" without one. Raises StateError."""
+    text = ledger.meta(UNVERIFIED_KEY)
+    if text is None:
+        return ""
+    with explained(ledger.path):
+        return ON_TRIAL if TRIAL_UNTIL in dict(json.loads(text)) else FATE_AWAITED
+
+
 def take_over(before: Ledger, restored: Ledger) -> None:
     """Let a restored ledger know of the deletion that is not verified yet: its bytes are held."""
     text = before.meta(UNVERIFIED_KEY)
     with explained(before.path):
         noted = dict(json.loads(text)) if text is not None else {}
-    noted.pop(AWAITED_FROM, None)  # told by another age clock
+    for told in (AWAITED_FROM, TRIAL_UNTIL):
+        noted.pop(told, None)  # by another age clock
     restored.set_meta(UNVERIFIED_KEY, json.dumps(noted) if noted else None)
     restored.set_meta(IGNORED_KEY, before.meta(IGNORED_KEY))
 
@@ -254,7 +311,7 @@ def _begin_wait(
 
 
 def held_path(ledger: Ledger) -> Path:
-    """Return where the bytes of a first deletion are held."""
+    """Return where the bytes of a deletion are held."""
     real = real_path(ledger.path)
     return real.with_name(real.name + ".held")
 
