@@ -39,7 +39,7 @@ LOST = frozenset({Objection.TARGET_LACKS, Objection.DAMAGED, Objection.ONE_FILE}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DeletedSample:
     """An instance that was deleted. ``at``: when; ``looked_at``: when it was looked at last.
 
     Both by the age clock.
@@ -62,7 +62,7 @@ class DeletedSamples:
         samples = samples_of(ledger)
         if samples and abs(now - samples[-1].at) < APART_S:
             return
-        _write(ledger, thinned([*samples, Sample(kept, now, now)]))
+        _write(ledger, thinned([*samples, DeletedSample(kept, now, now)]))
 
     def look(self, ledger: Ledger, *, now: float, due: bool) -> None:
         """Have the target read some of the files again. ``due``: more is to be deleted now.
@@ -85,14 +85,16 @@ class DeletedSamples:
             _write(
                 ledger,
                 [
-                    Sample(s.kept, s.at, now if s.kept.instance_id in looked else s.looked_at)
+                    DeletedSample(
+                        s.kept, s.at, now if s.kept.instance_id in looked else s.looked_at
+                    )
                     for s in known
                     if abs(now - s.at) < SAMPLED_S
                 ],
             )
 
     @staticmethod
-    def _stop(ledger: Ledger, sample: Sample, objection: Objection, now: float) -> None:
+    def _stop(ledger: Ledger, sample: DeletedSample, objection: Objection, now: float) -> None:
         text = (
             f"Instance {sample.kept.instance_id}, which the bridge deleted at the source "
             f"{now - sample.at:.0f} s ago, is lost at the target ({objection}). Does something or "
@@ -105,7 +107,7 @@ class DeletedSamples:
         refuse_stopped(ledger)
 
 
-def thinned(samples: list[Sample]) -> list[Sample]:
+def thinned(samples: list[DeletedSample]) -> list[DeletedSample]:
     """Drop one of more than SAMPLES_MAX: the one that is nearest to others, for its age."""
     if len(samples) <= SAMPLES_MAX:
         return samples
@@ -119,17 +121,17 @@ def thinned(samples: list[Sample]) -> list[Sample]:
     return [*samples[:dropped], *samples[dropped + 1 :]]
 
 
-def samples_of(ledger: Ledger) -> list[Sample]:
+def samples_of(ledger: Ledger) -> list[DeletedSample]:
     """Return the samples, the oldest first. Raises StateError."""
     text = ledger.meta(SAMPLES_KEY)
     if text is None:
         return []
     with explained(ledger.path):
         return [
-            Sample(Kept(**told["kept"]), float(told["at"]), float(told["looked_at"]))
+            DeletedSample(Kept(**told["kept"]), float(told["at"]), float(told["looked_at"]))
             for told in json.loads(text)
         ]
 
 
-def _write(ledger: Ledger, samples: list[Sample]) -> None:
+def _write(ledger: Ledger, samples: list[DeletedSample]) -> None:
     ledger.set_meta(SAMPLES_KEY, json.dumps([asdict(s) for s in samples]) if samples else None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -266,3 +267,39 @@ def test_a_clock_that_jumps_three_days_makes_nothing_old(pair: Pair) -> None:
 def _kept(pair: Pair) -> set[str]:
     with Ledger(pair.state_path, create=False) as ledger:
         return {kept.instance_id for kept in ledger.all_kept()}
+
+
+def test_one_deletion_is_on_trial_and_then_the_others_go(pair: Pair) -> None:
+    sent = {pair.send(data) for data in small_series(5)}
+    done = pair.run("run", "--once", SOURCE_RETENTION="0s", RETENTION_TRIAL_S="2")
+    assert done.exit_code == 0, done.stderr
+    assert "deletion_on_trial" in done.stderr
+    assert at_source(pair) == set()
+    assert pair.held() == sent
+
+
+def test_a_script_deletes_at_the_target_what_is_deleted_at_the_source(pair: Pair) -> None:
+    """A second later: the target has read its file again by then. Another server: all were lost.
+
+    Planted, seen to fail: no trial.
+    """
+    sent = {pair.send(data) for data in small_series(5)}
+    ended = threading.Event()
+
+    def follow() -> None:
+        client = SideClient(pair.target.endpoint)
+        while not ended.wait(1.0):
+            for instance_id in sent - at_source(pair):
+                client.delete_instance(instance_id)
+        client.close()
+
+    script = threading.Thread(target=follow)
+    script.start()
+    try:
+        done = pair.run("run", "--once", SOURCE_RETENTION="0s", RETENTION_TRIAL_S="5")
+    finally:
+        ended.set()
+        script.join()
+    assert done.exit_code == 2, done.stderr
+    assert "delete at the target what is deleted at the source" in done.stderr
+    assert at_source(pair) == sent

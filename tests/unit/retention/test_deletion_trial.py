@@ -15,7 +15,7 @@ from bridge.retention.deleted_samples import (
     LOOKED_AT,
     SAMPLED_S,
     SAMPLES_MAX,
-    Sample,
+    DeletedSample,
     samples_of,
     thinned,
 )
@@ -268,10 +268,10 @@ def test_one_that_was_sent_anew_and_delivered_anew_is_not_lost(rig: Rig) -> None
 
 def test_the_samples_are_spread_and_bounded() -> None:
     """The newest and the oldest stay. Planted, seen to fail: the oldest go; no bound."""
-    samples: list[Sample] = []
+    samples: list[DeletedSample] = []
     for number in range(5000):
         kept = Kept(f"i{number}", "", "", 0.0)
-        samples = thinned([*samples, Sample(kept, float(number), 0.0)])
+        samples = thinned([*samples, DeletedSample(kept, float(number), 0.0)])
         assert len(samples) <= SAMPLES_MAX
     at = [sample.at for sample in samples]
     assert at == sorted(at)
