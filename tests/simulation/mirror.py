@@ -827,7 +827,8 @@ class MirrorWorld:
             before = self.differing()
             # What was prepared before the source's disk changed its file is still sent.
             damaged = set(filter(self.is_damaged_at_source, self.source.files))
-            others = set(self.target.files) - before - damaged
+            # What the target wrote anew while it was sent may be right, or be sent again.
+            others = set(self.target.files) - before - damaged - self.changed_by_target
             files = dict(self.target.files)
             if not self.verify():
                 raise Violation("a verification does not come to its end")
