@@ -38,7 +38,7 @@ from bridge.retention.bridge_notes import (
     name_of,
     see_notes,
 )
-from bridge.retention.held_deletion import FATE_S, held_path
+from bridge.retention.held_deletion import FATE_S, ON_TRIAL, held_path, why_unverified
 from bridge.retention.limits_and_risks import RetentionRules
 from bridge.retention.note_tokens import record_end
 from bridge.retention.sweep import Sweep, Sweeper
@@ -52,6 +52,7 @@ KILLED_WITHIN = 150
 """A process is killed at one of so many points of its life, in every second schedule."""
 COPIES = ("copied state", "copied volume")
 """Another bridge begins with a copy of our state file. On a copied volume it has the same inode."""
+TRIAL_S = 60.0
 LATE_S = FATE_S - 1.0
 """A server that hangs does within so long what it was asked for."""
 
@@ -238,6 +239,9 @@ class Address:
         if self.world.hangs():
             self.world.late = (server, instance_id, self.world.true_s + LATE_S)
             raise side_error(self.side, SideProblem.TIMED_OUT, "hangs")
+        if self.world.followed_after_s and server is self.world.source:
+            due_s = self.world.true_s + self.world.followed_after_s
+            self.world.following.append((due_s, instance_id))
         return server.remove(instance_id)
 
     def statistics(self) -> Statistics:
@@ -316,6 +320,8 @@ class World:
         self.home = home
         self.rng = draw = random.Random(seed)
         self.fault = self.FAULTS[seed % len(self.FAULTS)]
+        self.followed_after_s = followed_after_s(seed)
+        self.following: list[tuple[float, str]] = []
         self.dead = False
         """The process was killed, and the next one has not begun."""
         self.source, self.target = Server("A", draw), Server("B", draw)
@@ -493,7 +499,9 @@ class World:
         return Sweeper(
             client[SideName.SOURCE],
             client[SideName.TARGET],
-            RetentionRules(RETENTION_S, retention="1h"),
+            RetentionRules(
+                RETENTION_S, retention="1h", trial_s=TRIAL_S if self.followed_after_s else 0.0
+            ),
             token=self.tokens[id(self.ledger if client is self.client else self.other_ledger)],
             look_at_feed=self._look_at_feed if client is self.client else lambda _: None,
             hold=lambda ledger: "paused" if ledger.meta(PAUSED_KEY) else "",
@@ -667,7 +675,7 @@ class World:
         ]
         rescued = self.rescued() if lacking else set()
         held = held_path(self.ledger)
-        if at_end and held.exists():
+        if at_end and held.exists() and why_unverified(self.ledger) != ON_TRIAL:
             raise Violation("a file is still held")
         for instance in lacking:
             if held.exists() and held.read_bytes() in self.content[instance]:
@@ -683,7 +691,15 @@ class World:
 
     # A run
 
+    def _follow(self, until_s: float) -> None:
+        """Do what the script does until then."""
+        for due_s, instance in self.following:
+            if due_s <= until_s:
+                self.target.remove(instance)
+        self.following = [one for one in self.following if one[0] > until_s]
+
     def pass_time(self, seconds: float) -> None:
+        self._follow(self.true_s + seconds)
         if self.late is not None:
             until_s = self.true_s + seconds
             self.true_s = min(until_s, self.late[2])
@@ -714,6 +730,17 @@ class World:
             self.restart()
             self.calm = calm
         return done
+
+
+def followed_after_s(seed: int) -> float:
+    """Tell how long after it a script deletes at the target what is deleted at the source.
+
+    0.0 for no script. By a draw of its own: the schedules without one stay what they were.
+    """
+    draw = random.Random(f"followed {seed}")
+    fault = World.FAULTS[seed % len(World.FAULTS)]
+    followed = fault in ("clock", "parked", "paused") and draw.random() < 0.3
+    return draw.choice([0.5, 5.0, 50.0, TRIAL_S - 1]) if followed else 0.0
 
 
 def simulate(seed: int, home: Path, *, killed_at: int | None = None) -> World:

@@ -10,8 +10,9 @@ Bugs that were planted, and what says so within 1,700 schedules:
     the wait for notes is not written               another bridge needs it
     a copy of a state file keeps its name           copied state: another bridge needs it
     the ledger is not read again after the looks    parked
-    the first deletion is not noted as unverified   one directory: the last copy is gone
-    the file of a first deletion is not held        one directory: the last copy is gone
+    a deletion is not noted as unverified           one directory: the last copy is gone
+    the file of a deletion is not held              one directory: the last copy is gone
+    no deletion is on trial                         clock, followed: the last copy is gone
     the next process does not begin with it         a file is still held
     an unanswered deletion is not waited for        one directory, hanging: the last copy is gone
     what is given back is held all the same         one directory: a file is still held
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.retention import World, simulate
+from tests.simulation.retention import World, followed_after_s, simulate
 
 SEEDS = 160
 PLACES = 90
@@ -72,3 +73,14 @@ def test_there_is_something_to_delete_whatever_is_wrong(tmp_path: Path) -> None:
         "recycles, told",
     }
     assert {fault for fault in World.FAULTS if not deleted[fault]} <= never
+
+
+def test_a_script_that_follows_deletions_costs_nothing(tmp_path: Path) -> None:
+    """What is deleted at the source is deleted at the target, within the trial.
+
+    Planted, seen to fail: no deletion is on trial.
+    """
+    seeds = [seed for seed in range(800) if followed_after_s(seed)]
+    assert len(seeds) > 25
+    for seed in seeds:
+        simulate(seed, tmp_path)
