@@ -86,6 +86,9 @@ class BulkClient(ReadingClient, Protocol):
     def bulk_described(self, instance_ids: Sequence[str]) -> dict[str, Described]:
         """Return that and the sizes of the files, as far as the server tells it so."""
 
+    def verify_stored(self, instance_id: str) -> bool:
+        """Have the server read its file and compare the MD5 that it noted. Raises InstanceError."""
+
     def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
         """Return which of these it holds; None where it answers no such request."""
 

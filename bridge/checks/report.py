@@ -11,17 +11,18 @@ from itertools import islice
 from bridge.checks.ask_both_servers import BATCH, BothServers, Holds, Show
 from bridge.checks.audit_reader import Record
 from bridge.checks.pixels import ImageComparison, ImageResult, Images
-from bridge.errors import InstanceError
+from bridge.errors import InstanceError, SideError
 from bridge.model import Reason, SideName
+from bridge.orthanc import Need, lacks_right
 
 
 class Fate(StrEnum):
     """What became of an instance. The names are part of the contract."""
 
     ARRIVED = "arrived"
-    """The target has it, and it is the same image."""
+    """The target has it, and it is the same image, or the MD5 that it noted is the proved one."""
     DIFFERENT = "different"
-    """The target has it, and it is another image."""
+    """The target has it, and it is another image, or it cannot read its file."""
     UNDECIDED = "undecided"
     """The target has it, and nothing tells whether it is the same image."""
     MISSING = "missing"
@@ -35,6 +36,14 @@ class Fate(StrEnum):
 
 
 SIDES = (SideName.SOURCE, SideName.TARGET)
+AS_NOTED = (
+    "the MD5 that the target noted at arrival is the one that was proved; the file itself was not "
+    "read, --verify reads it"
+)
+NOT_AS_NOTED = "the MD5 that the target noted at arrival is not the one that was proved"
+READ = "the target has read its file: it is the one that was proved (MD5)"
+NOT_READ = "the target cannot read its file: it is damaged, or lost on the disk"
+NOT_TOLD = "the target does not tell whether it can read its file"
 WELL = (Fate.ARRIVED, Fate.SKIPPED)
 
 
@@ -63,12 +72,17 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Where an instance is now. ``target_md5`` only where nothing better can be compared."""
+    """Where an instance is now. ``target_md5`` only where nothing better can be compared.
+
+    ``readable``: whether the target can read its file; None where it was not asked, or tells not.
+    """
 
     record: Record
     at_source: bool
     at_target: bool
     target_md5: str = ""
+    asked_to_read: bool = False
+    readable: bool | None = None
 
     @property
     def comparable(self) -> bool:
@@ -84,10 +98,12 @@ def arrivals(
     show: Show,
     *,
     parked_as: Callable[[str], str | None] = lambda _: None,
+    verify: bool = False,
 ) -> Iterator[Arrival]:
     """Arrival for each instance, in order, and count. Raises SourceError, TargetError, StateError.
 
     ``parked_as`` tells why an instance is parked now, which an audit file may not know.
+    ``verify``: the target reads the file of what nothing but its MD5 tells of.
     """
 
     def look_at_many(records: Sequence[Record]) -> list[_Seen]:
@@ -100,7 +116,10 @@ def arrivals(
         seen = _Seen(record, at_source, at_target)
         if at_target and not seen.comparable:
             target = servers.client(SideName.TARGET)
-            return _Seen(record, at_source, at_target, _md5(target.stored_md5, record))
+            seen = replace(seen, target_md5=_md5(target.stored_md5, record))
+            if verify:
+                readable = _readable(target.verify_stored, record)
+                seen = replace(seen, asked_to_read=True, readable=readable)
         return seen
 
     stream = iter(asked)
@@ -130,6 +149,17 @@ def _md5(stored_md5: Callable[[str], str], record: Record) -> str:
         return ""
 
 
+def _readable(verify_stored: Callable[[str], bool], record: Record) -> bool | None:
+    try:
+        return verify_stored(record.instance_id)
+    except InstanceError:
+        return None
+    except SideError as exc:
+        if not (exc.specific or lacks_right(exc, Need.LOOK_AT_ONE)):
+            raise
+        return None
+
+
 def _arrival(seen: _Seen, compared: ImageComparison | None) -> Arrival:
     fate, how = _fate(seen, compared)
     return Arrival(seen.record, seen.at_source, seen.at_target, fate, how)
@@ -154,9 +184,13 @@ def _by_md5(seen: _Seen) -> tuple[Fate, str]:
     recorded = seen.record.text("target_md5")
     if not recorded:
         return Fate.UNDECIDED, "it was deleted at the source, and no checksum of it is on record"
-    if seen.target_md5 == recorded:
-        return Fate.ARRIVED, "the target's file is the one that was proved (MD5)"
-    return Fate.DIFFERENT, "the target's file is not the one that was proved (MD5)"
+    if seen.target_md5 != recorded:
+        return Fate.DIFFERENT, NOT_AS_NOTED
+    if not seen.asked_to_read:
+        return Fate.ARRIVED, AS_NOTED
+    if seen.readable is None:
+        return Fate.UNDECIDED, NOT_TOLD
+    return (Fate.ARRIVED, READ) if seen.readable else (Fate.DIFFERENT, NOT_READ)
 
 
 def _why_missing(seen: _Seen) -> tuple[Fate, str]:

@@ -62,6 +62,13 @@ def report(
             help="Everything settled since then: 24h, 7d, 2026-11-22T08:00 (UTC).",
         ),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Have the target read each file of which nothing but the MD5 is known.",
+        ),
+    ] = False,
     how: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> int:
@@ -106,7 +113,8 @@ def report(
         )
         with counting("report") as show:
             parked_as = _parked(stack, settings)
-            for arrival in arrivals(asked, servers, images, done, show, parked_as=parked_as):
+            told = arrivals(asked, servers, images, done, show, parked_as=parked_as, verify=verify)
+            for arrival in told:
                 rows.add(_fields(arrival))
         wanted = chosen_format(how, as_json=as_json)
         shown = TABLE_COLUMNS if settings.audit_path is not None else COLUMNS_WITHOUT_AUDIT

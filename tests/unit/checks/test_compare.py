@@ -114,7 +114,7 @@ class Scripted:
     def unasked(self, *_: object) -> Never:
         raise AssertionError("nothing here needs this call")
 
-    statistics = attachment_size = head = unasked
+    statistics = attachment_size = head = verify_stored = unasked
 
     def stored_md5(self, instance_id: str) -> str:
         noted = self.noted[instance_id]

@@ -14,7 +14,15 @@ from bridge.checks.audit_reader import Record, Records, read_lines
 from bridge.checks.disk_lists import SortedTexts
 from bridge.checks.pixels import ImageComparison, ImageResult
 from bridge.checks.plan import MEASURED_INSTANCES_MIN, PlanRow, estimate_s
-from bridge.checks.report import Fate, Report, arrivals
+from bridge.checks.report import (
+    AS_NOTED,
+    NOT_READ,
+    NOT_TOLD,
+    READ,
+    Fate,
+    Report,
+    arrivals,
+)
 from bridge.checks.throughput import (
     SYNTAXES_MAX,
     Measured,
@@ -23,10 +31,24 @@ from bridge.checks.throughput import (
     route_of,
 )
 from bridge.commands.report import moment_of
-from bridge.errors import ConfigurationError, InstanceError
+from bridge.errors import (
+    BridgeError,
+    ConfigurationError,
+    InstanceError,
+    SideError,
+    side_error,
+)
 from bridge.events import Progress, Settled
 from bridge.ledger.store import Ledger
-from bridge.model import Action, Delivered, Move, Reason, SideName, StageTimes
+from bridge.model import (
+    Action,
+    Delivered,
+    Move,
+    Reason,
+    SideName,
+    SideProblem,
+    StageTimes,
+)
 
 J2K, NATIVE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.1"
 DELIVERED = {"outcome": "delivered"}
@@ -44,6 +66,12 @@ def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 class Server:
     holds: bool
     md5: str = ""
+    reads: bool | BridgeError = True
+
+    def verify_stored(self, _instance_id: str) -> bool:
+        if isinstance(self.reads, BridgeError):
+            raise self.reads
+        return self.reads
 
     def has_instance(self, _instance_id: str) -> bool:
         return self.holds
@@ -107,6 +135,38 @@ def test_the_answer_for_an_instance(
     assert (answer.fate, answer.at_source, answer.at_target) == (fate, at_source, at_target)
     assert answer.how
     assert report.everything_is_well == (fate in (Fate.ARRIVED, Fate.SKIPPED))
+
+
+@pytest.mark.parametrize(
+    ("reads", "fate", "how"),
+    [
+        (True, Fate.ARRIVED, READ),
+        (False, Fate.DIFFERENT, NOT_READ),
+        (InstanceError(Reason.PROOF_MISMATCH, "gone"), Fate.UNDECIDED, NOT_TOLD),
+        (side_error(SideName.TARGET, SideProblem.FORBIDDEN, "403"), Fate.UNDECIDED, NOT_TOLD),
+        (side_error(SideName.TARGET, SideProblem.UNREACHABLE, "down"), None, ""),
+    ],
+)
+def test_only_verify_reads_the_file_of_which_nothing_but_the_md5_is_known(
+    reads: bool | BridgeError, fate: Fate | None, how: str
+) -> None:
+    """A file that was lost on the target's disk was said to be the one that was proved."""
+    both = {SideName.SOURCE: Server(False), SideName.TARGET: Server(True, "m", reads)}
+    record = Record("i", {**DELIVERED, "target_md5": "m"})
+
+    def told(*, verify: bool) -> tuple[Fate, str]:
+        with BothServers(both.__getitem__) as servers:  # type: ignore[arg-type]
+            (answer,) = arrivals(
+                [record], servers, Images(None), Report(), lambda *_: None, verify=verify
+            )
+        return answer.fate, answer.how
+
+    assert told(verify=False) == (Fate.ARRIVED, AS_NOTED)
+    if fate is None:
+        with pytest.raises(SideError):
+            told(verify=True)
+    else:
+        assert told(verify=True) == (fate, how)
 
 
 @pytest.mark.parametrize(
