@@ -1056,6 +1056,11 @@ class Settings(BaseSettings):
         return frozenset(filter(None, self.retention_risk.split(",")))
 
     @property
+    def target_may_lose(self) -> bool:
+        """Whether somebody empties the target, and the operator has said so."""
+        return not self.accepted_risks.isdisjoint({Risk.TARGET_EMPTIED, Risk.TARGET_RECYCLES})
+
+    @property
     def verify_every_s(self) -> float | None:
         """How often both servers are verified, seconds; None means never."""
         return None if self.verify_every == "off" else _seconds(self.verify_every)

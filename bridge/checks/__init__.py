@@ -6,6 +6,7 @@ differences.py       what check found
 plan.py              plan: what is to be done
 throughput.py        how long that takes, as measured while moving
 dry_run.py           replay --dry-run: what it would do
+target_holds.py      what is lost: is the target itself that lacks it
 proved_held.py       replay --skip-present: what may be left out
 expected.py          what the bridge would do with an instance, from its metadata
 report.py            report: did each arrive, and is it the same image

@@ -25,10 +25,11 @@ from bridge.checks.ask_both_servers import (
 )
 from bridge.checks.described_in_order import DescribedInOrder
 from bridge.checks.differences import MOVABLE, Difference, Differences, State
-from bridge.checks.disk_lists import SortedTexts, joined
+from bridge.checks.disk_lists import SortedTexts, joined, with_recorded
 from bridge.checks.expected import expected_handling, syntax_of_head
 from bridge.checks.pixels import ImageComparison, ImageResult, Images
 from bridge.checks.plan import next_sequence
+from bridge.checks.target_holds import KnowsDeliveries, TargetHolds
 from bridge.decision import Treatment, syntax_is_right
 from bridge.dicom.syntaxes import keyword_of
 from bridge.errors import FeedWentBackwards, InstanceError, InstanceGone, SideError
@@ -40,8 +41,11 @@ from bridge.ledger.records import Parked
 from bridge.model import Described, Job, Reason, SideName
 from bridge.worker.proof import check_another_server
 
+NOT_ITSELF = "the target holds nothing any more of what it has listed"
 SKIPPED = Difference("", State.MISSING)
 """Stands for an instance that a rule keeps from the target."""
+NOWHERE = Difference("", State.LOST)
+"""Stands for one that neither server holds, and that has had its last copy at the target."""
 DROPPED = "dropped by a person (orthanc-bridge parked list --dropped)"
 DEEP_STATES = {ImageResult.DIFFERENT: State.PIXELS, ImageResult.UNDECIDED: State.UNREADABLE}
 
@@ -52,7 +56,7 @@ ENOUGH = 20
 """Where the source is to be asked for at least one of so many, it is read from its beginning."""
 
 
-class Known(Protocol):
+class Known(KnowsDeliveries, Protocol):
     """What the ledger knows."""
 
     def checkpoint(self) -> int | None:
@@ -63,6 +67,9 @@ class Known(Protocol):
 
     def is_put_aside(self, instance_id: str) -> bool:
         """Tell whether an instance is parked, or was dropped and has not arrived since."""
+
+    def released(self) -> Iterator[str]:
+        """Iterate over what has its last copy at the target, by ID."""
 
 
 class HoldingClient(Protocol):
@@ -97,6 +104,7 @@ class _Where:
     at_source: bool
     at_target: bool
     is_waiting: bool
+    is_released: bool = False
     listed_by_one: bool = False
     here: Mapping[str, str] | None = None
     there: Mapping[str, str] | None = None
@@ -108,7 +116,8 @@ class Check:
 
     ``known`` is the ledger or None where there is none yet. ``sample``: how many instances, drawn
     at random, have their pixels compared; None for all of them. ``start``: from where a bridge that
-    has no checkpoint yet would follow (BRIDGE_START).
+    has no checkpoint yet would follow (BRIDGE_START). ``finds_lost``: whether what was delivered is
+    on record of this target, and nobody empties it by the operator's wish.
     """
 
     def __init__(
@@ -122,6 +131,7 @@ class Check:
         images: Images | None = None,
         sample: int | None = None,
         start: str | int = "now",
+        finds_lost: bool = True,
         draw: Callable[[int], int] = random.Random().randrange,  # noqa: S311, B008 (no secret)
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -134,6 +144,7 @@ class Check:
         self._images = images
         self._sample = sample
         self._start = start
+        self._finds_lost = finds_lost
         self._draw = draw
         self._steady_s = steady_s
         self._stack = ExitStack()
@@ -141,6 +152,7 @@ class Check:
         self._ids = {side: self._stack.enter_context(SortedTexts()) for side in SideName}
         self._waiting = self._stack.enter_context(SortedTexts())
         self._gone = self._stack.enter_context(SortedTexts())
+        self._nowhere = self._stack.enter_context(SortedTexts())
         self._tolerated = ToleratedErrors()
         self._place: KnownPlace | None = None
 
@@ -210,11 +222,15 @@ class Check:
     def _wheres(self) -> Iterator[_Where]:
         waiting = iter(self._waiting)
         next_waiting = next(waiting, None)
-        sides = (self._ids[SideName.SOURCE], self._ids[SideName.TARGET])
-        for instance_id, at_source, at_target in joined(*sides):
+        pairs = joined(self._ids[SideName.SOURCE], self._ids[SideName.TARGET])
+        released = self._known.released() if self._known and self._finds_lost else ()
+        for instance_id, at_source, at_target in with_recorded(pairs, released):
             while next_waiting is not None and next_waiting < instance_id:
                 next_waiting = next(waiting, None)
-            yield _Where(instance_id, at_source, at_target, next_waiting == instance_id)
+            is_released = not (at_source or at_target)
+            yield _Where(
+                instance_id, at_source, at_target, next_waiting == instance_id, is_released
+            )
 
     def _described(self, wheres: Iterator[_Where]) -> Iterator[_Where]:
         """Add what servers tell in pages of all that they hold, where they do.
@@ -259,9 +275,13 @@ class Check:
                 self.totals.on_both += 1
             elif where.at_source and difference is None:
                 self._gone.add([f"{where.instance_id} {int(where.is_waiting)}"])
-            self._count(difference)
+            if difference is NOWHERE:
+                self._nowhere.add([where.instance_id])
+            else:
+                self._count(difference)
             self._show("comparing", number + 1, max(total, number + 1))
         self._look_for_the_gone()
+        self._look_for_the_lost()
         return chosen
 
     def _look_for_the_gone(self) -> None:
@@ -274,6 +294,32 @@ class Check:
             where = _Where(instance_id, at_source=True, at_target=False, is_waiting=waiting == "1")
             self._count(self._look(where)[1])
         self._place.look()
+
+    def _look_for_the_lost(self) -> None:
+        """Ask again for what is nowhere, and look each time whether the servers are themselves."""
+        if self._place is None or self._known is None:
+            return
+        source, target = map(self._servers.client, (SideName.SOURCE, SideName.TARGET))
+        holding = TargetHolds(self._known, self._ids[SideName.TARGET])
+        looked = False
+        for instance_id in self._nowhere:
+            if not looked:
+                self._place.look()
+                looked = True
+            where = _Where(
+                instance_id, at_source=False, at_target=False, is_waiting=False, is_released=True
+            )
+            well = holding.look(source, target)
+            difference = self._look(where)[1]
+            if difference is NOWHERE:
+                well = well and holding.look(source, target)
+                state, detail = State.LOST, holding.advice()
+                if not well:
+                    state, detail = State.UNREADABLE, NOT_ITSELF
+                difference = Difference(instance_id, state, detail=detail)
+            self._count(difference)
+        if looked:
+            self._place.look()
 
     def _count(self, difference: Difference | None) -> None:
         if difference is SKIPPED:
@@ -361,6 +407,9 @@ class Check:
         source, target = map(self._servers.client, (SideName.SOURCE, SideName.TARGET))
         at_source = held[SideName.SOURCE] if held else source.has_instance
         at_target = held[SideName.TARGET] if held else target.has_instance
+        if where.is_released:
+            both_lack = not (at_target(where.instance_id) or at_source(where.instance_id))
+            return where, NOWHERE if both_lack else None
         if not at_target(where.instance_id):
             if not where.at_source or not at_source(where.instance_id):
                 return where, None

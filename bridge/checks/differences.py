@@ -31,6 +31,8 @@ class State(StrEnum):
     """The images cannot be compared: no decoder reads the source's."""
     SOURCE_DAMAGED = "source_damaged"
     """The source's own file is not the one that it notes: damaged on its disk."""
+    LOST = "lost"
+    """Neither server holds it, and the source's copy has gone by the bridge's doing."""
     FIXED = "fixed"
     """Was missing or waiting, and was brought to the target by --fix."""
 

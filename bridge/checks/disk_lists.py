@@ -118,6 +118,24 @@ def joined(left: Iterable[str], right: Iterable[str]) -> Iterator[tuple[str, boo
         other = next(rights, None)
 
 
+def with_recorded(
+    pairs: Iterable[tuple[str, bool, bool]], recorded: Iterable[str]
+) -> Iterator[tuple[str, bool, bool]]:
+    """Yield what ``joined`` yields, and in its place what is only ``recorded``, ascending too."""
+    known = iter(recorded)
+    other = next(known, None)
+    for pair in pairs:
+        while other is not None and other < pair[0]:
+            yield other, False, False
+            other = next(known, None)
+        if other == pair[0]:
+            other = next(known, None)
+        yield pair
+    while other is not None:
+        yield other, False, False
+        other = next(known, None)
+
+
 # Rows of a result, kept in an unnamed file: there may be any number of them.
 
 

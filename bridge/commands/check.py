@@ -66,6 +66,14 @@ def check(  # noqa: PLR0917 (typer gives them by name)
             "day. Compares nothing.",
         ),
     ] = False,
+    forget_lost: Annotated[
+        bool,
+        typer.Option(
+            "--forget-lost",
+            help="Forget what is lost on purpose: instances that neither server holds, because "
+            "they were deleted at the target after retention. Lists them once more.",
+        ),
+    ] = False,
     how: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
 ) -> int:
@@ -89,6 +97,11 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         raise ConfigurationError(
             "--repair cannot be combined with --fix, --sample or --confirm.",
             advice="Give --repair alone: it also delivers what is missing.",
+        )
+    if forget_lost and (repair or fix or confirm):
+        raise ConfigurationError(
+            "--forget-lost cannot be combined with --repair, --fix or --confirm.",
+            advice="Run check first and read its list. Then run check --forget-lost.",
         )
     if beyond_limit and not repair:
         raise ConfigurationError(
@@ -116,7 +129,17 @@ def check(  # noqa: PLR0917 (typer gives them by name)
         if given_up and ledger is not None and complete:
             ledger.answer_given_up(given_up)
         compared = result.totals.images_compared if deep or sample is not None else None
-        remain = _print(chosen, settings, result, differences, images_compared=compared)
+        forgotten = None
+        if forget_lost and ledger is not None:
+            forgotten = _forget_lost(ledger, differences)
+        remain = _print(
+            chosen,
+            settings,
+            result,
+            differences,
+            images_compared=compared,
+            forgotten=forgotten,
+        )
     if interrupted:
         say("check: interrupted; run check --fix again to deliver what is still missing", err=True)
         return EXIT_INTERRUPTED
@@ -154,6 +177,9 @@ def _compare(
         images=images,
         sample=sample,
         start=settings.start,
+        finds_lost=ledger is not None
+        and ledger.has_delivered_to(settings.target_url)
+        and not settings.target_may_lose,
     )
     stack.enter_context(found)
     found.run()
@@ -206,6 +232,23 @@ def _fix(
     return after, interruption.signal_number is not None
 
 
+def _forget_lost(ledger: Ledger, differences: Differences) -> int:
+    """Forget what is lost, and have /health forget it; returns how many records were forgotten.
+
+    Nothing while the target holds nothing of what was delivered: it may be another server.
+    """
+    from bridge.checks.differences import State
+    from bridge.checks.target_holds import HOLDS_NOTHING
+    from bridge.ledger.verifications import answer_lost
+
+    lost = (each for each in differences if each.state is State.LOST)
+    sure = (each for each in lost if not each.detail.startswith(HOLDS_NOTHING))
+    forgotten = sum(ledger.forget_released(each.instance_id) for each in sure)
+    if forgotten == differences.counts[State.LOST]:
+        answer_lost(ledger)
+    return forgotten
+
+
 def _print(
     how: Format,
     settings: Settings,
@@ -213,10 +256,12 @@ def _print(
     differences: Differences,
     *,
     images_compared: int | None,
+    forgotten: int | None,
 ) -> bool:
     """Print the result; returns whether differences remain.
 
-    ``images_compared`` None: nobody asked for it. A person is told how to ask.
+    ``images_compared`` None: nobody asked for it. A person is told how to ask. ``forgotten``: so
+    many that are lost are no difference any more; None where nobody asked for it.
     """
     from bridge.checks.differences import State
 
@@ -224,6 +269,7 @@ def _print(
     # A source from which delivered instances are deleted holds less than the target.
     harmless = {State.FIXED} | ({State.EXTRA} if settings.retention_s is not None else set())
     remain = sum(count for state, count in differences.counts.items() if state not in harmless)
+    remain -= forgotten or 0
     counts = {str(state): differences.counts[state] for state in State if differences.counts[state]}
     summary: dict[str, object] = {
         "source_instances": totals.source,
@@ -236,6 +282,8 @@ def _print(
         "seconds": round(totals.seconds, 1),
         "instances_per_second": round(totals.rate),
     }
+    if forgotten is not None:
+        summary["forgotten"] = forgotten
     if images_compared is None and how is not Format.JSON:
         summary["images_compared"] = "none; to compare pixels, add --deep or --sample N"
     rows = (

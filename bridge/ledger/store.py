@@ -426,6 +426,31 @@ class Ledger:
                 return
             after = rows[-1]["instance_id"]
 
+    def released(self, after: str = "") -> Iterator[str]:
+        """Iterate over what was delivered and has its last copy at the target, as far as is known.
+
+        By ID, in bounded pages, those above ``after``.
+        """
+        while True:
+            with explained(self.path):
+                wanted = {"after": after, "limit": PAGE_ROWS_MAX}
+                rows = self._db.execute(self._sql["list_released"], wanted).fetchall()
+                page = [text_of(row[0]) for row in rows]
+            yield from page
+            if len(rows) < PAGE_ROWS_MAX:
+                return
+            after = page[-1]
+
+    def has_delivered_to(self, target_url: str) -> bool:
+        """Tell whether the records of deliveries are of this target, as far as is known."""
+        return self.meta(DELIVERIES_TO_KEY) in (None, _digest_of(target_url))
+
+    def forget_released(self, instance_id: str) -> bool:
+        """Forget what has its last copy at the target; False where it was delivered anew since."""
+        with explained(self.path), self._transaction():
+            wanted = {"instance_id": instance_id}
+            return self._db.execute(self._sql["forget_released"], wanted).rowcount > 0
+
     def forget_delivery(self, instance_id: str) -> None:
         """Forget the record of an instance that is at neither server any more."""
         with explained(self.path), self._transaction():
@@ -437,7 +462,7 @@ class Ledger:
         What another server holds under the identifiers on record is not this bridge's. Called
         before anything is delivered, repaired or deleted. The address is kept as a digest.
         """
-        digest = hashlib.sha256(target_url.encode()).hexdigest()
+        digest = _digest_of(target_url)
         known = self.meta(DELIVERIES_TO_KEY)
         if known == digest:
             return 0
@@ -844,6 +869,10 @@ class Ledger:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _digest_of(target_url: str) -> str:
+    return hashlib.sha256(target_url.encode()).hexdigest()
 
 
 def _by_id(instance_ids: Iterable[str]) -> Sequence[dict[str, str]]:

@@ -280,6 +280,14 @@ ON CONFLICT (instance_id) DO UPDATE SET
 -- name: outdate_delivered
 UPDATE delivered SET outdated = 1 WHERE instance_id = :instance_id;
 
+-- name: list_released
+SELECT instance_id FROM delivered
+WHERE released AND instance_id > :after
+ORDER BY instance_id LIMIT :limit;
+
+-- name: forget_released
+DELETE FROM delivered WHERE instance_id = :instance_id AND released;
+
 -- name: forget_delivered
 DELETE FROM delivered WHERE instance_id = :instance_id;
 

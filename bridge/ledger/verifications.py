@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bridge.ledger.lock import explained
@@ -49,7 +49,7 @@ class VerificationProgress:
     """How far a verification is. ``position``: all identifiers up to it are done, "" for none.
 
     ``begun_at``: epoch seconds; ``begun_age``: by the age clock. ``counts``: instances by state,
-    ``differences`` among them.
+    ``differences`` among them. ``nowhere``: of those that are lost, what neither server holds.
     """
 
     begun_at: float
@@ -61,6 +61,7 @@ class VerificationProgress:
     repaired: int = 0
     failed: int = 0
     deleted: int = 0
+    nowhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class LastVerification:
     repaired: int = 0
     failed: int = 0
     deleted: int = 0
+    nowhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,22 @@ def end_verification(
     ledger.set_meta(LAST_KEY, json.dumps(told | {"ended_at": ended_at}))
     if ends_place:
         ledger.set_meta(UNDER_WAY_KEY, None)
+
+
+def answer_lost(ledger: Ledger) -> None:
+    """Take what neither server holds from the last verification: a person knows of all of it.
+
+    Raises StateError.
+    """
+    last = last_verification(ledger)
+    if last is None or not last.nowhere:
+        return
+    counts = dict(last.counts)
+    counts["lost"] = max(0, counts.get("lost", 0) - last.nowhere)
+    counts = {state: count for state, count in counts.items() if count}
+    differences = max(0, last.differences - last.nowhere)
+    after = replace(last, counts=counts, differences=differences, nowhere=0)
+    ledger.set_meta(LAST_KEY, json.dumps(asdict(after)))
 
 
 def repair_intent(ledger: Ledger) -> RepairIntent | None:

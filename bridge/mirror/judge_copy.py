@@ -39,7 +39,8 @@ class CopyState(StrEnum):
     """One of the above, and there is no record that this bridge has delivered it; or the source has
     another file than then, and has lost its history since: the copy may be the newer one."""
     LOST = "lost"
-    """The target's file is damaged or lost, and the source does not hold the instance any more."""
+    """The source does not hold the instance any more, and the target's file is damaged or lost; or
+    the target does not hold it either, though nobody has wished it away from the source."""
     LEFT = "left"
     """This bridge has delivered it, and the source does not hold it any more."""
     FOREIGN = "foreign"
@@ -58,7 +59,7 @@ class CopyState(StrEnum):
     UNVERIFIABLE = "unverifiable"
     """The target refuses to read its file and to give it: a missing right, and no lost file."""
     GONE = "gone"
-    """Neither server holds it any more."""
+    """Neither server holds it any more, and the source has not by the bridge's doing."""
 
 
 REPLACED = frozenset({CopyState.NO_FILE, CopyState.DAMAGED, CopyState.SYNTAX, CopyState.OLDER})
@@ -93,7 +94,7 @@ class CopyView:
     ``right_syntax`` None: not known. ``skipped``: by a rule. ``comparison`` None: the files were
     not compared. ``fetched_md5``: of the source's file that was compared, "" where none was.
     ``source_readable``: the source has read its file, and it is as it noted; None where it was not
-    asked, or does not tell.
+    asked, or does not tell. ``may_vanish``: somebody empties the target, and the operator knows.
     """
 
     instance_id: str
@@ -111,6 +112,7 @@ class CopyView:
     comparison: Comparison | None = None
     fetched_md5: str = ""
     source_readable: bool | None = None
+    may_vanish: bool = False
 
 
 def judge_copy(view: CopyView, *, sampled: bool = False) -> CopyState | None:
@@ -141,7 +143,9 @@ def _may_be_newer(view: CopyView, record: DeliveryRecord) -> bool:
 
 def _without_source(view: CopyView) -> CopyState:
     if not view.at_target:
-        return CopyState.GONE
+        # What retention has let go of had its last copy at the target.
+        is_lost = view.record is not None and view.record.released and not view.may_vanish
+        return CopyState.LOST if is_lost else CopyState.GONE
     if view.record is None:
         return CopyState.FOREIGN
     return CopyState.LOST if view.readable is False else CopyState.LEFT

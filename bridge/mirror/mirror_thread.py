@@ -253,7 +253,9 @@ class MirrorParts:
             self.target,
             job=job,
             ledger=ledger,
-            rules=VerificationRules(self.share, self.repairs, Grace(after_s)),
+            rules=VerificationRules(
+                self.share, self.repairs, Grace(after_s), may_vanish=settings.target_may_lose
+            ),
             pace=self.pace,
             comparer=self.workers,
             repairer=repairer,  # also where nothing is repaired: a killed process may have begun

@@ -3,7 +3,8 @@
 Both are listed, the lists are sorted on disk and read side by side, a batch at a time. Where it is
 is written down after each batch, so a restart goes on there. Servers go on working meanwhile: what
 looks like a difference is looked at again by itself, and the source's feed before it, before it is
-believed. What arrives after the lists were read is not in this verification: it was proved when it
+believed. So is what neither lists, and retention has deleted at the source: the ledger has it on
+record. What arrives after the lists were read is not in this verification: it was proved when it
 was delivered, and is in the next one.
 """
 
@@ -19,9 +20,10 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from bridge.checks.ask_both_servers import ReadingClient, ToleratedErrors
-from bridge.checks.disk_lists import SortedTexts, joined
+from bridge.checks.disk_lists import SortedTexts, joined, with_recorded
 from bridge.checks.expected import expected_handling, syntax_of_head
 from bridge.checks.pixels import ImageComparison, ImageResult
+from bridge.checks.target_holds import TargetHolds
 from bridge.decision import Treatment, syntax_is_right
 from bridge.errors import InstanceError, InstanceGone, SideError
 from bridge.events import CopyFound, Event, VerificationFailed, VerificationWorks, Verified
@@ -131,12 +133,14 @@ class Comparer(Protocol):
 class VerificationRules:
     """What is verified and repaired. ``share``: of all instances, whose files are compared anyway.
 
-    ``repairs``: which states are repaired. ``grace``: for deletions that follow.
+    ``repairs``: which states are repaired. ``grace``: for deletions that follow. ``may_vanish``:
+    somebody empties the target, and the operator knows.
     """
 
     share: float = 0.0
     repairs: frozenset[CopyState] = frozenset()
     grace: Grace = Grace()  # noqa: RUF009 (it is frozen)
+    may_vanish: bool = False
 
 
 class Verification:
@@ -185,6 +189,7 @@ class Verification:
         self._tolerated = ToleratedErrors()
         self._instances = 0
         """That the source holds, by its list."""
+        self._holding = TargetHolds(ledger, ())
         self.ended: VerificationProgress | None = None
         """What was found, once it has come to its end."""
         self._held = 0
@@ -214,7 +219,10 @@ class Verification:
             self._read_waiting(waiting)
             pairs = joined(lists[SideName.SOURCE], lists[SideName.TARGET])
             begun = progress.position
-            ahead = (Listed(*pair) for pair in pairs if pair[0] > begun)
+            self._holding = TargetHolds(ledger, lists[SideName.TARGET])
+            released = () if self._rules.may_vanish else ledger.released(begun)
+            known = with_recorded((pair for pair in pairs if pair[0] > begun), released)
+            ahead = (Listed(*pair) for pair in known)
             sequences = WaitingSequences(waiting)
             while batch := list(islice(ahead, BATCH)):
                 if not self._pace.take(ledger, len(batch)):
@@ -368,13 +376,16 @@ class Verification:
         for listed, first in zip(batch, judged, strict=True):
             # Servers go on working: it is believed the second time.
             calm = first[1] in CALM
-            view, state = first if calm else self._judged([listed], waits, sampled)[0]
+            view, state = first if calm else self._judged_again(listed, first[1], waits, sampled)
             counts[str(state)] += 1
             record = learned(view, state) or _lacking(view, state, age)
             if record is not None:
                 records.append(record)
             if state in DIFFERENCES:
-                self._report(CopyFound(view.instance_id, str(state), _advice(view, state)))
+                advice = _advice(view, state)
+                if _is_nowhere(view, state):
+                    advice = self._holding.advice()
+                self._report(CopyFound(view.instance_id, str(state), advice))
                 found.append((view, state))
         damaged = {view.instance_id for view, state in found if _is_source_damaged(view, state)}
         unknown = {view.instance_id for view, state in found if state is CopyState.UNDECIDED}
@@ -383,13 +394,32 @@ class Verification:
         note_damaged_at_source(ledger, elsewhere | damaged | (known & unknown))
         if records:
             ledger.commit(Entry(delivered=tuple(records)))
-        differences = progress.differences + len(found)
-        progress = replace(progress, counts=dict(counts), differences=differences)
+        progress = replace(
+            progress,
+            counts=dict(counts),
+            differences=progress.differences + len(found),
+            nowhere=progress.nowhere + sum(_is_nowhere(*one) for one in found),
+        )
         for view, state in found:
             progress = self._repaired(view, state, progress, age)
         progress = replace(progress, position=last, instances=progress.instances + len(batch))
         self._save(progress)
         return progress
+
+    def _judged_again(
+        self,
+        listed: Listed,
+        first: CopyState,
+        waits: Mapping[str, int],
+        sampled: Collection[str],
+    ) -> tuple[CopyView, CopyState]:
+        """Judge one that seems to differ. Nothing is lost at a target that is not itself now."""
+        well = first is CopyState.LOST and self._holding.look(self._source, self._target)
+        view, state = self._judged([listed], waits, sampled)[0]
+        if _is_nowhere(view, state):
+            well = well and self._holding.look(self._source, self._target)
+            state = state if well else CopyState.UNDECIDED
+        return view, state
 
     def _repaired(
         self, view: CopyView, state: CopyState, progress: VerificationProgress, age: float
@@ -497,6 +527,7 @@ class Verification:
             listed.at_source,
             listed.at_target,
             record=self._ledger.delivery_of(instance_id),
+            may_vanish=self._rules.may_vanish,
         )
         try:
             if view.at_source and view.at_target:
@@ -653,6 +684,11 @@ class WaitingSequences:
             return None
         instance_id, sequence = text.split()
         return instance_id, int(sequence)
+
+
+def _is_nowhere(view: CopyView, state: CopyState) -> bool:
+    """Tell whether an instance that is lost is at neither server."""
+    return state is CopyState.LOST and not view.at_target
 
 
 def _is_source_damaged(view: CopyView, state: CopyState) -> bool:

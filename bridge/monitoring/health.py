@@ -275,6 +275,10 @@ def mirror_problems(
     return tuple(found)
 
 
+LOST_ADVICE = (
+    "Restore what is lost from a backup. If it was deleted at the target on purpose: "
+    "orthanc-bridge check --forget-lost."
+)
 NEVER_REPAIRED = ("not_ours", "lost", "undecided", "unverifiable")
 """States of copies that are differences, and that no repair touches: a person must act."""
 
@@ -289,6 +293,7 @@ def _differing(view: MirrorView, unresolved: int) -> Problem:
     look = "No repair changes these states. The log names the instances (copy_found)."
     advice = [repair] if unresolved > sum(left.values()) else []
     advice += [look] if told else []
+    advice += [LOST_ADVICE] if left["lost"] else []
     return Problem("copies_differ", text, " ".join([*advice, DIFFERING_DOCS]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -103,6 +104,60 @@ def test_a_target_that_lost_what_was_delivered_is_told_until_check_fixes_it(pair
     bridge.wait_health(lambda said: said["status"] == "ok", "all is well")
     wait_until(lambda: not at_source(pair), "they leave the source after their new delivery")
     assert pair.held() == sent
+
+
+def test_what_the_target_loses_after_retention_is_lost_until_a_person_knows(
+    cacheless: Pair,
+) -> None:
+    """Neither server lists it: /health was ok, and every command said that all is equal."""
+    pair, audit = cacheless, str(cacheless.home / "audit.jsonl")
+    sent = sorted(pair.send(data) for data in small_series(6))
+    often = {"SOURCE_RETENTION": "1s", "VERIFY_EVERY": "1s", "VERIFY_RATE": "0"}
+    bridge = pair.start("run", **often, AUDIT_PATH=audit)
+    wait_until(lambda: not at_source(pair), "the source is empty")
+    assert pair.held() == set(sent)
+    assert pair.run("check", SOURCE_RETENTION="1s").exit_code == 0
+    deleted, fileless = sent[:2], sent[2]
+    for instance in deleted:
+        assert pair.target.delete_instance(instance)
+    name = pair.target.stored_file(fileless).uuid
+    (path,) = (path for path in stored_files(pair.target_server) if path.name == name)
+    path.unlink()
+
+    def told() -> bool:
+        problems = bridge.get("/health")[1]["reasons"]
+        return any("3 lost" in problem["message"] for problem in problems)
+
+    wait_until(told, "3 are lost")
+    assert reasons_in(bridge.wait_reason("copies_differ")) == ["copies_differ"]
+    assert bridge.get("/health")[0] == 503
+    assert 'orthanc_bridge_copies{state="lost"} 3.0' in bridge.get("/metrics")[1]
+    bridge.send(signal.SIGTERM)
+    assert bridge.wait() == 0
+
+    keep = {"SOURCE_RETENTION": "1s", "VERIFY_EVERY": "7d", "AUDIT_PATH": audit}
+    for command in (["check"], ["check", "--deep"]):
+        done = pair.run(*command, "--json", **keep)
+        lost = {f["instance"] for f in done.json["findings"] if f["state"] == "lost"}
+        assert (done.exit_code, lost) == (3, set(deleted)), done.stderr
+    done = pair.run("check", "--repair", "--json", **keep)
+    lost = {f["instance"] for f in done.json["findings"] if f["state"] == "lost"}
+    assert (done.exit_code, lost) == (3, {*deleted, fileless}), done.stderr
+
+    # The one is on the disk no more, and only who reads it knows.
+    def fates(*options: str) -> dict[str, str]:
+        rows = pair.run("report", "--since", "1h", "--json", *options, **keep).json["instances"]
+        return {row["instance"]: row["fate"] for row in rows}
+
+    whole = dict.fromkeys(sent, "arrived") | dict.fromkeys(deleted, "missing")
+    assert fates() == whole
+    assert fates("--verify") == whole | {fileless: "different"}
+
+    done = pair.run("check", "--forget-lost", "--json", **keep)
+    assert (done.exit_code, done.json["summary"]["forgotten"]) == (0, 2), done.stderr
+    assert pair.run("check", **keep).exit_code == 0
+    verification = pair.run("status", "--json", **keep).json["verification"]
+    assert (verification["counts"]["lost"], verification["unresolved"]) == (1, 1)
 
 
 def test_sigkill_in_mid_sweep_loses_nothing_and_the_sweep_goes_on(pair: Pair) -> None:

@@ -10,12 +10,13 @@ from typing import Any, Never
 import pytest
 
 from bridge.checks.ask_both_servers import TOLERATED_MAX, BothServers
-from bridge.checks.compare import Check, reviewed
+from bridge.checks.compare import NOT_ITSELF, Check, reviewed
 from bridge.checks.differences import Difference, State
 from bridge.checks.pixels import ImageComparison, ImageResult
+from bridge.checks.target_holds import HOLDS_NOTHING, LOST
 from bridge.errors import InstanceError, InstanceGone, TargetError
 from bridge.feed.identity import KnownPlace
-from bridge.ledger.records import Parked
+from bridge.ledger.records import DeliveryRecord, Parked
 from bridge.model import (
     Change,
     Described,
@@ -148,6 +149,15 @@ class Scripted:
 class Ledger:
     parked: dict[str, Parked] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
+    delivered: set[str] = field(default_factory=set)
+    let_go: set[str] = field(default_factory=set)
+
+    def delivery_of(self, instance_id: str) -> DeliveryRecord | None:
+        known = instance_id in self.delivered | self.let_go
+        return DeliveryRecord(instance_id, "", "", 0.0) if known else None
+
+    def released(self) -> Iterator[str]:
+        return iter(sorted(self.let_go))
 
     def checkpoint(self) -> int | None:
         return 10
@@ -265,6 +275,63 @@ def test_missing_waiting_parked_extra_and_syntax_are_told_apart() -> None:
     wrong = next(difference for difference in differences if difference.state is State.SYNTAX)
     assert (wrong.source_syntax, wrong.target_syntax) == (J2K, J2K)
     assert wrong.detail == "expected ExplicitVRLittleEndian"
+
+
+def test_what_retention_deleted_and_the_target_lost_is_lost() -> None:
+    """Neither server lists it: `check` said 0 differences."""
+    ids = [identifier(number) for number in range(40)]
+    # Retention has deleted 30; the target has lost 5 of these.
+    known = Ledger(let_go=set(ids[:30]), delivered=set(ids[30:]))
+    source = Scripted(40, lacks=set(ids[:30]))
+    _, differences = found(source, Scripted(40, lacks=set(ids[:5])), known=known)
+    lost = {i: state for i, state in states(differences).items() if state is not State.EXTRA}
+    assert lost == dict.fromkeys(ids[:5], State.LOST)
+    assert {d.detail for d in differences if d.state is State.LOST} == {LOST}
+    assert len(differences) == 30
+    _, differences = found(source, Scripted(40, lacks=set(ids[:5])))
+    assert State.LOST not in states(differences).values(), "there is no record"
+    _, differences = found(source, Scripted(40, lacks=set(ids[:5])), known=known, finds_lost=False)
+    assert State.LOST not in states(differences).values(), "the record is of another target"
+
+
+def test_nothing_is_lost_at_a_target_that_is_not_itself() -> None:
+    ids = [identifier(number) for number in range(4)]
+    known = Ledger(let_go={ids[0]}, delivered=set(ids[1:]))
+    source = Scripted(4, lacks={ids[0]})
+    # It lists what was delivered, and holds nothing of it when it is asked.
+    misled = Scripted(4, lacks=set(ids), adds=ids[1:])
+    _, differences = found(source, misled, known=known)
+    told = {d.instance_id: d for d in differences}
+    assert told[ids[0]] == Difference(ids[0], State.UNREADABLE, detail=NOT_ITSELF)
+    # It lists nothing of it at all: perhaps the wrong server. It is told all the same.
+    _, differences = found(source, Scripted(4, lacks=set(ids)), known=known)
+    told = {d.instance_id: d for d in differences}
+    assert told[ids[0]] == Difference(ids[0], State.LOST, detail=f"{HOLDS_NOTHING} {LOST}")
+
+
+def test_what_seems_lost_is_asked_for_a_second_time() -> None:
+    """By itself: an answer for many, or one while the server was busy, is not believed alone."""
+    ids = [identifier(number) for number in range(4)]
+    known = Ledger(let_go={ids[0]}, delivered=set(ids[1:]))
+
+    class Busy(Scripted):
+        answers = 0
+
+        def has_instance(self, instance_id: str) -> bool:
+            if instance_id == ids[0]:
+                Busy.answers += 1
+            return super().has_instance(instance_id) or Busy.answers > 1
+
+        def bulk_held(self, instance_ids: Sequence[str]) -> frozenset[str] | None:
+            held = super().bulk_held(instance_ids)
+            if held is not None and ids[0] in instance_ids:
+                Busy.answers += 1
+            return held
+
+    source = Scripted(4, lacks={ids[0]})
+    _, differences = found(source, Busy(4, lacks={ids[0]}), known=known)
+    assert Busy.answers > 1
+    assert State.LOST not in states(differences).values()
 
 
 def test_what_a_person_dropped_is_missing_and_says_so() -> None:

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from bridge.checks.disk_lists import SortedTexts, joined
+from bridge.checks.disk_lists import SortedTexts, joined, with_recorded
 
 
 def test_sorted_texts_are_sorted_unique_and_readable_again() -> None:
@@ -51,3 +51,20 @@ def test_without_room_in_tmpdir_the_system_error_is_told() -> None:
 def test_joining_two_streams(left: str, right: str, both: str) -> None:
     signs = {(True, True): "=", (True, False): "<", (False, True): ">"}
     assert " ".join(text + signs[a, b] for text, a, b in joined(left, right)) == both
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ("", "b< c> e="),
+        ("abcdefg", "a- b< c> d- e= f- g-"),
+        ("ce", "b< c> e="),
+        ("fg", "b< c> e= f- g-"),
+        ("a", "a- b< c> e="),
+    ],
+)
+def test_what_is_only_on_record_stands_in_its_place(recorded: str, told: str) -> None:
+    signs = {(True, False): "<", (False, True): ">", (True, True): "=", (False, False): "-"}
+    found = with_recorded(joined("be", "ce"), recorded)
+    assert " ".join(f"{text}{signs[left, right]}" for text, left, right in found) == told
+    assert [text for text, _, _ in with_recorded([], recorded)] == list(recorded)

@@ -106,6 +106,13 @@ TABLE = [
     (replace(OURS, at_source=False, record=None), State.FOREIGN),
     (replace(OURS, at_source=False, record=None, readable=False), State.FOREIGN),
     (replace(OURS, at_source=False, at_target=False), State.GONE),
+    (replace(OURS, at_source=False, at_target=False, record=None), State.GONE),
+    # Neither has it, and nobody has wished it away from the source.
+    (replace(OURS, at_source=False, at_target=False, record=LOST_SINCE), State.LOST),
+    (
+        replace(OURS, at_source=False, at_target=False, record=LOST_SINCE, may_vanish=True),
+        State.GONE,
+    ),
     # The target lacks it.
     (replace(OURS, at_target=False), State.MISSING),
     (replace(OURS, at_target=False, record=None), State.MISSING),

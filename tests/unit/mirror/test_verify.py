@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from bridge.checks.pixels import ImageComparison, ImageResult
+from bridge.checks.target_holds import HOLDS_NOTHING, LOST
 from bridge.errors import BridgeError, FeedWentBackwards, InstanceError, SideError, side_error
 from bridge.events import (
     CopyFound,
@@ -81,6 +82,96 @@ def test_all_is_equal(scene: Scene) -> None:
     assert scene.happened(CopyFound) == []
     assert len(scene.happened(Verified)) == 1
     assert under_way(scene.world.ledger) is None
+
+
+def lose(scene: Scene, *instance_ids: str) -> None:
+    """Let retention delete at the source, and the target lose it."""
+    for instance_id in instance_ids:
+        scene.world.ledger.release_delivery(instance_id)
+        scene.world.source.remove(instance_id)
+        scene.world.target.remove(instance_id)
+
+
+def test_what_retention_deleted_and_the_target_lost_is_lost(scene: Scene) -> None:
+    """Neither server lists it: a verification found nothing, and all was well."""
+    gone, still = scene.ids[1], [scene.ids[0], scene.ids[2]]
+    lose(scene, gone)
+    assert scene.verification().run()
+    last = last_verification(scene.world.ledger)
+    assert last is not None
+    assert dict(last.counts) == {"equal": 2, "lost": 1}
+    assert (last.instances, last.differences, last.nowhere) == (3, 1, 1)
+    assert scene.happened(CopyFound) == [CopyFound(gone, "lost", LOST)]
+    assert sorted(scene.world.target.files) == still
+    # It goes on behind its place, and not before.
+    for place, found in ((still[0], 1), (still[1], 0)):
+        scene.events.clear()
+        save_progress(scene.world.ledger, VerificationProgress(5.0, 1.0, place))
+        assert scene.verification().run()
+        assert len(scene.happened(CopyFound)) == found
+
+
+def test_what_was_deleted_at_both_by_people_is_not_lost(scene: Scene) -> None:
+    gone = scene.ids[1]
+    scene.world.source.remove(gone)
+    scene.world.target.remove(gone)
+    assert scene.verification().run()
+    assert scene.happened(CopyFound) == []
+
+
+def test_nothing_is_lost_at_a_target_that_is_emptied_on_purpose(scene: Scene) -> None:
+    """A chain of buffers, or a target that recycles: the operator has named the risk."""
+    lose(scene, scene.ids[1])
+    verification = scene.verification()
+    rules: VerificationRules = vars(verification)["_rules"]
+    vars(verification)["_rules"] = replace(rules, may_vanish=True)
+    assert verification.run()
+    assert scene.happened(CopyFound) == []
+
+
+def test_a_target_that_lost_everything_is_told_with_a_doubt(scene: Scene) -> None:
+    ids = scene.ids
+    lose(scene, *ids)
+    assert scene.verification().run()
+    told = [CopyFound(i, "lost", f"{HOLDS_NOTHING} {LOST}") for i in ids]
+    assert scene.happened(CopyFound) == told
+
+
+def test_nothing_is_lost_at_a_target_that_is_not_itself(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address leads elsewhere once it was listed: it lacks what it has just listed, too."""
+    gone = scene.ids[1]
+    lose(scene, gone)
+
+    def holds(address: MirrorAddress, instance_id: str) -> bool:
+        return address.side is SideName.SOURCE and whole(address, instance_id)
+
+    whole = MirrorAddress.has_instance
+    monkeypatch.setattr(MirrorAddress, "has_instance", holds)
+    assert scene.verification().run()
+    assert scene.happened(CopyFound) == [CopyFound(gone, "undecided", UNDECIDED)]
+
+
+def test_what_seems_lost_and_is_there_at_the_second_look_is_not(scene: Scene) -> None:
+    gone, target = scene.ids[1], scene.world.target
+    scene.world.ledger.release_delivery(gone)
+    scene.world.source.remove(gone)
+    kept = target.files.pop(gone)
+    verification = scene.verification()
+    look = vars(verification)["_look_at_feed"]
+    looks: list[int] = []
+
+    def then_back(ledger: Ledger) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            target.files[gone] = kept
+        look(ledger)
+
+    vars(verification)["_look_at_feed"] = then_back
+    assert verification.run()
+    assert len(looks) >= 2
+    assert scene.happened(CopyFound) == []
 
 
 def test_it_goes_on_where_it_was(scene: Scene) -> None:

@@ -15,9 +15,11 @@ from bridge.ledger.verifications import (
     SOURCE_DAMAGED_MAX,
     RepairIntent,
     VerificationProgress,
+    answer_lost,
     damaged_at_source,
     end_verification,
     intent_text,
+    last_verification,
     note_damaged_at_source,
 )
 from bridge.mirror.judge_copy import DIFFERENCES, REPAIRED, CopyState
@@ -57,7 +59,10 @@ def test_what_no_repair_touches_is_named_and_no_repair_is_advised() -> None:
     assert message == "The last verification found 3 differences, of these 2 lost, 1 undecided."
     assert "--repair" not in advice
     assert "The log names the instances (copy_found)." in advice
+    assert "from a backup" in advice
+    assert "check --forget-lost" in advice
     message, advice = told(missing=3)
+    assert "lost" not in advice
     assert message == "The last verification found 3 differences."
     assert advice.startswith("To repair them: orthanc-bridge check --repair. What each state")
     message, advice = told(missing=3, unverifiable=1)
@@ -66,6 +71,24 @@ def test_what_no_repair_touches_is_named_and_no_repair_is_advised() -> None:
     assert "No repair changes" in advice
     told_apart = {CopyState.SOURCE_DAMAGED}
     assert set(NEVER_REPAIRED) == DIFFERENCES - REPAIRED - told_apart
+
+
+def test_what_a_person_has_acknowledged_as_lost_is_told_no_more(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "state") as ledger:
+        answer_lost(ledger)
+        assert last_verification(ledger) is None
+        counts = {"equal": 90, "lost": 5, "damaged": 1}
+        progress = VerificationProgress(1.0, 1.0, "", 96, counts, 6, nowhere=4)
+        end_verification(ledger, progress, ended_at=2.0)
+        for _ in range(2):
+            answer_lost(ledger)
+            last = last_verification(ledger)
+            assert last is not None
+            assert (dict(last.counts), last.differences, last.nowhere) == (
+                {"equal": 90, "lost": 1, "damaged": 1},
+                2,
+                0,
+            )
 
 
 @pytest.mark.parametrize(
