@@ -619,9 +619,9 @@ class Settings(BaseSettings):
     retention_risk: Annotated[str, AfterValidator(_risks)] = Field(
         "",
         description="Risks that you accept with BRIDGE_SOURCE_RETENTION, separated by commas: "
-        "target-recycles, target-limits-untold, target-read-only, target-emptied, unregistered. "
-        "With BRIDGE_MIRROR_DELETIONS: target-emptied, unregistered, source-limits-untold "
-        "(orthanc-bridge docs security).",
+        "target-recycles, target-limits-untold, target-read-only, target-emptied, unregistered, "
+        "shared-database. With BRIDGE_MIRROR_DELETIONS: target-emptied, unregistered, "
+        "shared-database, source-limits-untold (orthanc-bridge docs security).",
     )
     verify_every: SpanOrOff = Field(
         "off",

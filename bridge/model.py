@@ -221,6 +221,7 @@ class SourceDoubt(StrEnum):
 
     RECYCLES = "recycles"
     UNTOLD = "limits_untold"
+    SHARED = "shared_database"
 
 
 @dataclass(frozen=True, slots=True)

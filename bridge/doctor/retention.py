@@ -19,7 +19,7 @@ from bridge.monitoring.health import SOURCE_DOUBTS
 from bridge.orthanc.session import SideClient
 from bridge.retention.age_clock import AgeClock
 from bridge.retention.batch_proof import refuse_target
-from bridge.retention.limits_and_risks import RetentionRules
+from bridge.retention.limits_and_risks import RetentionRules, refuse_shared_database
 from bridge.retention.note_tokens import newest_token
 from bridge.retention.sweep import Sweeper
 from bridge.two_servers import SAMPLED, HowMany, refuse, tell_apart, use_of
@@ -134,13 +134,14 @@ def check_mirror_deletions(settings: Settings) -> Iterator[Diagnosis]:
     """Look for what would make BRIDGE_MIRROR_DELETIONS delete the last copy."""
     if settings.mirror_deletions_after_s is None:
         return
-    source = SideClient(settings.endpoint(SideName.SOURCE))
+    source, target = (SideClient(settings.endpoint(side)) for side in SideName)
     try:
-        doubt = doubt_of(source.system(), settings.accepted_risks)
+        doubt = doubt_of(source.system(), target.system(), settings.accepted_risks)
     except SideError:
         return  # said already
     finally:
         source.close()
+        target.close()
     if doubt is None:
         text = f"what the source has lacked is deleted at the target ({settings.mirror_deletions})"
         yield Diagnosis(OK, "mirror", text)
@@ -153,11 +154,17 @@ def _refusals(
     settings: Settings, rules: RetentionRules, source: SideClient, target: SideClient
 ) -> Iterator[BridgeError]:
     """Tell what the sweeps would stop at. Raises SideError for a server that cannot be used."""
-    try:
-        refuse_target(rules, target.system())
-    except ConfigurationError as exc:
-        yield exc
-        return
+    here, there = source.system(), target.system()
+    told: set[str] = set()
+    for ask in (
+        lambda: refuse_target(rules, there),
+        lambda: refuse_shared_database(rules, here, there),
+    ):
+        try:
+            ask()
+        except ConfigurationError as exc:
+            told.add(exc.message)
+            yield exc
     if not there_may_be(settings.state_path):
         return  # nothing was ever delivered from here
     try:
@@ -170,7 +177,7 @@ def _refusals(
                 look_at_feed=lambda _: None,
             )
             for error in sweeper.refusals(ledger, now=AgeClock().now_s(ledger, keep=False)):
-                if isinstance(error, ConfigurationError):
+                if isinstance(error, ConfigurationError) and error.message not in told:
                     yield error
     except StateError:
         return  # the check of the state file says why

@@ -14,6 +14,8 @@ here, and on purpose. What must hold for each:
   followed; the two addresses lead to two servers; the ledger has no newer delivery.
 - No bridge with retention delivers to the target: what that one has deleted at its own source is
   there alone (retention/other_bridges.py). Asked right before each deletion.
+- The notes of all bridges are seen: one Orthanc serves each database, as far as that is told, or
+  the operator vouches for it.
 - The source does not recycle: it says so, or the operator vouches for it. What it lacked while it
   did, or may have, stays at the target for good: its own copies went without anybody's wish.
 - No more than the limit of a day, repairs included, before a person has said so.
@@ -39,7 +41,7 @@ from bridge.ledger.verifications import (
 from bridge.mirror.repair import RepairLimit
 from bridge.model import Reason, ServerInfo, SourceDoubt
 from bridge.orthanc import StoredFile
-from bridge.retention.limits_and_risks import Risk
+from bridge.retention.limits_and_risks import Risk, may_share_database
 
 
 class DeletingSource(Protocol):
@@ -54,6 +56,9 @@ class DeletingSource(Protocol):
 
 class DeletedTarget(Protocol):
     """What is needed of the target."""
+
+    def system(self) -> ServerInfo:
+        """Return the server's description. Raises SideError."""
 
     def stored_file(self, instance_id: str) -> StoredFile:
         """Describe an instance's file. Raises InstanceError, SideError."""
@@ -80,12 +85,16 @@ class Grace:
         return age - since >= self.after_s
 
 
-def doubt_of(info: ServerInfo, accepted: frozenset[str]) -> SourceDoubt | None:
+def doubt_of(
+    source: ServerInfo, target: ServerInfo, accepted: frozenset[str]
+) -> SourceDoubt | None:
     """Tell why deletions at a source are not followed. ``accepted``: risks."""
-    if info.recycles:
+    if source.recycles:
         return SourceDoubt.RECYCLES
-    if info.recycles is None and Risk.SOURCE_UNTOLD not in accepted:
+    if source.recycles is None and Risk.SOURCE_UNTOLD not in accepted:
         return SourceDoubt.UNTOLD
+    if may_share_database(source, target) and Risk.SHARED_DATABASE not in accepted:
+        return SourceDoubt.SHARED
     return None
 
 
@@ -119,17 +128,20 @@ class CopyDeletion:
         self._report = report
 
     def look_at_source(self, ledger: Ledger, age: float) -> SourceDoubt | None:
-        """Ask the source whether it recycles, and note it. Raises SideError, StateError."""
-        info = self._source.system()
-        doubt = doubt_of(info, self._accepted)
-        note_source(ledger, doubt, recycles=bool(info.recycles), age=age)
+        """Ask both servers what speaks against following it, and note it.
+
+        Raises SideError, StateError.
+        """
+        source = self._source.system()
+        doubt = doubt_of(source, self._target.system(), self._accepted)
+        note_source(ledger, doubt, recycles=bool(source.recycles), age=age)
         return doubt
 
     def may_begin(self, ledger: Ledger, *, lacking: int, instances: int, age: float) -> bool:
         """Tell whether the source holds everything else: no more lack than a day's limit.
 
-        And whether it recycles nothing, as it said last. ``lacking``: of what this bridge has
-        delivered. ``instances``: that the source holds.
+        And whether nothing spoke against following it, as the servers said last. ``lacking``: of
+        what this bridge has delivered. ``instances``: that the source holds.
         """
         if source_doubt(ledger) is not None:
             return False

@@ -187,6 +187,14 @@ SOURCE_DOUBTS = {
         "is Reject, set BRIDGE_RETENTION_RISK=source-limits-untold. Otherwise set "
         "BRIDGE_MIRROR_DELETIONS=off.",
     ),
+    SourceDoubt.SHARED: (
+        "The source or the target has its index in a database (a plugin for PostgreSQL, MySQL or "
+        "ODBC). Several Orthancs may serve one database, and a bridge at one of them does not see "
+        "the notes of a bridge at another, which may rely on the copies at the target. Nothing "
+        "that the source lacks is deleted there (BRIDGE_MIRROR_DELETIONS).",
+        "If one Orthanc serves each database, or no other bridge uses the other Orthancs, set "
+        "BRIDGE_RETENTION_RISK=shared-database. Otherwise set BRIDGE_MIRROR_DELETIONS=off.",
+    ),
 }
 """Why deletions at the source are not followed, and what to do."""
 

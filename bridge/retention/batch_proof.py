@@ -19,7 +19,12 @@ from bridge.marks import MARKS_LEFT_MAX, MarkedBy, Marks, MarksOnRecord, mark_sh
 from bridge.model import Reason, ServerInfo
 from bridge.orthanc import Need, lacks_right
 from bridge.retention.held_deletion import HELD_BYTES_MAX
-from bridge.retention.limits_and_risks import RetentionRules, Risk, risky
+from bridge.retention.limits_and_risks import (
+    RetentionRules,
+    Risk,
+    refuse_shared_database,
+    risky,
+)
 from bridge.retention.objections import Objection
 from bridge.retention.protocols import HoldingServer, KeepingServer
 from bridge.two_servers import Use, refuse, tell_apart
@@ -97,7 +102,9 @@ class Prover:
         self._target.close()
         proof = BatchProof(self._steady_s(), self._trouble(), untold=False)
         self._look_at_feed(ledger)
-        proof.untold = refuse_target(self._rules, self._target.system())
+        there = self._target.system()
+        proof.untold = refuse_target(self._rules, there)
+        refuse_shared_database(self._rules, self._source.system(), there)
         marks = marks_of(ledger)
         self._refuse_marks(kept, marks)
         # Where that cannot be told, the mark below does.

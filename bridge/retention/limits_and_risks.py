@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.errors import ConfigurationError
+from bridge.model import ServerInfo
 
 
 class Risk(StrEnum):
@@ -20,6 +21,7 @@ class Risk(StrEnum):
     TARGET_READ_ONLY = "target-read-only"
     TARGET_EMPTIED = "target-emptied"
     UNREGISTERED = "unregistered"
+    SHARED_DATABASE = "shared-database"
     SOURCE_UNTOLD = "source-limits-untold"
     """Of BRIDGE_MIRROR_DELETIONS alone."""
 
@@ -52,5 +54,31 @@ def risky(text: str, risk: Risk) -> ConfigurationError:
     return ConfigurationError(
         f"{text}. Nothing is deleted.",
         advice=f"Change that, or accept the risk with BRIDGE_RETENTION_RISK={risk}, or set "
+        "BRIDGE_SOURCE_RETENTION=keep.",
+    )
+
+
+def may_share_database(*servers: ServerInfo) -> bool:
+    """Tell whether several Orthancs may serve the database of one of these servers.
+
+    The notes of bridges are in the memory of one process: a bridge at another one of them is not
+    seen. Orthanc holds its own index, which is in SQLite, for itself.
+    """
+    return any(info.database_backend is not None for info in servers)
+
+
+def refuse_shared_database(rules: RetentionRules, source: ServerInfo, target: ServerInfo) -> None:
+    """Make sure that the notes of all bridges can be seen. Raises ConfigurationError."""
+    if not may_share_database(source, target) or rules.accepts(Risk.SHARED_DATABASE):
+        return
+    both = may_share_database(source) and may_share_database(target)
+    one = "source" if may_share_database(source) else "target"
+    which = "The source and the target have their indexes" if both else f"The {one} has its index"
+    raise ConfigurationError(
+        f"{which} in a database (a plugin for PostgreSQL, MySQL or ODBC). Several Orthancs may "
+        "serve one database, and a bridge at one of them does not see the notes of a bridge at "
+        "another: that bridge may still need the instances. Nothing is deleted.",
+        advice="If one Orthanc serves each database, or no other bridge uses the other Orthancs, "
+        f"set BRIDGE_RETENTION_RISK={Risk.SHARED_DATABASE}. Otherwise set "
         "BRIDGE_SOURCE_RETENTION=keep.",
     )

@@ -16,6 +16,9 @@ class KeepingServer(ComparedServer, NotedServer, Protocol):
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
 
+    def system(self) -> ServerInfo:
+        """Return the server's description."""
+
     def stored_md5(self, instance_id: str) -> str:
         """Return the MD5 noted for a file. Raises InstanceGone, InstanceError, SideError."""
 

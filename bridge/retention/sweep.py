@@ -27,7 +27,8 @@ This is the only thing that the bridge does and nobody can undo. Why it loses no
 - *Nobody else.* No other bridge follows the source (bridge_notes.py): asked right before each
   deletion; void when the source has forgotten the notes of bridges, and when the process before
   this one may still run, on a file that this one is a copy of, until they had SETTLE_S to renew
-  them.
+  them. One process serves each of the servers: where several may serve one database, the operator
+  vouches that notes are seen. Asked for each batch.
 
 And nothing is deleted while the operator has paused the bridge, in quiet hours, above the limits of
 rate, of deletions an hour and of a share of the source in a day.
@@ -59,7 +60,7 @@ from bridge.retention.held_deletion import (
     HeldDeletion,
     was_answered,
 )
-from bridge.retention.limits_and_risks import RetentionRules
+from bridge.retention.limits_and_risks import RetentionRules, refuse_shared_database
 from bridge.retention.objections import ASKED_AGAIN, MISSED, InstanceLooks, Objection
 from bridge.retention.other_bridges import OtherBridges
 from bridge.retention.protocols import HoldingServer, KeepingServer
@@ -254,6 +255,9 @@ class Sweeper:
             lambda: refuse_stopped(ledger),
             lambda: self._look_at_feed(ledger),
             lambda: refuse_target(self._rules, self._target.system()),
+            lambda: refuse_shared_database(
+                self._rules, self._source.system(), self._target.system()
+            ),
             lambda: self._others.refuse(ledger, noted=True),
             lambda: self._limits.refuse_share(ledger, now),
             lambda: self._held.refuse_ignored(ledger),

@@ -181,6 +181,7 @@ class MirrorAddress:
             has_extended_changes=False,
             maximum_storage_bytes=limit,
             maximum_patient_count=limit,
+            database_backend="a plugin" if self.side is self.world.in_database else None,
         )
 
     def changes(self, since: int, limit: int, *, only_new_instances: bool) -> Page:
@@ -416,6 +417,8 @@ class MirrorWorld:
         self.servers = {SideName.SOURCE: self.source, SideName.TARGET: self.target}
         self.deletions = deletions
         self.source_limit: int | None = 0
+        self.in_database: SideName | None = None
+        """Which server has its index in a database that others may serve too."""
         """Its MaximumStorageSize and MaximumPatientCount; None: it does not say."""
         self.refusal = ("", "", "", "403", "404")[seed % 5]
         """Of a target that neither verifies its files nor gives them, until all is calm."""

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from bridge.doctor import NOTE, OK, WARNING, Diagnosis, diagnose
+from bridge.ledger.store import Ledger
 from tests.dicom_samples import small_ct
 from tests.fake_orthanc import FakeOrthanc, Respond
 
 Start = Callable[..., FakeOrthanc]
+PLUGIN = {"DatabaseBackendPlugin": "libOrthancPostgreSQLIndex.so"}
 
 
 @pytest.fixture
@@ -54,6 +56,8 @@ def test_all_is_well(fake_orthanc: Start, found: Callable[..., list[Diagnosis]])
             {"MaximumStorageSize": 10, "MaximumStorageMode": "Recycle"},
             "target recycles",
         ),
+        ("source", PLUGIN, "The source has its index in a database"),
+        ("target", PLUGIN, "The target has its index in a database"),
     ],
 )
 def test_what_is_dangerous_together(
@@ -71,6 +75,29 @@ def test_what_is_dangerous_together(
 
 
 SIDES = ("source", "target")
+UNLIMITED = {"MaximumPatientCount": 0, "MaximumStorageSize": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("delivered", [False, True])
+def test_a_database_that_the_operator_vouches_for(
+    fake_orthanc: Start,
+    found: Callable[..., list[Diagnosis]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    side: str,
+    *,
+    delivered: bool,
+) -> None:
+    """Told once, also where there is a state file; and not where the risk is named."""
+    if delivered:
+        Ledger(tmp_path / "state.sqlite3").close()
+    urls = [fake_orthanc(system=PLUGIN if name == side else {}).url for name in SIDES]
+    (warning,) = [one for one in found(*urls) if one.level == WARNING]
+    assert "BRIDGE_RETENTION_RISK=shared-database" in str(warning.advice)
+    monkeypatch.setenv("BRIDGE_RETENTION_RISK", "shared-database")
+    assert [one.level for one in found(*urls)] == [NOTE, OK]
 
 
 @pytest.mark.slow
@@ -121,7 +148,9 @@ def test_the_memory_of_the_target_is_asked_about(
         ({"MaximumPatientCount": 9, "MaximumStorageSize": 0}, "", WARNING, "The source recycles"),
         ({}, "", WARNING, "does not say whether it recycles"),
         ({}, "source-limits-untold", OK, "after:7d"),
-        ({"MaximumPatientCount": 0, "MaximumStorageSize": 0}, "", OK, "after:7d"),
+        (UNLIMITED, "", OK, "after:7d"),
+        (UNLIMITED | PLUGIN, "", WARNING, "Several Orthancs may serve one database"),
+        (UNLIMITED | PLUGIN, "shared-database", OK, "after:7d"),
     ],
 )
 def test_a_source_that_may_recycle_and_deletions_that_are_mirrored(

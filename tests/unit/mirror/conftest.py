@@ -52,13 +52,14 @@ class Scene:
             now_s=lambda: self.world.now,
         )
 
-    def deletion(self) -> CopyDeletion:
+    def deletion(self, accepted: frozenset[str] = frozenset()) -> CopyDeletion:
         return CopyDeletion(
             self.source,
             self.target,
             limit=self.limit,
             be_sure=self._look,
             awaits_notes=lambda _ledger, _age: self.awaits_notes,
+            accepted=accepted,
             recorded=lambda: self.recorded,
             report=self.events.append,
         )

@@ -680,11 +680,14 @@ def left(scene: Scene, instance_id: str, **changes: object) -> DeliveryRecord:
     return after
 
 
-def deleted(scene: Scene, record: DeliveryRecord) -> bool | None:
+def deleted(
+    scene: Scene, record: DeliveryRecord, accepted: frozenset[str] = frozenset()
+) -> bool | None:
     scene.world.deletions = True
     source = scene.world.source
     scene.world.before = {i: source.storage[uuid] for i, (uuid, _) in source.files.items()}
-    return scene.deletion().delete(scene.world.ledger, record, instances=3, age=scene.world.age)
+    deletion = scene.deletion(accepted)
+    return deletion.delete(scene.world.ledger, record, instances=3, age=scene.world.age)
 
 
 def test_what_the_source_lacks_is_deleted_and_on_record(scene: Scene) -> None:
@@ -736,6 +739,9 @@ def test_a_source_that_lacks_more_than_a_day_may_take_is_not_believed(scene: Sce
         assert deletion.may_begin(ledger, lacking=lacking, instances=instances, age=1.0) is may
 
 
+SQLITE = ServerInfo("1", 1, has_extended_changes=True)
+
+
 @pytest.mark.parametrize(
     ("size", "patients", "mode", "accepted", "doubt"),
     [
@@ -766,7 +772,47 @@ def test_whether_deletions_at_the_source_are_followed(
         maximum_patient_count=patients,
         maximum_storage_mode=mode,
     )
-    assert doubt_of(info, frozenset({accepted} - {""})) is doubt
+    assert doubt_of(info, SQLITE, frozenset({accepted} - {""})) is doubt
+
+
+IN_DATABASE = replace(SQLITE, database_backend="a plugin")
+"""Other Orthancs may serve its database, too."""
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "accepted", "doubt"),
+    [
+        (SQLITE, SQLITE, (), None),
+        (IN_DATABASE, SQLITE, (), SourceDoubt.SHARED),
+        (SQLITE, IN_DATABASE, (), SourceDoubt.SHARED),
+        (IN_DATABASE, IN_DATABASE, (), SourceDoubt.SHARED),
+        (SQLITE, IN_DATABASE, (Risk.UNREGISTERED, Risk.TARGET_EMPTIED), SourceDoubt.SHARED),
+        (IN_DATABASE, SQLITE, (Risk.SHARED_DATABASE,), None),
+        (SQLITE, IN_DATABASE, (Risk.SHARED_DATABASE,), None),
+        (IN_DATABASE, IN_DATABASE, (Risk.SHARED_DATABASE,), None),
+    ],
+)
+def test_whether_deletions_are_followed_where_notes_may_not_be_seen(
+    source: ServerInfo, target: ServerInfo, accepted: tuple[str, ...], doubt: object
+) -> None:
+    told = replace(source, maximum_storage_bytes=0, maximum_patient_count=0)
+    assert doubt_of(told, target, frozenset(accepted)) is doubt
+    recycling = replace(source, maximum_storage_bytes=9)
+    assert doubt_of(recycling, target, frozenset(accepted)) is SourceDoubt.RECYCLES
+
+
+@pytest.mark.parametrize("side", SideName)
+def test_nothing_goes_where_other_orthancs_may_serve_a_database(
+    scene: Scene, side: SideName
+) -> None:
+    """A bridge at one of them is not seen; it may rely on the copy at the target."""
+    record = left(scene, scene.ids[0])
+    scene.world.in_database = side
+    assert deleted(scene, record) is False
+    assert scene.ids[0] in scene.world.target.files
+    ledger = scene.world.ledger
+    assert not scene.deletion().may_begin(ledger, lacking=1, instances=3, age=scene.world.age)
+    assert deleted(scene, record, frozenset({Risk.SHARED_DATABASE})) is True
 
 
 @pytest.mark.parametrize("limit", [9, None])

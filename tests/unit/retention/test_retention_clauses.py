@@ -15,7 +15,7 @@ from bridge.events import SourceDeletes, SourceKept
 from bridge.ledger.records import Attempts, DeliveryRecord, Entry
 from bridge.ledger.store import Ledger
 from bridge.marks import marks_on_record
-from bridge.model import SideName
+from bridge.model import ServerInfo, SideName
 from bridge.orthanc.answers import Statistics
 from bridge.orthanc.session import SideClient
 from bridge.retention import batch_proof, deletion_limits
@@ -33,7 +33,7 @@ from bridge.retention.bridge_notes import (
 )
 from bridge.retention.deletion_limits import COUNTED_AGAIN_S, DAY_S, HOUR_S, UNRECORDED, confirm
 from bridge.retention.held_deletion import held_path
-from bridge.retention.limits_and_risks import RetentionRules, Risk
+from bridge.retention.limits_and_risks import RetentionRules, Risk, refuse_shared_database
 from bridge.retention.sweep import Sweep
 from tests.dicom_samples import small_ct, small_series
 from tests.fake_orthanc import FakeOrthanc, HangUp, Respond
@@ -42,6 +42,7 @@ from tests.unit.retention.test_retention import LATER, RULES, Rig, resent, rig
 __all__ = ["rig"]
 
 TOLD = {"MaximumStorageSize": 0, "MaximumPatientCount": 0, "MaximumStorageMode": "Recycle"}
+PLUGIN = {"DatabaseBackendPlugin": "libOrthancPostgreSQLIndex.so"}
 
 
 def deliver(rig: Rig, count: int) -> list[str]:
@@ -406,6 +407,55 @@ def test_a_target_that_may_not_keep_them(
         rules = RULES
     assert rig.sweep(sweeper=rig.sweeper_of(*rig.clients[:2], rules=rules)).deleted == 2
     assert rig.target.store.protected == set()
+
+
+@pytest.mark.parametrize("side", SideName)
+@pytest.mark.parametrize("other", [Risk.UNREGISTERED, Risk.TARGET_EMPTIED])
+def test_other_orthancs_may_serve_a_database(
+    fake_orthanc: Callable[..., FakeOrthanc], rig: Rig, side: SideName, other: Risk
+) -> None:
+    """A bridge at one of them does not see the note of a bridge at another: 10 of 10 were lost."""
+    at = list(SideName).index(side)
+    [rig.source, rig.target][at].stop()
+    server = fake_orthanc(system=PLUGIN)
+    setattr(rig, side, server)
+    rig.clients[at] = SideClient(replace(rig.clients[at].endpoint, url=server.url))
+    deliver(rig, 2)
+    said = f"The {side} has its index in a database"
+    refused(rig, said)
+    refused(rig, said, rules=replace(RULES, risks=frozenset({str(other)})))
+    found = rig.sweeper_of(*rig.clients).refusals(rig.ledger, now=LATER)
+    assert [error.message.startswith(said) for error in found] == [True], "a dry run says it too"
+    rules = replace(RULES, risks=frozenset({str(Risk.SHARED_DATABASE)}))
+    assert rig.sweep(sweeper=rig.sweeper_of(*rig.clients[:2], rules=rules)).deleted == 2
+
+
+SQLITE = ServerInfo("1", 1, has_extended_changes=False)
+DATABASE = replace(SQLITE, database_backend="a plugin")
+
+
+@pytest.mark.parametrize("accepted", [(), (Risk.UNREGISTERED,), (Risk.SHARED_DATABASE,)])
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (SQLITE, SQLITE, ""),
+        (DATABASE, SQLITE, "The source has its index in a database"),
+        (SQLITE, DATABASE, "The target has its index in a database"),
+        (DATABASE, DATABASE, "The source and the target have their indexes in a database"),
+        # Whatever the plugin calls itself.
+        (replace(SQLITE, database_backend=""), SQLITE, "The source has its index in a database"),
+    ],
+)
+def test_when_a_database_may_be_shared(
+    source: ServerInfo, target: ServerInfo, accepted: tuple[Risk, ...], said: str
+) -> None:
+    rules = RetentionRules(0.0, risks=frozenset(map(str, accepted)))
+    if not said or Risk.SHARED_DATABASE in accepted:
+        refuse_shared_database(rules, source, target)
+        return
+    with pytest.raises(ConfigurationError, match=said) as refusal:
+        refuse_shared_database(rules, source, target)
+    assert "BRIDGE_RETENTION_RISK=shared-database" in str(refusal.value.advice)
 
 
 def test_a_target_that_does_not_tell_protects_each_patient(rig: Rig) -> None:
