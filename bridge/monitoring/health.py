@@ -109,7 +109,7 @@ def unready(progress: Progress) -> tuple[Problem, ...]:
     if workforce.problem:
         found.append(Problem(workforce.problem, workforce.message, workforce.advice))
     if progress.executor_error and not workforce.problem:
-        advice = "Instances wait and lose no attempt. The log has details."
+        advice = "Instances wait and lose no attempt. To see more: orthanc-bridge doctor."
         found.append(Problem("workers_failing", progress.executor_error, advice))
     return tuple(found)
 

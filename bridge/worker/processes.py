@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ctypes import c_double, c_ulonglong
+from multiprocessing import spawn
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -45,6 +46,10 @@ SHORT_S = 10.0
 """After a worker that could not be made, none is asked for so long: the machine has no room."""
 
 T = TypeVar("T")
+
+
+SAID = "what it wrote to stderr may say why"
+"""Of a template that has not begun: only then it writes there."""
 
 
 class ProcessesLost(Exception):
@@ -97,6 +102,11 @@ class WorkerProcesses(Generic[T]):
         answer_s: float,
         places: int,
     ) -> None:
+        program = os.fsdecode(spawn.get_executable() or "")
+        if not os.access(program, os.X_OK):
+            # Else it is a pipe that broke: the process ends before it has read what it is to do.
+            text = f"{program or 'the Python of this process'} is not there, or not for this user"
+            raise ProcessesLost(text, vain=True)
         self._selector = selector
         self._answer_s = answer_s
         self._answered = False
@@ -130,6 +140,9 @@ class WorkerProcesses(Generic[T]):
         try:
             with theirs:
                 self._process.start()
+        except BrokenPipeError as exc:
+            self._control.close()
+            raise ProcessesLost(f"its template ended at once; {SAID}", vain=True) from exc
         except (OSError, RuntimeError) as exc:
             self._control.close()
             raise ProcessesLost(str(exc), vain=True) from exc
@@ -309,6 +322,8 @@ class WorkerProcesses(Generic[T]):
     def _ask(self, what: bytes, number: int, descriptors: tuple[int, ...] = ()) -> None:
         try:
             request(self._control, what, number, descriptors)
+        except (BrokenPipeError, ConnectionResetError) as exc:
+            raise self._lost_template() from exc
         except OSError as exc:
             raise ProcessesLost(str(exc), vain=not self._answered) from exc
         self._asked[what, number] = time.monotonic()
@@ -321,10 +336,14 @@ class WorkerProcesses(Generic[T]):
         except OSError:
             report = b""
         if not report:
-            self._process.join(END_S)
-            code = self._process.exitcode
-            raise ProcessesLost(f"its template ended (code {code})", vain=not self._answered)
+            raise self._lost_template()
         return report
+
+    def _lost_template(self) -> ProcessesLost:
+        """Say how the template ended."""
+        self._process.join(END_S)
+        text = f"its template ended (code {self._process.exitcode})"
+        return ProcessesLost(text if self._answered else f"{text}; {SAID}", vain=not self._answered)
 
     def _listen_to(self, member: Member[T]) -> None:
         """Be told when it has said something, and when there is room for what it has not read."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing import spawn
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -443,6 +446,45 @@ def test_a_stopped_template_and_its_workers_end_with_their_parent(tmp_path: Path
         parent.kill()
         parent.wait(WAIT_S)
     wait_until(lambda: not any(map(is_alive, [template, *pids])), "all die")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("nowhere", "nowhere is not there, or not for this user"),
+        ("forbidden", "forbidden is not there, or not for this user"),
+        ("fails", "its template ended"),
+    ],
+)
+def test_why_the_pool_does_not_start_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, said: str
+) -> None:
+    """A pipe that broke was told, and that the log has details, which it did not have.
+
+    Planted, seen to fail: nobody looks whether the program may be executed; a pipe that breaks is
+    told as such.
+    """
+    made = Bench()
+    before = spawn.get_executable()
+    start = SpawnProcess.start
+
+    def start_and_end(process: SpawnProcess) -> None:
+        start(process)
+        process.join(WAIT_S)  # what it is asked then meets a pipe that is broken
+
+    monkeypatch.setattr(SpawnProcess, "start", start_and_end)
+    (tmp_path / "forbidden").touch(0o600)
+    (tmp_path / "fails").symlink_to(str(shutil.which("false")))
+    multiprocessing.set_executable(str(tmp_path / program))
+    try:
+        (outcome,) = made.run(task("first")).values()
+        assert isinstance(outcome, ExecutorFailed)
+        assert said in outcome.message
+        assert "Errno" not in outcome.message
+        assert ("stderr" in outcome.message) is ("template" in said)
+    finally:
+        multiprocessing.set_executable(before)
+        made.executor.close()
 
 
 def test_workers_that_cannot_be_started_end_nobody_and_are_tried_again(
