@@ -77,6 +77,7 @@ from bridge.pipeline.missed_instances import (
     load_last_recount,
 )
 from bridge.retention.background import OperatorsHold, SweepRunner, Trouble
+from bridge.retention.held_deletion import given_back
 from bridge.retention.limits_and_risks import NEVER_OLD_ENOUGH
 from bridge.retention.note_tokens import new_token
 from bridge.retention.sweep import is_unfinished
@@ -715,6 +716,7 @@ class Following:
                 throttle=self._pipelines.throttle_of(self._ledger),
                 lost=_lost_files(self._ledger),
                 settled=_settled(self._ledger),
+                given_back=partial(_given_back, self._ledger),
             )
         if ended:
             # A row that becomes visible late may be of an instance that the listing lacked.
@@ -778,6 +780,7 @@ class Following:
             throttle=self._pipelines.throttle_of(self._ledger),
             lost=_lost_files(self._ledger),
             settled=_settled(self._ledger),
+            given_back=partial(_given_back, self._ledger),
             retries=self._pipelines.retries_of(self._ledger, once=self._once),
         )
         if settings.recount_interval_s:
@@ -930,6 +933,13 @@ def _lost_files(ledger: Ledger) -> list[str]:
     """Return the first few that are parked since a server did not do its part for them."""
     parked = ledger.parked(reason=Reason.SERVER_REFUSES_INSTANCE)
     return [one.move.instance_id for one in islice(parked, LISTED_MAX)]
+
+
+def _given_back(ledger: Ledger) -> str:
+    """Return the instance that retention gave back to the source at last; "" for none."""
+    with suppress(StateError):  # then it counts as one that came back
+        return given_back(ledger)
+    return ""
 
 
 def _settled(ledger: Ledger) -> list[str]:

@@ -363,14 +363,15 @@ class Pipelines:
         throttle: Throttle | None = None,
         lost: Iterable[str] = (),
         settled: Iterable[str] = (),
+        given_back: Callable[[], str] = lambda: "",
         listener: Observer | None = None,
         retries: ParkedRetries | None = None,
     ) -> bool:
         """Run one pipeline and add up; True when it came to its end without being stopped.
 
         ``throttle`` None: only rates are limited. ``lost``, ``settled``: instances that are known
-        from before, ``retries``: of what is parked, see Pipeline. ``listener`` is told what happens
-        in this pipeline.
+        from before, ``given_back``: see Outcomes, ``retries``: of what is parked, see Pipeline.
+        ``listener`` is told what happens in this pipeline.
         """
         clock = self._machinery.clock
         self._inbox = self._machinery.inbox()
@@ -392,6 +393,7 @@ class Pipelines:
             ask_for_another=self._ask_for_another,
             lost=lost,
             settled=settled,
+            given_back=given_back,
             retries=retries,
             tried_by=self.tried_by,
             phase=phase,

@@ -157,6 +157,7 @@ class Bench:
         self.pace = Pace(window=window, **pace)
         self.lost: list[str] = []
         self.settled: list[str] = []
+        self.given_back = ""
         self.ask_for_another: Callable[[FailedFile], Others] | None = None
         self.retries: ParkedRetries | None = None
         self.tried_by = UNKNOWN_VERSIONS
@@ -189,6 +190,7 @@ class Bench:
             ask_for_another=self.ask_for_another,
             lost=self.lost,
             settled=self.settled,
+            given_back=lambda: self.given_back,
             retries=self.retries,
             tried_by=self.tried_by,
             job_now=self.job_now,

@@ -150,6 +150,7 @@ class Outcomes:
     ``ask_for_another`` asks the source for the file of another instance than the one that it failed
     at. It may block and raises SideError. Without it nothing is asked. ``lost``: what was parked
     before with nothing to compare it with. ``settled``: what the feed has told of before.
+    ``given_back`` tells which instance this bridge itself gave back to the source; "" for none.
     ``chance`` yields numbers from 0 to 1, to spread retries. ``retries`` is told when what it has
     handed out has come to its end. ``tried_by``: which bridge and codecs these are.
     """
@@ -169,6 +170,7 @@ class Outcomes:
         ask_for_another: Callable[[FailedFile], Others] | None,
         lost: Iterable[str] = (),
         settled: Iterable[str] = (),
+        given_back: Callable[[], str] = lambda: "",
         retries: ParkedRetries | None = None,
         tried_by: TriedBy = UNKNOWN_VERSIONS,
     ) -> None:
@@ -198,6 +200,7 @@ class Outcomes:
         self._refusals = Refusals()
         self._deliveries = Deliveries()
         self._deliveries.recall(settled)
+        self._given_back = given_back
         self._ahead_s = clock.now_s() - clock.steady_s()
         """How far the clock on the wall was ahead of the one that nobody sets."""
         self.last_progress_at = clock.now_s()
@@ -255,8 +258,12 @@ class Outcomes:
         return self._refusals.wait_s(item.move.instance_id, self._clock.steady_s())
 
     def delivered_before(self, item: WorkItem) -> bool:
-        """Whether this pipeline has delivered the instance, so that it may have come back."""
-        return self._deliveries.known(item.move.instance_id)
+        """Whether this pipeline has delivered the instance, so that it may have come back.
+
+        What this bridge gave back, as the target had lost it, is delivered anew.
+        """
+        instance_id = item.move.instance_id
+        return self._deliveries.known(instance_id) and instance_id != self._given_back()
 
     def park_if_circling(self, item: WorkItem) -> bool:
         """Park an instance that was delivered again and again within an hour; False if it was not.

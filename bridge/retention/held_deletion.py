@@ -81,6 +81,8 @@ TRIAL_UNTIL = "trial_until"
 """Of the note: until when the deletion is on trial, by the age clock."""
 AWAITED_FROM = "awaited_from"
 """Of the note: when the instance was found to be still there, by the age clock."""
+GIVEN_BACK_KEY = "retention_given_back"
+"""Ledger: which instance was given back to the source at last."""
 STORED = frozenset({"Success", "AlreadyStored"})
 
 
@@ -219,6 +221,8 @@ class HeldDeletion:
         how = "The bridge did not keep its file: look for the instance in a backup."
         file = _read(held, kept.source_md5)
         if file is not None:
+            # Before it: its row may be read at once, and must not count as one that came back.
+            ledger.set_meta(GIVEN_BACK_KEY, kept.instance_id)
             refused = self._refused(kept, file)
             how = "The bridge sent it back to the source."
             if refused:
@@ -246,6 +250,11 @@ class HeldDeletion:
             return exc.message
         stored = answer.instance_id == kept.instance_id and answer.status in STORED
         return "" if stored else f"the source answered {answer.status}"
+
+
+def given_back(ledger: Ledger) -> str:
+    """Return the instance that was given back to the source at last; "" for none. StateError."""
+    return ledger.meta(GIVEN_BACK_KEY) or ""
 
 
 def why_unverified(ledger: Ledger) -> str:

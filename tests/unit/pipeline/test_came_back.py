@@ -62,6 +62,23 @@ def test_a_worker_is_told_what_was_delivered_before() -> None:
     assert (summary.delivered, summary.skipped) == (2, {"came_back": 2})
 
 
+@pytest.mark.parametrize(("given_back", "again"), [("", True), ("round", False), ("other", True)])
+def test_what_the_bridge_itself_gave_back_has_not_come_back(
+    given_back: str, *, again: bool
+) -> None:
+    """It is delivered anew: the target had lost it. /health told to look for another bridge.
+
+    Planted, seen to fail: it counts as any other; none counts after one was given back.
+    """
+    bench = Bench()
+    bench.given_back = given_back
+    tasks = tasks_of(bench)
+    bench.script = {"round": [DELIVERED, BACK if again else DELIVERED]}
+    bench.run(Again(bench, 10.0, 2))
+    assert [task.again for task in tasks if task.move.instance_id == "round"] == [False, again]
+    assert bench.progress[-1].came_back.count == again
+
+
 def test_one_that_was_already_there_was_not_delivered_by_us() -> None:
     bench = Bench()
     tasks = tasks_of(bench)

@@ -13,7 +13,7 @@ from bridge.errors import ConfigurationError, SideError, StateError, side_error
 from bridge.events import Event, SourceKept, SweepFailed, SweepWaits, SweepWorks
 from bridge.ledger.records import Entry
 from bridge.ledger.store import Ledger
-from bridge.model import SideName, SideProblem
+from bridge.model import SideName, SideProblem, StoreAnswer
 from bridge.monitoring.board import Board
 from bridge.monitoring.health import HealthLimits
 from bridge.retention import held_deletion
@@ -22,6 +22,7 @@ from bridge.retention.held_deletion import (
     FATE_AWAITED,
     FATE_S,
     UNVERIFIED_KEY,
+    given_back,
     held_path,
     retry_s,
 )
@@ -84,7 +85,9 @@ def sweep_until_killed(rig: Rig, kind: type[SharedFiles]) -> None:
 
 
 @pytest.mark.parametrize("due", [True, False])
-def test_the_next_process_gives_back_what_the_killed_one_held(rig: Rig, due: bool) -> None:
+def test_the_next_process_gives_back_what_the_killed_one_held(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, due: bool
+) -> None:
     """It was lost: the bytes were in the memory of the process that was killed.
 
     ``due``: whether there is something to delete for the next one, or retention is switched off.
@@ -98,8 +101,19 @@ def test_the_next_process_gives_back_what_the_killed_one_held(rig: Rig, due: boo
     assert is_unfinished(rig.ledger)
     rules = RULES if due else NEVER_OLD_ENOUGH
     source, target = rig.clients[:2]
+    noted: list[str] = []
+    store = source.store_instance
+
+    def storing(data: bytes) -> StoreAnswer:
+        noted.append(given_back(rig.ledger))
+        return store(data)
+
+    monkeypatch.setattr(source, "store_instance", storing)
+    (gone,) = set(files) - rig.at_source
+    assert given_back(rig.ledger) == ""
     with pytest.raises(ConfigurationError, match="sent it back to the source"):
         rig.sweep(sweeper=rig.sweeper_of(source, target, rules=rules))
+    assert noted == [gone], "the pipeline may read its row at once, and must know it"
     assert {i: s.data for i, s in rig.source.store.instances.items()} == files
     assert rig.deletions == 1
     assert not held.exists()
