@@ -552,6 +552,7 @@ class Service:
                 phase="replaying",
                 throttle=self._pipelines.throttle_beside(ledger),
                 lost=_lost_files(ledger),
+                forgotten_before=ledger.studies_forgotten_before(),
             )
         total.gaps = journal.gaps.sequences
         return total
@@ -574,6 +575,7 @@ class Service:
             phase="retrying",
             throttle=self._pipelines.throttle_beside(ledger),
             lost=_lost_files(ledger),
+            forgotten_before=ledger.studies_forgotten_before(),
         )
         return total
 
@@ -715,6 +717,7 @@ class Following:
                 phase="snapshot",
                 throttle=self._pipelines.throttle_of(self._ledger),
                 lost=_lost_files(self._ledger),
+                forgotten_before=self._ledger.studies_forgotten_before(),
                 settled=_settled(self._ledger),
                 given_back=partial(_given_back, self._ledger),
             )
@@ -779,6 +782,7 @@ class Following:
             phase="following",
             throttle=self._pipelines.throttle_of(self._ledger),
             lost=_lost_files(self._ledger),
+            forgotten_before=self._ledger.studies_forgotten_before(),
             settled=_settled(self._ledger),
             given_back=partial(_given_back, self._ledger),
             retries=self._pipelines.retries_of(self._ledger, once=self._once),

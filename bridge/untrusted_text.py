@@ -18,6 +18,7 @@ MESSAGE_CHARACTERS_MAX = 2_000
 """A message for people. Ours are shorter; what they quote may not be."""
 UID_CHARACTERS_MAX = 64
 """PS3.5 section 9.1."""
+_UID = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]*))+", re.ASCII)
 CUT = "..."
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -76,6 +77,8 @@ def visible_values(value: object) -> object:
 
 
 def uid_or_nothing(text: str) -> str:
-    """Return a text that has the form of a UID (PS3.5 section 9.1): all else may be a name."""
-    is_uid = len(text) <= UID_CHARACTERS_MAX and set(text) <= set("0123456789.")
-    return text if is_uid else ""
+    """Return a text that is a UID (PS3.5 section 9.1): all else may be a name or a number.
+
+    An accession number or a date of birth has one component, or begins with a zero.
+    """
+    return text if len(text) <= UID_CHARACTERS_MAX and _UID.fullmatch(text) else ""

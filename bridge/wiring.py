@@ -364,13 +364,15 @@ class Pipelines:
         lost: Iterable[str] = (),
         settled: Iterable[str] = (),
         given_back: Callable[[], str] = lambda: "",
+        forgotten_before: float | None = None,
         listener: Observer | None = None,
         retries: ParkedRetries | None = None,
     ) -> bool:
         """Run one pipeline and add up; True when it came to its end without being stopped.
 
         ``throttle`` None: only rates are limited. ``lost``, ``settled``: instances that are known
-        from before, ``given_back``: see Outcomes, ``retries``: of what is parked, see Pipeline.
+        from before, ``given_back`` and ``forgotten_before``: see Outcomes, ``retries``: of what is
+        parked, see Pipeline.
         ``listener`` is told what happens in this pipeline.
         """
         clock = self._machinery.clock
@@ -394,6 +396,7 @@ class Pipelines:
             lost=lost,
             settled=settled,
             given_back=given_back,
+            forgotten_before=forgotten_before,
             retries=retries,
             tried_by=self.tried_by,
             phase=phase,

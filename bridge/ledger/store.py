@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 14
+FORGOTTEN_KEY = "studies_forgotten_before"
+"""Ledger: up to when studies were forgotten, epoch seconds."""
 NEWEST_DATE_KEY = "newest_change_at"
 """Ledger: the latest date of any row of the feed that was read in order."""
 GIVEN_UP_KEY = "gaps_given_up"
@@ -790,6 +792,12 @@ class Ledger:
                 self._set_meta(NEWEST_DATE_KEY, entry.newest_date)
             run(sql["forget_settled"], {"checkpoint": entry.checkpoint})
 
+    def studies_forgotten_before(self) -> float | None:
+        """Return up to when studies were forgotten, by their last instance; None for never."""
+        text = self.meta(FORGOTTEN_KEY)
+        with explained(self.path):
+            return None if text is None else float(text)
+
     def _write_studies(self, entry: Entry) -> None:
         many, sql = self._db.executemany, self._sql
         ended = [raw_id(instance_id) for instance_id in entry.unparked]
@@ -808,6 +816,8 @@ class Ledger:
             old = [dict(row) for row in self._db.execute(sql["old_studies"], wanted)]
             many(sql["forget_study_instances"], old)
             many(sql["forget_study"], old)
+            if wanted["before"] > (self.studies_forgotten_before() or -math.inf):
+                self._set_meta(FORGOTTEN_KEY, repr(wanted["before"]))
 
     def _set_meta(self, key: str, value: str) -> None:
         self._db.execute(self._sql["set_meta"], {"key": key, "value": value})

@@ -130,7 +130,12 @@ INSERT INTO study (uid, orthanc_id, first_at, last_at, changed)
 VALUES (:uid, :orthanc_id, :at, :at, 1)
 ON CONFLICT (uid) DO UPDATE SET
     orthanc_id = CASE excluded.orthanc_id WHEN '' THEN orthanc_id ELSE excluded.orthanc_id END,
-    last_at = max(last_at, excluded.last_at),
+    first_at = min(first_at, excluded.first_at),
+    -- More than an hour earlier: the clock was ahead before.
+    last_at = CASE
+        WHEN excluded.last_at < last_at - 3600 THEN excluded.last_at
+        ELSE max(last_at, excluded.last_at)
+    END,
     changed = changed + 1;
 
 -- name: change_studies_of

@@ -31,7 +31,8 @@ GAPS_ADVICE = (
 )
 CAME_BACK_TOLD_S = 3600.0
 CAME_BACK_ADVICE = (
-    "Look for another bridge, or a rule or script of the target, that sends from the target to the "
+    "If a sender has stored them again, nothing needs to be done. If not, look for another bridge, "
+    "or a rule or script of the target, that sends from the target to the "
     "source, and stop it: the source's originals may be overwritten by what comes back."
 )
 NAMED_MAX = 3
@@ -155,8 +156,8 @@ def judge(
     if back.count and abs(now - back.at) <= CAME_BACK_TOLD_S:
         many = "1 instance" if back.count == 1 else f"{back.count} instances"
         text = (
-            f"{many} that this bridge delivered came back to the source, the last one is "
-            f"{back.instance_id}. They are not moved again."
+            f"{many} that this bridge delivered came to the source again, as the target holds "
+            f"them; the last one is {back.instance_id}. They are not moved again."
         )
         found.append(Problem("instances_came_back", text, CAME_BACK_ADVICE))
     total = sum(parked.values())

@@ -128,8 +128,8 @@ class Pipeline:
 
     Collaborators are interfaces: see runtime.py, journal.py, feed/follow.py, worker/pool.py,
     server_gates.py for ``probes`` and ``chance``, and outcomes.py for ``ask_for_another``,
-    ``lost``, ``settled`` and ``given_back``. ``retries`` hands out parked instances to try again;
-    None for none of them.
+    ``lost``, ``settled``, ``given_back`` and ``forgotten_before``. ``retries`` hands out parked
+    instances to try again; None for none of them.
     ``job_now`` returns the job with the rules of now; None where they stay as they are.
     ``ask_urgent`` tells which instances go before others; None for none.
     """
@@ -154,6 +154,7 @@ class Pipeline:
         lost: Iterable[str] = (),
         settled: Iterable[str] = (),
         given_back: Callable[[], str] = lambda: "",
+        forgotten_before: float | None = None,
         retries: ParkedRetries | None = None,
         tried_by: TriedBy = UNKNOWN_VERSIONS,
         phase: str = "following",
@@ -196,6 +197,7 @@ class Pipeline:
             lost=lost,
             settled=settled,
             given_back=given_back,
+            forgotten_before=forgotten_before,
             retries=retries,
             tried_by=tried_by,
         )

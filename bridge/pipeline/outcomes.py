@@ -75,6 +75,9 @@ ONE_ATTEMPT = Limits(attempts_max=1)
 TOLD_MAX = 10
 """So many instances that wait for an answer of their own are named."""
 
+OFF_S = 3600.0
+"""So long at most counts of the time in which no process ran: a clock may be wrong at a start."""
+
 
 class FailedAt(TypedDict, total=False):
     """What a server failed at: an instance, for the ``times``-th time."""
@@ -151,6 +154,8 @@ class Outcomes:
     at. It may block and raises SideError. Without it nothing is asked. ``lost``: what was parked
     before with nothing to compare it with. ``settled``: what the feed has told of before.
     ``given_back`` tells which instance this bridge itself gave back to the source; "" for none.
+    ``forgotten_before``: studies were forgotten that are older than this moment, by the last
+    process.
     ``chance`` yields numbers from 0 to 1, to spread retries. ``retries`` is told when what it has
     handed out has come to its end. ``tried_by``: which bridge and codecs these are.
     """
@@ -171,6 +176,7 @@ class Outcomes:
         lost: Iterable[str] = (),
         settled: Iterable[str] = (),
         given_back: Callable[[], str] = lambda: "",
+        forgotten_before: float | None = None,
         retries: ParkedRetries | None = None,
         tried_by: TriedBy = UNKNOWN_VERSIONS,
     ) -> None:
@@ -201,8 +207,11 @@ class Outcomes:
         self._deliveries = Deliveries()
         self._deliveries.recall(settled)
         self._given_back = given_back
-        self._ahead_s = clock.now_s() - clock.steady_s()
-        """How far the clock on the wall was ahead of the one that nobody sets."""
+        certain = clock.now_s()
+        if forgotten_before is not None:
+            certain = min(certain, forgotten_before + job.keep_studies_s + OFF_S)
+        self._ahead_s = certain - clock.steady_s()
+        """How far what is certain of the time was ahead of the clock that nobody sets."""
         self.last_progress_at = clock.now_s()
         self._progress_s = clock.steady_s()
         """When something was settled or parked last, epoch seconds."""
@@ -489,7 +498,7 @@ class Outcomes:
             return None
         study = Study(name, orthanc_id)
         now = self._clock.now_s()
-        # A clock that is set ahead while this runs makes no study old.
+        # A clock that is set ahead, while this runs or before, makes no study old.
         certain = min(now, self._clock.steady_s() + self._ahead_s)
         return StudyNote(study, item.move.instance_id, ended, now, certain - keep_s)
 

@@ -59,7 +59,21 @@ def test_what_is_shown_is_valid_and_one_line(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "uid"),
-    [("1.2.3", True), ("1" * 64, True), ("1" * 65, False), ("DOE^JOHN", False), ("1.2\n", False)],
+    [
+        ("1.2.3", True),
+        ("2.25.0", True),
+        ("1." + "1" * 62, True),
+        ("1." + "1" * 63, False),
+        ("DOE^JOHN", False),
+        ("1.2\n", False),
+        ("19331231", False),
+        ("1.2.019331231", False),
+        ("0019331231", False),
+        ("4.2", False),
+        ("1..2", False),
+        ("1.2.", False),
+        ("1.\u0663", False),
+    ],
 )
 def test_a_uid_or_nothing(text: str, uid: bool) -> None:
     assert uid_or_nothing(text) == (text if uid else "")

@@ -192,3 +192,29 @@ def test_a_page_of_many_studies_takes_little_time_and_room(tmp_path: Path) -> No
     assert isinstance(lacking["studies"], list)
     assert (len(page["studies"]), len(lacking["studies"])) == (PAGE_STUDIES, 10)
     assert fastest_s < 0.1
+
+
+def test_it_is_on_record_up_to_when_studies_were_forgotten(ledger: Ledger) -> None:
+    """It never goes back: a clock that is behind for a while changes nothing.
+
+    Planted, seen to fail: not written; the last one counts.
+    """
+    assert ledger.studies_forgotten_before() is None
+    for before, known in ((50.0, 50.0), (70.0, 70.0), (-1e9, 70.0)):
+        told = StudyNote(A, identifier(1), EndedAs.DELIVERED, 100.0, before)
+        ledger.commit(Entry(studies=(told,)))
+        assert ledger.studies_forgotten_before() == known
+
+
+@pytest.mark.parametrize(
+    ("at", "last_at"), [(1e6 + 5, 1e6 + 5), (1e6 - 3000, 1e6), (1e6 - 4000, 1e6 - 4000)]
+)
+def test_the_last_arrival_comes_back_from_a_clock_that_was_ahead(
+    ledger: Ledger, at: float, last_at: float
+) -> None:
+    """Planted, seen to fail: the latest moment stays for good."""
+    ledger.commit(Entry(studies=(note(A, 1, at=1e6),)))
+    ledger.commit(Entry(studies=(note(A, 2, at=at),)))
+    (found,) = ledger.find_studies(A.uid, limit=2)
+    assert found.last_at == last_at
+    assert found.first_at == min(1e6, at)

@@ -35,7 +35,7 @@ from bridge.model import (
 )
 from bridge.pipeline.ask_for_other_instances import LISTED_MAX, FailedFile
 from bridge.pipeline.failure_policy import SOLE_MAX, Limits, Others, delay_s
-from bridge.pipeline.outcomes import OTHERS, TOLD_MAX, Outcomes
+from bridge.pipeline.outcomes import OFF_S, OTHERS, TOLD_MAX, Outcomes
 from bridge.pipeline.runtime import Answered, Found
 from bridge.pipeline.server_gates import Servers
 from bridge.pipeline.window import Window, WorkItem
@@ -64,6 +64,7 @@ class Desk:
         evidence: bool = False,
         keep_studies_s: float = 0.0,
         lost: tuple[str, ...] = ("old",),
+        forgotten_before: float | None = None,
     ) -> None:
         self.time = Time(s=100.0)
         self.events: list[Event] = []
@@ -98,6 +99,7 @@ class Desk:
             chance=lambda: 1.0,
             ask_for_another=self._ask if asks else None,
             lost=lost,
+            forgotten_before=forgotten_before,
         )
         self.summary = Summary()
 
@@ -805,3 +807,18 @@ def test_a_clock_that_is_set_ahead_makes_no_study_old(monkeypatch: pytest.Monkey
     first, second = (note for note in desk.studies if note)
     assert second.at - first.at >= 1e6
     assert second.forget_before == first.forget_before
+
+
+@pytest.mark.parametrize("ahead_s", [-1e9, -100.0, 0.0, 100.0, 400 * 86_400.0])
+def test_a_clock_that_is_wrong_at_a_start_makes_no_study_old(ahead_s: float) -> None:
+    """What the last process has forgotten, an hour and the time of this one are certain.
+
+    Planted, seen to fail: the clock at the start is believed; the time off counts whole.
+    """
+    now = Desk().time.now_s()
+    desk = Desk(keep_studies_s=60.0, forgotten_before=now - ahead_s - 60.0)
+    desk.end(desk.item(1), replace(DELIVERED, study=Study("1.2", "an-id")))
+    (note,) = (note for note in desk.studies if note)
+    assert note.at == desk.time.now_s()
+    certain = min(now, now - ahead_s + OFF_S)
+    assert note.forget_before == pytest.approx(certain - 60.0, abs=1.0)
