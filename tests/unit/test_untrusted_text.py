@@ -66,6 +66,7 @@ def test_what_is_shown_is_valid_and_one_line(text: str) -> None:
         ("1." + "1" * 63, False),
         ("DOE^JOHN", False),
         ("1.2\n", False),
+        ("1", False),
         ("19331231", False),
         ("1.2.019331231", False),
         ("0019331231", False),
