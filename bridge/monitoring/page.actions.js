@@ -17,9 +17,12 @@ async function send(method, path, body) {
 
 function say(text) { write(byId("acted"), text); }
 
+// What has the focus is about to be hidden: whoever uses the keyboard goes on in its place.
 function lock(text) {
+  const wasUnlocked = byId("login").hidden;
   token = "";
   byId("login").hidden = false;
+  if (wasUnlocked) byId("token").focus();
   byId("acting").hidden = true;
   document.body.classList.remove("unlocked");
   showActs();
@@ -30,6 +33,7 @@ function unlock(who) {
   write(byId("who"), who);
   byId("login").hidden = true;
   byId("acting").hidden = false;
+  byId("lock").focus();
   document.body.classList.add("unlocked");
   showActs();
   say("");

@@ -201,7 +201,10 @@ class StudyWatch:
             verdict = judge_gone(study.record, study.told)
             told = told_after(verdict, study.record, study.told)
             notices = self._notices(study, verdict)
-            ledger.judged(study, told, stable_at=None, notices=notices)
+            # What is told as complete is shown as complete.
+            ends = verdict is StudyVerdict.COMPLETE
+            stable_at = self._clock.now_s() if ends else None
+            ledger.judged(study, told, stable_at=stable_at, notices=notices)
             self._known.pop(study.number, None)
             return
         asked = asked_again(before.asked if before and same else None, state, feed_end)

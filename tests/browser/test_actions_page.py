@@ -138,3 +138,19 @@ def test_the_token_is_nowhere_but_in_memory_and_gone_with_the_page(
     page.go(f"{acting.server.url}/")
     page.wait("document.getElementById('versions')?.textContent")
     assert page.ask("document.getElementById('acting').hidden")
+
+
+def test_the_keyboard_goes_on_where_it_was(page: Page) -> None:
+    """What had the focus is hidden: it fell to the body of the page.
+
+    Planted, seen to fail: the focus is not moved.
+    """
+    page.ask("document.getElementById('token').focus()")
+    unlock(page, TOKEN)
+    page.wait("!document.getElementById('acting').hidden")
+    assert page.ask("document.activeElement.id") == "lock"
+    click(page, "#lock")
+    assert page.ask("document.activeElement.id") == "token"
+    unlock(page, "x" * 30)
+    page.wait_text("#acted", "That is not a token of BRIDGE_ADMIN_TOKEN.")
+    assert page.ask("document.activeElement.id") == "token"
