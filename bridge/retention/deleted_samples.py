@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from bridge.ledger.lock import explained
 from bridge.ledger.records import Kept
@@ -72,26 +72,16 @@ class DeletedSamples:
         known = samples_of(ledger)
         if not known or self._accepted:
             return
-        samples = [sample for sample in known if abs(now - sample.at) < SAMPLED_S]
-        if not due:
-            samples = [sample for sample in samples if abs(now - sample.looked_at) >= IDLE_S]
-        chosen = sorted(samples, key=lambda sample: sample.looked_at)[:LOOKED_AT]
+        recent = [sample for sample in known if abs(now - sample.at) < SAMPLED_S]
+        asked = [one for one in recent if due or abs(now - one.looked_at) >= IDLE_S]
+        chosen = sorted(asked, key=lambda sample: sample.looked_at)[:LOOKED_AT]
         for sample in chosen:
             objection = self._looks.target_objection(sample.kept)
             if objection in LOST:
                 self._stop(ledger, sample, objection, now)
-        looked = {sample.kept.instance_id for sample in chosen}
-        if looked:
-            _write(
-                ledger,
-                [
-                    DeletedSample(
-                        s.kept, s.at, now if s.kept.instance_id in looked else s.looked_at
-                    )
-                    for s in known
-                    if abs(now - s.at) < SAMPLED_S
-                ],
-            )
+        if chosen:
+            looked = [replace(one, looked_at=now) if one in chosen else one for one in recent]
+            _write(ledger, looked)
 
     @staticmethod
     def _stop(ledger: Ledger, sample: DeletedSample, objection: Objection, now: float) -> None:
