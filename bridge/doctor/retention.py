@@ -94,7 +94,8 @@ def check_retention(settings: Settings) -> Iterator[Diagnosis]:
     source, target = (SideClient(settings.endpoint(side)) for side in SideName)
     try:
         here, there = source.system(), target.system()
-        refusals = [] if here.read_only else list(_refusals(settings, rules, source, target))
+        infos = here, there
+        refusals = [] if here.read_only else list(_refusals(settings, rules, source, target, infos))
     except SideError:
         return  # said already
     finally:
@@ -151,10 +152,17 @@ def check_mirror_deletions(settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _refusals(
-    settings: Settings, rules: RetentionRules, source: SideClient, target: SideClient
+    settings: Settings,
+    rules: RetentionRules,
+    source: SideClient,
+    target: SideClient,
+    infos: tuple[ServerInfo, ServerInfo],
 ) -> Iterator[BridgeError]:
-    """Tell what the sweeps would stop at. Raises SideError for a server that cannot be used."""
-    here, there = source.system(), target.system()
+    """Tell what the sweeps would stop at. Raises SideError for a server that cannot be used.
+
+    ``infos``: what source and target have just said of themselves.
+    """
+    here, there = infos
     told: set[str] = set()
     for ask in (
         lambda: refuse_target(rules, there),
